@@ -1,0 +1,126 @@
+//! The seam between a shard and the kernel: datagram batches in, datagram batches out, one place to wait.
+//!
+//! Two drivers stand behind it: [`uring`] and [`epoll`]. Both receive with UDP GRO and send with UDP GSO, and both
+//! are driven by the shard's loop alone: no driver is shared between threads. A driver knows nothing of QUIC.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Bytes of one send buffer: the largest UDP payload that IPv4 carries, and so the largest GSO batch.
+pub const SEND_BUFFER_LEN: usize = 65_507;
+
+/// Segments of one GSO batch that every kernel since 4.18 accepts (`UDP_MAX_SEGMENTS`; 128 from Linux 6.8).
+pub const GSO_SEGMENTS_MAX: usize = 64;
+
+/// ECN codepoint of a datagram (RFC 3168, the two low bits of TOS or traffic class).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// Not ECN-capable.
+    #[default]
+    NotEct,
+    /// ECT(0).
+    Ect0,
+    /// ECT(1).
+    Ect1,
+    /// Congestion experienced.
+    Ce,
+}
+
+/// Which of a shard's sockets, in the order in which they were given to the driver.
+pub type SocketIndex = usize;
+
+/// What is known of a batch of datagrams that arrived from one source, merged by GRO.
+#[derive(Clone, Copy, Debug)]
+pub struct RecvMeta {
+    /// The socket it came in on.
+    pub socket: SocketIndex,
+    /// Source address.
+    pub from: SocketAddr,
+    /// Destination address: the socket's port with the address that the datagram was sent to (IP_PKTINFO).
+    pub to: SocketAddr,
+    /// Length of every datagram but the last, which may be shorter.
+    pub segment_len: usize,
+    /// Bytes of all datagrams together.
+    pub len: usize,
+    /// ECN codepoint, of the first datagram.
+    pub ecn: Ecn,
+}
+
+/// A batch of datagrams to send to one destination, lying one after the other in a send buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendMeta {
+    /// The socket to send from.
+    pub socket: SocketIndex,
+    /// Source address to send from (IP_PKTINFO), if it matters; the port is the socket's own.
+    pub from: Option<SocketAddr>,
+    /// Destination address.
+    pub to: SocketAddr,
+    /// Length of every datagram but the last, which may be shorter.
+    pub segment_len: usize,
+    /// Bytes of all datagrams together, at most [`SEND_BUFFER_LEN`].
+    pub len: usize,
+}
+
+/// A received batch that still occupies a buffer of the driver. Give it back with [`Driver::recycle`].
+#[derive(Debug)]
+pub struct RecvBatch {
+    /// Addresses and lengths.
+    pub meta: RecvMeta,
+    /// Which buffer, for the driver that made it.
+    pub(crate) buffer: u16,
+    /// Where the payload starts in that buffer.
+    pub(crate) offset: u32,
+}
+
+/// A send buffer on loan from the driver. [`Driver::send`] or [`Driver::release`] takes it back.
+#[derive(Debug)]
+pub struct SendBuffer {
+    /// Which buffer, for the driver that lent it.
+    pub(crate) buffer: u16,
+}
+
+/// What the shard's loop needs of the kernel.
+///
+/// The life of a turn: [`wait`](Driver::wait), then [`received`](Driver::received) until `None` (each batch is
+/// recycled), then [`send_buffer`](Driver::send_buffer) and [`send`](Driver::send) as long as there is something to
+/// send and a buffer to put it in.
+pub trait Driver {
+    /// Submits what is queued and waits for an event, at most until `deadline` (`None`: until something happens;
+    /// a deadline that has passed: only look). Returns early when a [`Waker`] of this driver was woken.
+    ///
+    /// # Errors
+    /// Only what the shard cannot live with (the ring or the epoll descriptor is gone). What concerns one datagram
+    /// is counted and dropped.
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+
+    /// The next batch that has arrived, if any.
+    fn received(&mut self) -> Option<RecvBatch>;
+
+    /// The bytes of a batch, `meta.len` of them.
+    fn bytes_mut(&mut self, batch: &RecvBatch) -> &mut [u8];
+
+    /// Gives a batch's buffer back to the kernel.
+    fn recycle(&mut self, batch: RecvBatch);
+
+    /// A send buffer, or `None` while all are in flight. The most recently returned first, since it is in the cache.
+    fn send_buffer(&mut self) -> Option<SendBuffer>;
+
+    /// The buffer's memory, [`SEND_BUFFER_LEN`] bytes.
+    fn buffer_mut(&mut self, buffer: &SendBuffer) -> &mut [u8];
+
+    /// Sends the first `meta.len` bytes of the buffer as one GSO batch and takes the buffer back when the kernel has
+    /// it. Failures are counted by cause; QUIC sends again what was lost.
+    fn send(&mut self, buffer: SendBuffer, meta: SendMeta);
+
+    /// Gives an unused send buffer back.
+    fn release(&mut self, buffer: SendBuffer);
+
+    /// A handle by which another thread ends this driver's [`wait`](Driver::wait).
+    fn waker(&self) -> Waker;
+}
+
+/// Ends another shard's wait: an IORING_OP_MSG_RING where both sides have rings, an eventfd elsewhere. Clone and
+/// send it freely; waking an awake shard costs one atomic operation.
+#[derive(Clone, Debug)]
+pub struct Waker {}

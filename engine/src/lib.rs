@@ -1,0 +1,9 @@
+//! The data plane: one thread per core, each with a driver, a QUIC endpoint and an HTTP/3 service of its own.
+//!
+//! This is the only crate that names io_uring, glommio and quiche.
+
+pub mod driver;
+pub mod limits;
+pub mod mailbox;
+pub mod metrics;
+pub mod storage;
