@@ -1,0 +1,40 @@
+# The commands of the README. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench perf fuzz clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## Install what building and testing need, only if it is missing
+	@.ci/setup test
+
+demo: ## Publish a file on a node of this machine, fetch it over HTTP/3 with many devices at once, verify every byte
+	@.ci/setup build
+	@cargo build --release --quiet -p engine -p control-plane
+	@.ci/demo target/release
+
+test: ## Run every test (real sockets, third-party HTTP/3 clients)
+	@.ci/setup test
+	cargo test --workspace --no-fail-fast
+
+lint: ## Formatting and clippy, warnings are errors
+	@.ci/setup build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## Criterion and instruction-count benchmarks of the pure code
+	@.ci/setup bench
+	cargo bench -p benches
+
+perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 25 minutes)
+	@.ci/setup perf
+	cargo build --release --quiet -p engine -p control-plane
+	cargo run --release -p perf -- serve --json perf/results/serve.json
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
+	@.ci/setup fuzz
+	@.ci/fuzz
+
+clean: ## Remove everything that was built
+	cargo clean
