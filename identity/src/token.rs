@@ -294,7 +294,7 @@ fn read_uid(text: Option<String>, name: &'static str) -> Result<Uid, TokenError>
 fn read_time(time: Option<&Timestamp>, name: &'static str) -> Result<u64, TokenError> {
     match time {
         Some(Timestamp::WholeSeconds(seconds)) => {
-            u64::try_from(seconds).map_err(|_| TokenError::Claim { name })
+            u64::try_from(*seconds).map_err(|_| TokenError::Claim { name })
         }
         _ => Err(TokenError::Claim { name }),
     }
