@@ -1,0 +1,155 @@
+//! Policy socket v1: what `ioex` and `ioex-engine` say to each other.
+//!
+//! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
+//! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root
+//! (`SO_PEERCRED`). Goals: the engine can be asked, adopted and re-configured by another process, and goes on with its
+//! last policy when that process dies. Not a goal: use between machines.
+//!
+//! A client sends one request at a time on a connection and reads until its final answer; who wants two at once opens
+//! two connections. Frames are drawn in `relay/docs/policy.md`; [`frame`](self::Decoder) encodes and decodes them.
+
+mod frame;
+mod limits;
+
+pub use frame::{
+    Decoder, FrameError, HEADER_LEN, MAGIC, Message, PAYLOAD_LEN_MAX, VERSION, encode_from_engine,
+    encode_to_engine,
+};
+pub use limits::{LimitError, Limits};
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The most publishers that a policy can name: 65,536 UIDs are 2 MiB.
+pub const PUBLISHERS_MAX: usize = 1 << 16;
+
+/// What the control plane sets: who may write, and every bound of the engine.
+///
+/// The engine takes a policy only if its generation is not below the one in force, keeps it on disk as a
+/// [`ToEngine::SetPolicy`] frame, and starts with it next time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Policy {
+    /// Counts up with every change, so that a late or repeated policy is recognised.
+    pub generation: u64,
+    /// The UIDs (Ed25519 public keys) whose capability tokens allow PUT.
+    pub publishers: Vec<[u8; 32]>,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl Policy {
+    /// Checks every bound, and that there are at most [`PUBLISHERS_MAX`] publishers.
+    pub fn check(&self) -> Result<(), LimitError> {
+        if self.publishers.len() > PUBLISHERS_MAX {
+            return Err(LimitError::Range {
+                name: "publishers",
+                value: self.publishers.len() as u64,
+                min: 0,
+                max: PUBLISHERS_MAX as u64,
+            });
+        }
+        self.limits.check()
+    }
+
+    /// Whether tokens of this UID allow PUT.
+    pub fn trusts(&self, uid: &[u8; 32]) -> bool {
+        self.publishers.contains(uid)
+    }
+}
+
+/// What the control plane asks of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToEngine {
+    /// Take this policy. Answered by [`FromEngine::PolicyApplied`] once it is in force and on disk.
+    SetPolicy(Policy),
+    /// Say how you are. Answered by [`FromEngine::Status`].
+    Status,
+    /// Split, hash and append the file whose descriptor travels with this frame's first byte (`SCM_RIGHTS`, exactly one,
+    /// open for reading; a regular file or a pipe). Answered by [`FromEngine::ImportProgress`] now and then, and
+    /// [`FromEngine::Imported`] when all is durable.
+    Import {
+        /// Length of a segment in bytes; the last one may be shorter.
+        segment_len: u32,
+    },
+    /// Store this signed content address list as a segment. Answered by [`FromEngine::ListStored`] when durable.
+    PutList(Vec<u8>),
+    /// Take no new connections, finish what is in flight within the drain time-out, then exit. Answered by
+    /// [`FromEngine::Draining`] at once.
+    Drain,
+}
+
+/// What the engine answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromEngine {
+    /// The policy of this generation is in force and on disk.
+    PolicyApplied {
+        /// Its generation.
+        generation: u64,
+    },
+    /// The request was not carried out. The final answer to it.
+    Rejected {
+        /// What was wrong, where, and what to do, for a person.
+        reason: String,
+    },
+    /// How the engine is.
+    Status(Status),
+    /// An import goes on. Not final.
+    ImportProgress {
+        /// Bytes that are durable.
+        bytes: u64,
+        /// Bytes in all, if the input has a length.
+        total: Option<u64>,
+    },
+    /// An import is complete and durable.
+    Imported(Imported),
+    /// The list is durable.
+    ListStored {
+        /// Its content address.
+        hash: [u8; 32],
+    },
+    /// The engine drains.
+    Draining,
+}
+
+/// What an import gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Imported {
+    /// Address (BLAKE3) and length in bytes of every segment, in the file's order.
+    pub segments: Vec<([u8; 32], u32)>,
+    /// BLAKE3 of the whole file.
+    pub file_hash: [u8; 32],
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// CPU time of hashing over all threads, in nanoseconds.
+    pub hash_cpu_ns: u64,
+    /// CPU time of writing and syncing, in nanoseconds.
+    pub write_cpu_ns: u64,
+    /// Time from the first read to the last sync, in nanoseconds.
+    pub wall_ns: u64,
+}
+
+/// How the engine is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Status {
+    /// Its process id.
+    pub pid: u32,
+    /// Version of the program.
+    pub version: String,
+    /// The node's UID.
+    pub uid: [u8; 32],
+    /// The driver in use: `io_uring` or `epoll`.
+    pub driver: String,
+    /// What it listens on, as `udp://ADDR:PORT` and `tcp://ADDR:PORT`.
+    pub listeners: Vec<String>,
+    /// Seconds since it became ready.
+    pub uptime_s: u64,
+    /// Generation of the policy in force.
+    pub policy_generation: u64,
+    /// Whether it drains.
+    pub draining: bool,
+    /// Payload bytes in the store.
+    pub store_bytes: u64,
+    /// Segments in the store.
+    pub store_segments: u64,
+    /// Every counter: its Prometheus name with labels, and its value.
+    pub counters: Vec<(String, u64)>,
+}
