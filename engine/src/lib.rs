@@ -7,3 +7,4 @@ pub mod limits;
 pub mod mailbox;
 pub mod metrics;
 pub mod storage;
+pub mod timers;

@@ -3,9 +3,35 @@
 //! Two drivers stand behind it: [`uring`] and [`epoll`]. Both receive with UDP GRO and send with UDP GSO, and both
 //! are driven by the shard's loop alone: no driver is shared between threads. A driver knows nothing of QUIC.
 
+pub mod address;
+#[allow(dead_code, reason = "the ring uses the rest")]
+mod buffers;
+mod cmsg;
+mod counters;
+mod ecn;
+pub mod epoll;
+pub mod gro;
+pub mod gso;
+mod mtu;
+mod open;
+mod overflow;
+mod pktinfo;
+mod receive;
+pub mod sockets;
+mod sys;
+mod transmit;
+#[allow(dead_code, reason = "the ring uses the rest")]
+mod waker;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+pub use counters::Counters;
+pub use open::{AnyDriver, DriverKind, OpenError, Opened, UnknownDriver, open};
+pub use receive::RECV_BUFFER_LEN;
+pub use sockets::UdpSocket;
+pub use waker::Waker;
 
 /// Bytes of one send buffer: the largest UDP payload that IPv4 carries, and so the largest GSO batch.
 pub const SEND_BUFFER_LEN: usize = 65_507;
@@ -118,9 +144,7 @@ pub trait Driver {
 
     /// A handle by which another thread ends this driver's [`wait`](Driver::wait).
     fn waker(&self) -> Waker;
-}
 
-/// Ends another shard's wait: an IORING_OP_MSG_RING where both sides have rings, an eventfd elsewhere. Clone and
-/// send it freely; waking an awake shard costs one atomic operation.
-#[derive(Clone, Debug)]
-pub struct Waker {}
+    /// What the driver did and could not do, by cause.
+    fn counters(&self) -> &Counters;
+}

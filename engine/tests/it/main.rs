@@ -1,0 +1,3 @@
+//! Integration tests of the engine: real sockets, real kernel, loopback only.
+
+mod driver;
