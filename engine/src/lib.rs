@@ -7,4 +7,5 @@ pub mod limits;
 pub mod mailbox;
 pub mod metrics;
 pub mod storage;
+pub mod tcp;
 pub mod timers;

@@ -1,1 +1,152 @@
 //! Every bound of the engine in one place, with its arithmetic.
+//!
+//! What an operator may change is in [`relay::policy::Limits`]; [`SharedPolicy`] hands it to the threads that enforce
+//! it. What is constant stands here.
+
+use relay::policy::{LimitError, Policy};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Requests that one shard may have with the storage executors. A cold segment of 1 MiB takes about 1 ms to read and
+/// verify, so this is a quarter of a second of work; and 256 segments of 1 MiB are the most that one shard can pin by
+/// appends that wait (the policy's `upload_bytes_in_flight_max` bounds it first where segments are larger).
+pub const STORAGE_REQUESTS_PER_CLIENT: usize = 256;
+
+/// Requests that wait in one lane (loads, appends) of the storage executors: 16 shards with all they may ask.
+pub const STORAGE_QUEUE_LEN: usize = 16 * STORAGE_REQUESTS_PER_CLIENT;
+
+/// Segments of one group commit. One sync costs 1 to 10 ms on the disks at hand; 64 segments share it, after which
+/// the sync is less than a fifth of the time of writing them.
+pub const COMMIT_SEGMENTS_MAX: usize = 64;
+
+/// Bytes of one group commit: at 500 MB/s 64 ms, the longest that a segment waits for the group before it.
+pub const COMMIT_BYTES_MAX: usize = 32 << 20;
+
+/// Cold segments that are read at the same time. Solid-state disks reach their rate with 8 to 32 reads in flight; with
+/// segments of 16 MiB this pins 256 MiB of page cache at most.
+pub const LOADS_AT_ONCE: usize = 16;
+
+/// Threads that load cold segments where glommio does not run. Each blocks on one read: two keep a disk busy while one
+/// of them verifies.
+pub const LOAD_THREADS: usize = 2;
+
+/// Nice value of the storage threads. The kernel gives a thread of nice 10 about a tenth of the time that a shard (nice
+/// 0) gets when both want the same core, and all of it when the shard sleeps.
+pub const STORAGE_NICE: i32 = 10;
+
+/// Connections of the TCP service. Each costs about 100 KiB when it is busy (TLS records, HTTP/2 windows, one chunk a
+/// stream): 100 MiB at this limit.
+pub const TCP_CONNECTIONS_MAX: usize = 1_024;
+
+/// Bytes that a body hands to the TLS layer at a time: four TLS records.
+pub const TCP_CHUNK_LEN: usize = 64 << 10;
+
+/// Cold segments that TCP requests wait for at the same time; further requests wait for a permit.
+pub const TCP_LOADS_MAX: usize = 64;
+
+/// Connections of the control socket: one control plane and a few commands of a person.
+pub const CONTROL_CONNECTIONS_MAX: usize = 16;
+
+/// Time in which a frame must arrive completely once its first byte has, and in which an answer must be taken.
+pub const CONTROL_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests to the metrics endpoint at the same time.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// The policy in force, for every thread that enforces it. Shards keep a [`PolicyView`] and look once a turn.
+#[derive(Debug)]
+pub struct SharedPolicy {
+    /// Changes with every new policy. A view compares it before it takes the lock.
+    revision: AtomicU64,
+    current: Mutex<Arc<Policy>>,
+}
+
+impl SharedPolicy {
+    /// Starts with `policy`.
+    ///
+    /// # Errors
+    /// A limit is out of its range.
+    pub fn new(policy: Policy) -> Result<Arc<SharedPolicy>, LimitError> {
+        policy.check()?;
+        Ok(Arc::new(SharedPolicy { revision: AtomicU64::new(1), current: Mutex::new(Arc::new(policy)) }))
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn load(&self) -> Arc<Policy> {
+        Arc::clone(&self.lock())
+    }
+
+    /// Puts `policy` in force. Every thread sees all of it or nothing of it.
+    ///
+    /// # Errors
+    /// A limit is out of its range, or the generation is older than the one in force.
+    pub fn replace(&self, policy: Policy) -> Result<(), PolicyError> {
+        policy.check()?;
+        let mut current = self.lock();
+        if policy.generation < current.generation {
+            return Err(PolicyError::Stale { offered: policy.generation, current: current.generation });
+        }
+        *current = Arc::new(policy);
+        self.revision.fetch_add(1, Release);
+        Ok(())
+    }
+
+    /// A view for one thread.
+    #[must_use]
+    pub fn view(self: &Arc<Self>) -> PolicyView {
+        let revision = self.revision.load(Acquire);
+        PolicyView { shared: Arc::clone(self), revision, policy: self.load() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Policy>> {
+        // Nobody panics between lock and unlock, and an Arc is never half replaced.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One thread's copy of the policy, refreshed when it changes.
+#[derive(Debug)]
+pub struct PolicyView {
+    shared: Arc<SharedPolicy>,
+    revision: u64,
+    policy: Arc<Policy>,
+}
+
+impl PolicyView {
+    /// The policy as of the last [`refresh`](PolicyView::refresh).
+    #[inline]
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes over a new policy, if there is one; says whether there was. Costs one load as long as nothing changes.
+    #[inline]
+    pub fn refresh(&mut self) -> bool {
+        let revision = self.shared.revision.load(Acquire);
+        if revision == self.revision {
+            return false;
+        }
+        self.revision = revision;
+        self.policy = self.shared.load();
+        true
+    }
+}
+
+/// Why a policy was not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// A limit is out of its range.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Somebody offers a policy that has been replaced since.
+    #[error("policy generation {offered} is older than generation {current}, which is in force")]
+    Stale {
+        /// The generation offered.
+        offered: u64,
+        /// The generation in force.
+        current: u64,
+    },
+}

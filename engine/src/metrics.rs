@@ -8,6 +8,7 @@
 //! Fields of one family (one name, several causes) stand next to each other: Prometheus wants them in one group.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Makes a structure of counters, the table of what they mean, and the way from one to the other.
@@ -88,12 +89,8 @@ counters! {
         storage_appends_full: counter "ioex_storage_appends_total" [("result", "full")],
         /// Segments that the disk did not take.
         storage_appends_failed: counter "ioex_storage_appends_total" [("result", "failed")],
-        /// Bytes of segments that became durable.
-        storage_bytes_appended: counter "ioex_storage_appended_bytes_total" [],
         /// Group commits; appends divided by commits is how many segments share one sync.
         storage_commits: counter "ioex_storage_commits_total" [],
-        /// CPU nanoseconds of the threads that append (the loads' threads not counted).
-        storage_cpu_ns: counter "ioex_storage_cpu_nanoseconds_total" [],
 
         /// TCP connections that are open now.
         tcp_connections: gauge "ioex_tcp_connections" [],
@@ -226,8 +223,8 @@ pub struct Sample {
 }
 
 /// Every number of the node as `name{labels}` with its value, for the policy socket's status.
-pub fn samples<'a>(
-    shards: impl IntoIterator<Item = &'a ShardCounters> + Clone,
+pub fn samples(
+    shards: &[Arc<ShardCounters>],
     node: &NodeCounters,
     computed: &[Sample],
 ) -> Vec<(String, u64)> {
@@ -241,11 +238,7 @@ pub fn samples<'a>(
 }
 
 /// Every number of the node in the Prometheus text format, version 0.0.4.
-pub fn render<'a>(
-    shards: impl IntoIterator<Item = &'a ShardCounters> + Clone,
-    node: &NodeCounters,
-    computed: &[Sample],
-) -> String {
+pub fn render(shards: &[Arc<ShardCounters>], node: &NodeCounters, computed: &[Sample]) -> String {
     let mut text = String::with_capacity(16 * 1024);
     let mut family = "";
     visit(shards, node, computed, |descriptor, shard, value| {
@@ -266,14 +259,14 @@ pub fn render<'a>(
 }
 
 /// Calls `each` for every number, members of a family one after the other.
-fn visit<'a>(
-    shards: impl IntoIterator<Item = &'a ShardCounters> + Clone,
+fn visit(
+    shards: &[Arc<ShardCounters>],
     node: &NodeCounters,
     computed: &[Sample],
     mut each: impl FnMut(&Descriptor, Option<usize>, u64),
 ) {
     for (i, descriptor) in ShardCounters::DESCRIPTORS.iter().enumerate() {
-        for (shard, counters) in shards.clone().into_iter().enumerate() {
+        for (shard, counters) in shards.iter().enumerate() {
             each(descriptor, Some(shard), counters.value(i));
         }
     }
@@ -330,7 +323,7 @@ mod tests {
 
     #[test]
     fn text_has_every_shard_and_one_header_a_family() {
-        let shards = [ShardCounters::default(), ShardCounters::default()];
+        let shards = [Arc::new(ShardCounters::default()), Arc::new(ShardCounters::default())];
         shards[1].datagrams_sent.add(40);
         shards[1].datagrams_sent.increment();
         let node = NodeCounters::default();

@@ -1,7 +1,34 @@
 //! Storage executors: few threads at low weight that read cold segments, append new ones and import files, joined to
 //! the shards by bounded queues.
+//!
+//! Two executors stand behind the same queues and pass the same tests: [`glommio`](self::glommio), whose ring carries
+//! the reads and writes, and [`threads`], a plain thread pool for where io_uring is blocked. Only an executor writes to
+//! the store; a segment is acknowledged when its group has been synced, never before.
 
+mod client;
+mod event;
+mod glommio;
+mod group;
+mod import;
+mod load;
+mod threads;
+
+pub use client::{AsyncStorageClient, Busy, StorageClient};
+pub use import::{ImportEvent, ImportJob, ImportStartError};
+
+use crate::driver::Waker;
+use crate::limits::{STORAGE_NICE, STORAGE_QUEUE_LEN};
+use crate::metrics::NodeCounters;
 use bytes::Bytes;
+use client::{Bell, Lanes, Message};
+use crossbeam::channel::{Receiver, bounded};
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use store::{Hash, Store};
 
 /// Names a request towards the storage executors; chosen by the asking shard and echoed in the reply.
 pub type RequestId = u64;
@@ -12,12 +39,12 @@ pub enum Request {
     /// Read a segment from disk into the page cache and verify it.
     Load {
         /// The segment's address.
-        hash: store::Hash,
+        hash: Hash,
     },
     /// Append a segment whose hash was verified as its bytes arrived. The reply comes when it is durable.
     Append {
         /// The segment's address.
-        hash: store::Hash,
+        hash: Hash,
         /// Its bytes.
         bytes: Bytes,
     },
@@ -39,4 +66,232 @@ pub enum Reply {
     Full,
     /// The disk failed or its contents did not verify; already logged with file and offset.
     Failed(String),
+}
+
+/// Which executor runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A glommio executor on a ring of its own.
+    Glommio,
+    /// Plain threads.
+    Threads,
+}
+
+/// Which executor to start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// glommio, or plain threads where io_uring is not to be had.
+    #[default]
+    Auto,
+    /// Only this one.
+    Only(Kind),
+}
+
+/// The running storage executors.
+#[derive(Debug)]
+pub struct Storage {
+    kind: Kind,
+    /// Why the first choice does not run, if it does not.
+    fallback: Option<String>,
+    store: Store,
+    lanes: Lanes,
+    /// How many threads take messages from each lane, and so how many must be told to stop.
+    lane_readers: LaneReaders,
+    threads: Vec<JoinHandle<()>>,
+    importing: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LaneReaders {
+    loads: usize,
+    appends: usize,
+}
+
+/// What an executor works with: the other ends of the lanes.
+struct Work {
+    store: Store,
+    loads: Receiver<Message>,
+    appends: Receiver<Message>,
+    counters: Arc<NodeCounters>,
+}
+
+impl Storage {
+    /// Starts the executors.
+    ///
+    /// # Errors
+    /// The executor that was asked for cannot run here, or no thread can be made.
+    pub fn start(store: &Store, choice: Choice, counters: &Arc<NodeCounters>) -> Result<Storage, StartError> {
+        match choice {
+            Choice::Only(Kind::Glommio) => Self::on_glommio(store, counters, None),
+            Choice::Only(Kind::Threads) => Self::on_threads(store, counters, None),
+            Choice::Auto => Self::on_glommio(store, counters, None).or_else(|error| {
+                tracing::warn!(%error, "storage runs on plain threads");
+                Self::on_threads(store, counters, Some(error.to_string()))
+            }),
+        }
+    }
+
+    fn on_glommio(
+        store: &Store,
+        counters: &Arc<NodeCounters>,
+        fallback: Option<String>,
+    ) -> Result<Storage, StartError> {
+        let event = Arc::new(event::Event::new().map_err(StartError::Thread)?);
+        let (lanes, work) = lanes(store, counters, Bell::Event(Arc::clone(&event)));
+        let thread = glommio::start(work, event)?;
+        let lane_readers = LaneReaders { loads: 1, appends: 1 };
+        Ok(Self::assemble(Kind::Glommio, fallback, store, lanes, lane_readers, vec![thread]))
+    }
+
+    fn on_threads(
+        store: &Store,
+        counters: &Arc<NodeCounters>,
+        fallback: Option<String>,
+    ) -> Result<Storage, StartError> {
+        let (lanes, work) = lanes(store, counters, Bell::Channel);
+        let (threads, lane_readers) = threads::start(&work).map_err(StartError::Thread)?;
+        Ok(Self::assemble(Kind::Threads, fallback, store, lanes, lane_readers, threads))
+    }
+
+    fn assemble(
+        kind: Kind,
+        fallback: Option<String>,
+        store: &Store,
+        lanes: Lanes,
+        lane_readers: LaneReaders,
+        threads: Vec<JoinHandle<()>>,
+    ) -> Storage {
+        Storage {
+            kind,
+            fallback,
+            store: store.clone(),
+            lanes,
+            lane_readers,
+            threads,
+            importing: Arc::default(),
+        }
+    }
+
+    /// Which executor runs.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Why glommio does not run although it was tried.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// A client for one shard; every reply wakes `waker`.
+    #[must_use]
+    pub fn client(&self, waker: Waker) -> StorageClient {
+        StorageClient::new(self.lanes.clone(), waker)
+    }
+
+    /// A client for asynchronous tasks.
+    #[must_use]
+    pub fn async_client(&self) -> AsyncStorageClient {
+        AsyncStorageClient::new(self.lanes.clone())
+    }
+
+    /// Ends the executors after everything that has been asked is done.
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn stop_and_join(&mut self) {
+        // The lanes are bounded: a full one takes the message when its reader has come that far.
+        for _ in 0..self.lane_readers.loads {
+            let _ = self.lanes.loads.send(Message::Stop);
+        }
+        for _ in 0..self.lane_readers.appends {
+            let _ = self.lanes.appends.send(Message::Stop);
+        }
+        if let Bell::Event(event) = &self.lanes.bell {
+            event.ring();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop_and_join();
+        }
+    }
+}
+
+fn lanes(store: &Store, counters: &Arc<NodeCounters>, bell: Bell) -> (Lanes, Work) {
+    let (loads, loads_receiver) = bounded(STORAGE_QUEUE_LEN);
+    let (appends, appends_receiver) = bounded(STORAGE_QUEUE_LEN);
+    let work = Work {
+        store: store.clone(),
+        loads: loads_receiver,
+        appends: appends_receiver,
+        counters: Arc::clone(counters),
+    };
+    (Lanes { loads, appends, bell }, work)
+}
+
+/// Gives the calling thread the low weight of storage. On Linux the nice value belongs to the thread.
+fn lower_weight() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), STORAGE_NICE) {
+        tracing::debug!(%error, "storage threads keep the weight of the shards");
+    }
+}
+
+/// Why storage does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The limit of locked memory is too small for glommio's rings.
+    #[error(
+        "glommio needs {needed} bytes of locked memory and this process may lock {limit}: raise it (systemd: \
+         LimitMEMLOCK=8M, containers: --ulimit memlock=8388608, shells: ulimit -l 8192) or start with --storage threads"
+    )]
+    LockedMemory {
+        /// The soft limit (RLIMIT_MEMLOCK), bytes.
+        limit: u64,
+        /// What glommio wants, bytes.
+        needed: u64,
+    },
+    /// glommio does not run here.
+    #[error(
+        "glommio does not start: {0}; io_uring may be blocked (containers: a seccomp profile that allows \
+         io_uring_setup, io_uring_enter and io_uring_register; hosts: sysctl kernel.io_uring_disabled=0); \
+         or start with --storage threads"
+    )]
+    Glommio(String),
+    /// The operating system gave no thread or descriptor.
+    #[error("storage threads do not start: {0}")]
+    Thread(io::Error),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Glommio => "glommio",
+            Kind::Threads => "threads",
+        })
+    }
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Choice, String> {
+        match s {
+            "auto" => Ok(Choice::Auto),
+            "glommio" => Ok(Choice::Only(Kind::Glommio)),
+            "threads" => Ok(Choice::Only(Kind::Threads)),
+            _ => Err(format!("{s} is none of auto, glommio, threads")),
+        }
+    }
 }
