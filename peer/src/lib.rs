@@ -1,1 +1,30 @@
-//! peer
+//! What a device links: HTTP/3 to ioex nodes, fetching content from several of them at once, publishing to them.
+//!
+//! - [`node_url`], [`trust`], [`client`]: where a node is, why it is believed, the connection to it.
+//! - [`exchange`]: one request; content is verified against its hash while it arrives.
+//! - [`fetch`]: a file from many nodes, resumable, nothing unverified under its final name.
+//! - [`publish`]: a file to one or many nodes, split, hashed and signed here.
+//! - [`progress`], [`backoff`]: what both show and how both retry.
+//!
+//! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at any
+//! point without losing what was verified.
+
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod client;
+pub mod exchange;
+pub mod fetch;
+pub mod node_url;
+pub mod progress;
+pub mod publish;
+pub mod trust;
+
+pub use backoff::Backoff;
+pub use client::{Client, ClientError, ClientOptions, ConnectError, Node};
+pub use exchange::{ExchangeError, Problem};
+pub use fetch::{FetchError, FetchOptions, Fetched, Listing, NodeReport, fetch_to_file, fetch_to_writer};
+pub use node_url::{NodeUrl, NodeUrlError};
+pub use progress::{NodeProgress, Phase, Progress};
+pub use publish::{PublishError, PublishOptions, Published, Source, publish};
+pub use trust::{Authorities, TrustError};

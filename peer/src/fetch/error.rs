@@ -1,0 +1,167 @@
+//! Why a fetch failed, with the facts and what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use identity::Uid;
+use store::Hash;
+use store::list::ListError;
+
+use crate::exchange::ExchangeError;
+use crate::node_url::NodeUrl;
+
+/// What the last attempt with one node ended in.
+#[derive(Debug, Clone)]
+pub struct NodeFailure {
+    /// Which node.
+    pub node: NodeUrl,
+    /// What went wrong.
+    pub error: ExchangeError,
+}
+
+/// Failures of several nodes, printed one after another.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFailures(pub Vec<NodeFailure>);
+
+impl fmt::Display for NodeFailures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, failure) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", failure.node, failure.error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a fetch failed. What was verified stays in the partial file, so a later fetch goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No node was given.
+    #[error("no node to fetch from; name at least one, as https://[UID@]HOST:PORT")]
+    NoNodes,
+    /// No node gave the document with this hash.
+    #[error("no node gave {hash}: {failures}")]
+    NoDocument {
+        /// The hash asked for.
+        hash: Hash,
+        /// What each node said.
+        failures: NodeFailures,
+    },
+    /// The document is a list, but not one that can be trusted.
+    #[error("{hash} is not a valid content address list: {reason}; ask the publisher for another")]
+    List {
+        /// The list's hash.
+        hash: Hash,
+        /// What is wrong with it.
+        reason: ListError,
+    },
+    /// The list contradicts itself.
+    #[error("the list {hash} contradicts itself: {what}; ask the publisher for another")]
+    Inconsistent {
+        /// The list's hash.
+        hash: Hash,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A publisher or counter was required, but the content is a plain segment, which says neither.
+    #[error(
+        "{hash} is a plain segment, not a list: it has no publisher to check; give the hash that publishing printed"
+    )]
+    NotAList {
+        /// The hash.
+        hash: Hash,
+    },
+    /// Someone else signed the list.
+    #[error("the list {hash} is signed by {found}, not by {expected}")]
+    Publisher {
+        /// The list's hash.
+        hash: Hash,
+        /// The publisher that was required.
+        expected: Uid,
+        /// Who signed.
+        found: Uid,
+    },
+    /// The list is older than one already seen.
+    #[error("the list {hash} has counter {counter}, but {counter_min} was seen already: it is out of date")]
+    Rollback {
+        /// The list's hash.
+        hash: Hash,
+        /// Its counter.
+        counter: u64,
+        /// The least counter accepted.
+        counter_min: u64,
+    },
+    /// The list's time is over.
+    #[error(
+        "the list {hash} expired at {expires_s} (seconds since 1970), now is {now_s}; get a newer one, or check this clock"
+    )]
+    Expired {
+        /// The list's hash.
+        hash: Hash,
+        /// When it expired.
+        expires_s: u64,
+        /// This device's time.
+        now_s: u64,
+    },
+    /// No remaining node holds a segment.
+    #[error("no reachable node holds segment {index} ({hash}): {failures}")]
+    NoSegment {
+        /// The segment's place in the file.
+        index: u32,
+        /// Its hash.
+        hash: Hash,
+        /// What became of the nodes that were given up.
+        failures: NodeFailures,
+    },
+    /// Every node was given up.
+    #[error("every node failed, with {bytes_verified} of {bytes_total} bytes verified: {failures}")]
+    AllNodesFailed {
+        /// Bytes that are verified.
+        bytes_verified: u64,
+        /// Bytes of the file.
+        bytes_total: u64,
+        /// What each node ended with.
+        failures: NodeFailures,
+    },
+    /// Every segment is right, but the whole is not what the list says.
+    #[error(
+        "the segments are as listed, but the file hashes to {found}, not {expected}: the publisher's list is wrong, or this disk is"
+    )]
+    FileHash {
+        /// What the list says.
+        expected: Hash,
+        /// What the bytes hash to.
+        found: Hash,
+    },
+    /// The disk is full. What is verified is kept.
+    #[error("the disk that holds {} is full; the file needs {bytes_needed} bytes. Free space and fetch again: what is verified is kept", path.display())]
+    DiskFull {
+        /// The partial file or its journal.
+        path: PathBuf,
+        /// The file's length in bytes.
+        bytes_needed: u64,
+    },
+    /// Another fetch writes the same file.
+    #[error("another fetch is writing {}; wait for it, or choose another name", path.display())]
+    InUse {
+        /// The partial file.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The writer that takes the bytes failed.
+    #[error("the output was closed: {0}")]
+    Output(#[source] io::Error),
+    /// A task of the fetch ended abnormally; its runtime is shutting down.
+    #[error("the fetch was interrupted: {0}")]
+    Interrupted(String),
+}
