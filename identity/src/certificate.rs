@@ -13,16 +13,20 @@ use crate::uid::{SignatureError, UID_LEN, Uid};
 pub const EXTENSION_OID: &[u64] =
     &[1, 2, 840, 113_556, 1, 8000, 2554, 45_979, 11_319, 23_300, 19_180, 40_185, 11_313_712, 4_882_703];
 
-/// Length of the extension's value in bytes: UID 32, signature 64.
-pub const EXTENSION_LEN: usize = UID_LEN + 64;
+/// Length of the extension's value in bytes: DER tag and length 2, UID 32, signature 64.
+pub const EXTENSION_LEN: usize = 2 + UID_LEN + 64;
+
+/// What an extension holds must be DER (RFC 5280 section 4.2): OCTET STRING, 96 bytes.
+const DER_HEAD: [u8; 2] = [0x04, 96];
 
 /// The longest SubjectPublicKeyInfo that is looked at, in bytes. P-256 takes 91, RSA with 8,192 bits 1,062.
 pub const SPKI_LEN_MAX: usize = 2048;
 
-/// The extension's value, `uid(32) || signature(64)`: the signature is over the DER bytes of the certificate's
+/// The extension's value, the DER of an OCTET STRING of `uid(32) || signature(64)`: the signature is over the DER bytes of the certificate's
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) under [`Domain::Certificate`].
 pub fn extension_value(key: &SecretKey, spki_der: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(EXTENSION_LEN);
+    value.extend_from_slice(&DER_HEAD);
     value.extend_from_slice(key.uid().as_bytes());
     value.extend_from_slice(&key.sign(Domain::Certificate, spki_der).0);
     value
@@ -37,10 +41,14 @@ pub fn verify_extension(value: &[u8], spki_der: &[u8]) -> Result<Uid, BindingErr
     }
     let value: &[u8; EXTENSION_LEN] =
         value.try_into().map_err(|_| BindingError::ValueLength { len: value.len() })?;
+    let (head, statement) = value.split_at(DER_HEAD.len());
+    if head != DER_HEAD {
+        return Err(BindingError::NotOctetString);
+    }
     let mut uid = [0; UID_LEN];
-    uid.copy_from_slice(&value[..UID_LEN]);
+    uid.copy_from_slice(&statement[..UID_LEN]);
     let mut signature = [0; 64];
-    signature.copy_from_slice(&value[UID_LEN..]);
+    signature.copy_from_slice(&statement[UID_LEN..]);
     let uid = Uid::from_bytes(uid);
     uid.verify(Domain::Certificate, spki_der, &Signature(signature))?;
     Ok(uid)
@@ -55,6 +63,9 @@ pub enum BindingError {
         /// Its length in bytes.
         len: usize,
     },
+    /// The value is no DER OCTET STRING of 96 bytes.
+    #[error("the UID extension is not a DER OCTET STRING of 96 bytes")]
+    NotOctetString,
     /// The certificate's public key is absent or larger than any in use.
     #[error("the certificate's SubjectPublicKeyInfo has {len} bytes; 1 to {SPKI_LEN_MAX} are accepted")]
     SpkiLength {

@@ -27,7 +27,8 @@ fn an_extension_copied_to_another_certificate_is_refused() {
     let mismatch = BindingError::Signature(SignatureError::Mismatch { uid: key.uid() });
     assert_eq!(verify_extension(&value, b"another public key"), Err(mismatch));
     // A signature over the same bytes for another purpose is no binding.
-    let mut receipt = key.uid().as_bytes().to_vec();
+    let mut receipt = vec![0x04, 96];
+    receipt.extend_from_slice(key.uid().as_bytes());
     receipt.extend_from_slice(&key.sign(Domain::Receipt, b"one public key").0);
     assert_eq!(verify_extension(&receipt, b"one public key"), Err(mismatch));
 }
@@ -41,6 +42,9 @@ fn lengths_are_checked_first() {
         changed.resize(len, 0);
         assert_eq!(verify_extension(&changed, b"spki"), Err(BindingError::ValueLength { len }));
     }
+    let mut other_tag = value.clone();
+    other_tag[0] = 0x03;
+    assert_eq!(verify_extension(&other_tag, b"spki"), Err(BindingError::NotOctetString));
     assert_eq!(verify_extension(&value, b""), Err(BindingError::SpkiLength { len: 0 }));
     let long = vec![0; SPKI_LEN_MAX + 1];
     assert_eq!(verify_extension(&value, &long), Err(BindingError::SpkiLength { len: SPKI_LEN_MAX + 1 }));
@@ -48,7 +52,7 @@ fn lengths_are_checked_first() {
 
 proptest! {
     #[test]
-    fn every_flipped_bit_is_found(seed: [u8; 32], spki in prop::collection::vec(any::<u8>(), 1..200), bit in 0usize..768) {
+    fn every_flipped_bit_is_found(seed: [u8; 32], spki in prop::collection::vec(any::<u8>(), 1..200), bit in 0usize..EXTENSION_LEN * 8) {
         let key = SecretKey::from_seed(seed);
         let mut value = extension_value(&key, &spki);
         prop_assert_eq!(verify_extension(&value, &spki), Ok(key.uid()));

@@ -117,7 +117,7 @@ def certificate():
         "oid": "1.2.840.113556.1.8000.2554.45979.11319.23300.19180.40185.11313712.4882703",
         "seed": NODE.seed.hex(),
         "spki_der": spki.hex(),
-        "extension_value": (NODE.uid + NODE.sign("Certificate", spki)).hex(),
+        "extension_value": (b"\x04\x60" + NODE.uid + NODE.sign("Certificate", spki)).hex(),
     })
 
 
