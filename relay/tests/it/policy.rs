@@ -1,0 +1,311 @@
+use proptest::prelude::*;
+use relay::policy::{
+    Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy, Status, ToEngine,
+    encode_from_engine, encode_to_engine,
+};
+
+/// One frame a line: its name, a space, its bytes in hexadecimal.
+const VECTORS: &str = include_str!("../vectors/policy.txt");
+
+/// Every message of both directions, named as in the vectors.
+fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let to_engine = |message| encode_to_engine(&message).expect("it fits");
+    let from_engine = |message| encode_from_engine(&message).expect("it fits");
+    vec![
+        ("to-engine.set-policy", to_engine(ToEngine::SetPolicy(policy()))),
+        ("to-engine.status", to_engine(ToEngine::Status)),
+        ("to-engine.import", to_engine(ToEngine::Import { segment_len: 1 << 20 })),
+        ("to-engine.put-list", to_engine(ToEngine::PutList(b"a signed list".to_vec()))),
+        ("to-engine.drain", to_engine(ToEngine::Drain)),
+        ("from-engine.policy-applied", from_engine(FromEngine::PolicyApplied { generation: 7 })),
+        (
+            "from-engine.rejected",
+            from_engine(FromEngine::Rejected { reason: "generation 6 is below 7".into() }),
+        ),
+        ("from-engine.status", from_engine(FromEngine::Status(status()))),
+        ("from-engine.import-progress", from_engine(FromEngine::ImportProgress { bytes: 5, total: Some(9) })),
+        ("from-engine.imported", from_engine(FromEngine::Imported(imported()))),
+        ("from-engine.list-stored", from_engine(FromEngine::ListStored { hash: [0xab; 32] })),
+        ("from-engine.draining", from_engine(FromEngine::Draining)),
+    ]
+}
+
+fn policy() -> Policy {
+    Policy { generation: 7, publishers: vec![[1; 32], [2; 32]], limits: Limits::default() }
+}
+
+fn status() -> Status {
+    Status {
+        pid: 4711,
+        version: "0.1.0".into(),
+        uid: [3; 32],
+        driver: "io_uring".into(),
+        listeners: vec!["udp://[::]:4433".into(), "tcp://[::]:4433".into()],
+        uptime_s: 60,
+        policy_generation: 7,
+        draining: false,
+        store_bytes: 1 << 30,
+        store_segments: 1024,
+        counters: vec![("ioex_requests_total{shard=\"0\",status=\"200\"}".into(), 12)],
+    }
+}
+
+fn imported() -> Imported {
+    Imported {
+        segments: vec![([4; 32], 1 << 20), ([5; 32], 17)],
+        file_hash: [6; 32],
+        bytes: (1 << 20) + 17,
+        hash_cpu_ns: 1,
+        write_cpu_ns: 2,
+        wall_ns: 3,
+    }
+}
+
+#[test]
+fn frames_are_those_of_the_vectors() {
+    // A difference here means that programs of two builds no longer understand each other: raise VERSION with it.
+    let frames = named_frames();
+    let written: Vec<String> = frames
+        .iter()
+        .map(|(name, frame)| frame.iter().fold(format!("{name} "), |text, byte| format!("{text}{byte:02x}")))
+        .collect();
+    let vectors: Vec<&str> = VECTORS.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(written, vectors);
+}
+
+#[test]
+fn the_header_is_as_drawn() {
+    let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
+    assert_eq!(frame[..12], *b"IOXP\x01\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[16..], [4, 3, 2, 1]);
+    // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
+    let mut crc = !0u32;
+    for byte in frame[..12].iter().chain(&frame[16..]) {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    assert_eq!(frame[12..16], (!crc).to_le_bytes());
+}
+
+/// Decodes a stream given in pieces of `piece` bytes.
+fn decode<M: relay::policy::Message>(stream: &[u8], piece: usize) -> Result<Vec<M>, FrameError> {
+    let mut decoder = Decoder::<M>::new();
+    let mut messages = Vec::new();
+    for bytes in stream.chunks(piece) {
+        decoder.push(bytes);
+        while let Some(message) = decoder.next_message()? {
+            messages.push(message);
+        }
+    }
+    decoder.finish()?;
+    Ok(messages)
+}
+
+#[test]
+fn messages_come_out_of_a_stream_cut_anywhere() {
+    let to_engine = [
+        ToEngine::Status,
+        ToEngine::SetPolicy(policy()),
+        ToEngine::Import { segment_len: 1 },
+        ToEngine::PutList(vec![9; 5000]),
+        ToEngine::Drain,
+    ];
+    let stream: Vec<u8> = to_engine.iter().flat_map(|message| encode_to_engine(message).unwrap()).collect();
+    let from_engine = [
+        FromEngine::PolicyApplied { generation: u64::MAX },
+        FromEngine::Status(status()),
+        FromEngine::ImportProgress { bytes: 1, total: None },
+        FromEngine::Imported(imported()),
+        FromEngine::Rejected { reason: String::new() },
+        FromEngine::Draining,
+        FromEngine::ListStored { hash: [1; 32] },
+    ];
+    let answers: Vec<u8> =
+        from_engine.iter().flat_map(|message| encode_from_engine(message).unwrap()).collect();
+    for piece in [1, 2, 15, 16, 17, 100, 1 << 20] {
+        assert_eq!(decode::<ToEngine>(&stream, piece).as_deref(), Ok(&to_engine[..]), "in pieces of {piece}");
+        assert_eq!(
+            decode::<FromEngine>(&answers, piece).as_deref(),
+            Ok(&from_engine[..]),
+            "in pieces of {piece}"
+        );
+    }
+}
+
+/// A header with these fields and no payload.
+fn header(magic: &[u8; 4], version: u16, kind: u16, len: u32) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&version.to_le_bytes());
+    bytes.extend_from_slice(&kind.to_le_bytes());
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes
+}
+
+#[test]
+fn a_header_is_refused_before_its_payload_arrives() {
+    let cases = [
+        (header(b"HTTP", 1, 2, 0), FrameError::Magic),
+        (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
+        (header(b"IOXP", 1, 0, 0), FrameError::Kind { kind: 0 }),
+        (header(b"IOXP", 1, 6, 0), FrameError::Kind { kind: 6 }),
+        (header(b"IOXP", 1, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
+        (
+            header(b"IOXP", 1, 4, PAYLOAD_LEN_MAX as u32 + 1),
+            FrameError::PayloadLen { len: PAYLOAD_LEN_MAX + 1 },
+        ),
+        (header(b"IOXP", 1, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
+        (header(b"IOXP", 1, 2, 0), FrameError::Checksum { kind: 2 }),
+    ];
+    for (bytes, error) in cases {
+        let mut decoder = Decoder::<ToEngine>::new();
+        decoder.push(&bytes[..HEADER_LEN - 1]);
+        assert_eq!(decoder.next_message(), Ok(None), "a header is judged when it is whole");
+        decoder.push(&bytes[HEADER_LEN - 1..]);
+        assert_eq!(decoder.next_message(), Err(error.clone()));
+        // The stream stays refused, whatever follows.
+        decoder.push(&encode_to_engine(&ToEngine::Status).unwrap());
+        assert_eq!(decoder.next_message(), Err(error.clone()));
+        assert_eq!(decoder.finish(), Err(error));
+    }
+}
+
+#[test]
+fn the_longest_list_fits_and_a_longer_payload_is_not_sent() {
+    let longest = ToEngine::PutList(vec![1; 16 << 20]);
+    let frame = encode_to_engine(&longest).unwrap();
+    assert_eq!(decode::<ToEngine>(&frame, 64 << 10), Ok(vec![longest]));
+    let result = encode_to_engine(&ToEngine::PutList(vec![1; PAYLOAD_LEN_MAX + 1]));
+    assert!(matches!(result, Err(FrameError::PayloadLen { .. })), "{:?}", result.map(|frame| frame.len()));
+}
+
+#[test]
+fn a_stream_that_ends_within_a_frame_is_truncated() {
+    let frame = encode_to_engine(&ToEngine::SetPolicy(policy())).unwrap();
+    for len in [1, HEADER_LEN - 1, HEADER_LEN, frame.len() - 1] {
+        assert_eq!(decode::<ToEngine>(&frame[..len], 7), Err(FrameError::Truncated { len }));
+    }
+}
+
+/// Puts a checksum that fits into a frame, as one who forges or errs would.
+fn with_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&frame[..12]), &frame[HEADER_LEN..]);
+    frame[12..HEADER_LEN].copy_from_slice(&checksum.to_le_bytes());
+    frame
+}
+
+#[test]
+fn payloads_are_validated_even_with_a_checksum_that_fits() {
+    // A list whose archived length reaches past the payload.
+    let mut frame = encode_to_engine(&ToEngine::PutList(b"a signed list".to_vec())).unwrap();
+    let end = frame.len();
+    frame[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 4 }));
+
+    // A reason that is not UTF-8; a long one stands at the payload's start.
+    let mut frame = encode_from_engine(&FromEngine::Rejected { reason: "a long reason".into() }).unwrap();
+    frame[HEADER_LEN] = 0xff;
+    assert_eq!(decode::<FromEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 0x8002 }));
+
+    // A boolean that is neither true nor false.
+    let frame = encode_from_engine(&FromEngine::Status(status())).unwrap();
+    let other = encode_from_engine(&FromEngine::Status(Status { draining: true, ..status() })).unwrap();
+    let differs: Vec<usize> =
+        (HEADER_LEN..frame.len()).filter(|index| frame[*index] != other[*index]).collect();
+    let [draining] = differs[..] else { panic!("one byte says whether it drains, not {differs:?}") };
+    let mut neither = frame;
+    neither[draining] = 2;
+    assert_eq!(
+        decode::<FromEngine>(&with_checksum(neither), 1000),
+        Err(FrameError::Payload { kind: 0x8003 })
+    );
+
+    // Bytes where none belong.
+    let mut frame = header(b"IOXP", 1, 2, 1);
+    frame.push(0);
+    assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 2 }));
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    (any::<u64>(), any::<Vec<[u8; 32]>>(), any::<[u32; 11]>(), any::<[u64; 2]>()).prop_map(
+        |(generation, publishers, narrow, wide)| Policy {
+            generation,
+            publishers,
+            limits: Limits {
+                connections_max: narrow[0],
+                handshakes_max: narrow[1],
+                retry_handshakes_min: narrow[2],
+                handshake_timeout_ms: narrow[3],
+                idle_timeout_ms: narrow[4],
+                stall_timeout_ms: narrow[5],
+                streams_per_connection_max: narrow[6],
+                requests_per_s_max: narrow[7],
+                header_bytes_max: narrow[8],
+                send_queue_bytes_max: narrow[9],
+                drain_timeout_ms: narrow[10],
+                upload_bytes_in_flight_max: wide[0],
+                store_bytes_max: wide[1],
+            },
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn policies_round_trip(policy in any_policy(), piece in 1usize..200) {
+        let message = ToEngine::SetPolicy(policy);
+        let frame = encode_to_engine(&message).unwrap();
+        prop_assert_eq!(decode::<ToEngine>(&frame, piece), Ok(vec![message]));
+    }
+
+    #[test]
+    fn answers_round_trip(
+        reason: String, counters: Vec<(String, u64)>, listeners: Vec<String>, segments: Vec<([u8; 32], u32)>,
+        total: Option<u64>, piece in 1usize..200,
+    ) {
+        let messages = vec![
+            FromEngine::Rejected { reason },
+            FromEngine::Status(Status { counters, listeners, ..status() }),
+            FromEngine::Imported(Imported { segments, ..imported() }),
+            FromEngine::ImportProgress { bytes: 1, total },
+        ];
+        let stream: Vec<u8> = messages.iter().flat_map(|message| encode_from_engine(message).unwrap()).collect();
+        prop_assert_eq!(decode::<FromEngine>(&stream, piece), Ok(messages));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found(policy in any_policy(), at: prop::sample::Index) {
+        let mut frame = encode_to_engine(&ToEngine::SetPolicy(policy)).unwrap();
+        let bit = at.index(frame.len() * 8);
+        frame[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(decode::<ToEngine>(&frame, 1000).is_err());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>, piece in 1usize..50) {
+        let _ = decode::<ToEngine>(&bytes, piece);
+        let _ = decode::<FromEngine>(&bytes, piece);
+    }
+
+    /// The archive's own checks, with header and checksum in order.
+    #[test]
+    fn no_payload_panics(kind in prop_oneof![1u16..6, 0x8001u16..0x8008], payload: Vec<u8>) {
+        let mut frame = header(b"IOXP", 1, kind, payload.len() as u32);
+        frame.extend_from_slice(&payload);
+        let frame = with_checksum(frame);
+        let _ = decode::<ToEngine>(&frame, 1000);
+        let _ = decode::<FromEngine>(&frame, 1000);
+    }
+
+    #[test]
+    fn no_changed_payload_panics(policy in any_policy(), changes: Vec<(prop::sample::Index, u8)>) {
+        let mut frame = encode_to_engine(&ToEngine::SetPolicy(policy)).unwrap();
+        let payload_len = frame.len() - HEADER_LEN;
+        for (at, byte) in changes {
+            frame[HEADER_LEN + at.index(payload_len)] = byte;
+        }
+        let _ = decode::<ToEngine>(&with_checksum(frame), 1000);
+    }
+}
