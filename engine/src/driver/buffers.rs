@@ -5,54 +5,48 @@ use std::ptr::NonNull;
 
 use memmap2::MmapMut;
 
-/// Buffers in one anonymous mapping. The most recently returned is lent first, since it is still in the cache.
+/// Equal buffers in one anonymous mapping, each of which is lent (its bytes may be seen) or not (a kernel may be writing
+/// to it).
 #[derive(Debug)]
-pub struct Pool {
+pub struct Slab {
     /// The mapping, kept for its `Drop`; all access goes through `base`.
     _memory: MmapMut,
     base: NonNull<u8>,
     buffer_len: usize,
-    free: Vec<u16>,
     is_lent: Box<[bool]>,
 }
 
-impl Pool {
-    /// Maps `count` buffers of `buffer_len` bytes.
+impl Slab {
+    /// Maps `count` buffers of `buffer_len` bytes, none of them lent.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
     pub fn new(count: u16, buffer_len: usize) -> io::Result<Self> {
         let mut memory = MmapMut::map_anon(usize::from(count.max(1)) * buffer_len.max(1))?;
         let base = NonNull::from(&mut memory[..]).cast();
-        let free = (0..count).rev().collect();
-        Ok(Self { _memory: memory, base, buffer_len, free, is_lent: vec![false; usize::from(count)].into() })
+        Ok(Self { _memory: memory, base, buffer_len, is_lent: vec![false; usize::from(count)].into() })
     }
 
-    /// Takes a buffer out of the pool.
-    pub fn take(&mut self) -> Option<u16> {
-        let index = self.free.pop()?;
-        self.is_lent[usize::from(index)] = true;
-        Some(index)
-    }
-
-    /// Puts a buffer back. One that is not out is ignored, so that a handle used twice cannot lend a buffer twice.
-    pub fn give(&mut self, index: u16) {
-        if let Some(is_lent) = self.is_lent.get_mut(usize::from(index)).filter(|is_lent| **is_lent) {
-            *is_lent = false;
-            self.free.push(index);
-        }
-    }
-
-    /// Buffers that are not lent.
+    /// How many buffers there are.
     #[must_use]
-    pub fn free_count(&self) -> usize {
-        self.free.len()
+    pub fn count(&self) -> u16 {
+        self.is_lent.len() as u16
     }
 
     /// Bytes of each buffer.
     #[must_use]
     pub fn buffer_len(&self) -> usize {
         self.buffer_len
+    }
+
+    /// Lets a buffer's bytes be seen. `false`: there is no such buffer, or it is lent already.
+    pub fn lend(&mut self, index: u16) -> bool {
+        self.is_lent.get_mut(usize::from(index)).is_some_and(|is_lent| !std::mem::replace(is_lent, true))
+    }
+
+    /// Ends that. `false`: the buffer was not lent, so that a handle used twice cannot return a buffer twice.
+    pub fn take_back(&mut self, index: u16) -> bool {
+        self.is_lent.get_mut(usize::from(index)).is_some_and(std::mem::take)
     }
 
     /// The bytes `offset .. offset + len` of a lent buffer, cut at its end; none of a buffer that is not lent.
@@ -64,25 +58,64 @@ impl Pool {
         let len = len.min(self.buffer_len - offset);
         // SAFETY: `index` is below the count (it has an entry in `is_lent`), so the range lies within one buffer of the
         // mapping, which lives as long as `self` and is initialised (anonymous memory is zero). `&mut self` keeps any
-        // other slice of this pool from existing; memory that a kernel writes to meanwhile belongs to other buffers, as
-        // the drivers hand a buffer to the kernel only while no slice of it exists (see `address`).
+        // other slice of this slab from existing. A kernel writes only to buffers that are not lent.
         unsafe {
-            std::slice::from_raw_parts_mut(
-                self.base.as_ptr().add(usize::from(index) * self.buffer_len + offset),
-                len,
-            )
+            let start = self.base.as_ptr().add(usize::from(index) * self.buffer_len + offset);
+            std::slice::from_raw_parts_mut(start, len)
         }
     }
 
-    /// Where a buffer starts, for the kernel to read or write. The address stays the same for the pool's life.
+    /// Where a buffer starts, for the kernel to read or write. The address stays the same for the slab's life.
     ///
     /// # Panics
     /// If there is no such buffer.
     #[must_use]
     pub fn address(&self, index: u16) -> *mut u8 {
-        assert!(usize::from(index) < self.is_lent.len(), "a buffer index comes from this pool");
+        assert!(index < self.count(), "a buffer index comes from this slab");
         // SAFETY: the index was checked, so the result stays within the mapping.
         unsafe { self.base.as_ptr().add(usize::from(index) * self.buffer_len) }
+    }
+}
+
+/// A slab whose buffers are lent in the order of a stack: the most recently returned first, since it is still in the cache.
+#[derive(Debug)]
+pub struct Pool {
+    slab: Slab,
+    free: Vec<u16>,
+}
+
+impl Pool {
+    /// Maps `count` buffers of `buffer_len` bytes.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn new(count: u16, buffer_len: usize) -> io::Result<Self> {
+        Ok(Self { slab: Slab::new(count, buffer_len)?, free: (0..count).rev().collect() })
+    }
+
+    /// Takes a buffer out of the pool.
+    pub fn take(&mut self) -> Option<u16> {
+        let index = self.free.pop()?;
+        self.slab.lend(index);
+        Some(index)
+    }
+
+    /// Puts a buffer back. One that is not out is ignored.
+    pub fn give(&mut self, index: u16) {
+        if self.slab.take_back(index) {
+            self.free.push(index);
+        }
+    }
+
+    /// See [`Slab::bytes_mut`].
+    pub fn bytes_mut(&mut self, index: u16, offset: usize, len: usize) -> &mut [u8] {
+        self.slab.bytes_mut(index, offset, len)
+    }
+
+    /// See [`Slab::address`].
+    #[must_use]
+    pub fn address(&self, index: u16) -> *mut u8 {
+        self.slab.address(index)
     }
 }
 
@@ -120,7 +153,7 @@ mod tests {
         let index = pool.take().expect("free");
         pool.give(index);
         pool.give(index);
-        assert_eq!(pool.free_count(), 1);
+        assert_eq!(pool.free.len(), 1);
         assert!(pool.bytes_mut(index, 0, 10).is_empty());
         assert!(pool.bytes_mut(9, 0, 10).is_empty());
     }

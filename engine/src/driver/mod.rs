@@ -4,7 +4,6 @@
 //! are driven by the shard's loop alone: no driver is shared between threads. A driver knows nothing of QUIC.
 
 pub mod address;
-#[allow(dead_code, reason = "the ring uses the rest")]
 mod buffers;
 mod cmsg;
 mod counters;
@@ -20,7 +19,7 @@ mod receive;
 pub mod sockets;
 mod sys;
 mod transmit;
-#[allow(dead_code, reason = "the ring uses the rest")]
+pub mod uring;
 mod waker;
 
 use std::io;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::counters::Counters;
 use super::epoll::EpollDriver;
 use super::sockets::UdpSocket;
+use super::uring::{RingError, UringDriver};
 use super::waker::Waker;
 use super::{Driver, RecvBatch, SendBuffer, SendMeta};
 
@@ -60,9 +61,17 @@ pub struct UnknownDriver {
 /// # Errors
 /// [`OpenError`] when the driver that was asked for cannot be had, or, with [`DriverKind::Auto`], none.
 pub fn open(kind: DriverKind, sockets: Vec<UdpSocket>, waker: Waker) -> Result<Opened, OpenError> {
-    let _ = kind;
+    let why_not_uring = match kind {
+        DriverKind::Epoll => None,
+        DriverKind::Auto => UringDriver::check().err(),
+        DriverKind::Uring => UringDriver::check().map(|()| None)?,
+    };
+    if kind != DriverKind::Epoll && why_not_uring.is_none() {
+        let driver = AnyDriver::Uring(Box::new(UringDriver::new(sockets, waker)?));
+        return Ok(Opened { driver, why_not_uring: None });
+    }
     let driver = EpollDriver::new(sockets, waker).map_err(|source| OpenError::Epoll { source })?;
-    Ok(Opened { driver: AnyDriver::Epoll(Box::new(driver)), why_not_uring: None })
+    Ok(Opened { driver: AnyDriver::Epoll(Box::new(driver)), why_not_uring })
 }
 
 /// What [`open`] gives.
@@ -71,12 +80,15 @@ pub struct Opened {
     /// The driver.
     pub driver: AnyDriver,
     /// With [`DriverKind::Auto`] and epoll: why the ring does not work here, to be told to the operator.
-    pub why_not_uring: Option<OpenError>,
+    pub why_not_uring: Option<RingError>,
 }
 
 /// Why a driver could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The ring was asked for and cannot be had.
+    #[error("{0}; or run with the epoll driver (`--driver epoll`)")]
+    Uring(#[from] RingError),
     /// epoll or memory cannot be had.
     #[error("the epoll driver cannot be opened: {source}; the limits on open files or memory may be too low")]
     Epoll {
@@ -89,6 +101,8 @@ pub enum OpenError {
 /// driver itself, it costs one well-predicted branch a call, and calls are a batch of datagrams apart.
 #[derive(Debug)]
 pub enum AnyDriver {
+    /// io_uring.
+    Uring(Box<UringDriver>),
     /// epoll.
     Epoll(Box<EpollDriver>),
 }
@@ -96,6 +110,7 @@ pub enum AnyDriver {
 macro_rules! each {
     ($any:expr, $driver:ident => $call:expr) => {
         match $any {
+            AnyDriver::Uring($driver) => $call,
             AnyDriver::Epoll($driver) => $call,
         }
     };
@@ -106,6 +121,7 @@ impl AnyDriver {
     #[must_use]
     pub fn kind(&self) -> DriverKind {
         match self {
+            Self::Uring(_) => DriverKind::Uring,
             Self::Epoll(_) => DriverKind::Epoll,
         }
     }

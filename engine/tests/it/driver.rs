@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::time::{Duration, Instant};
 
 use engine::driver::sockets::SocketOptions;
+use engine::driver::uring::{TaskRun, UringDriver};
 use engine::driver::{
     AnyDriver, Driver, DriverKind, Ecn, RecvMeta, SEND_BUFFER_LEN, SendMeta, UdpSocket, Waker, open,
 };
@@ -12,11 +13,27 @@ use engine::mailbox;
 /// Longer than anything here takes, even on a machine that does much else: whoever waits this long waits for ever.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// One suite, run with each driver.
+/// A driver, or a way to run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Uring,
+    UringCooperative,
+    Epoll,
+}
+
+/// One suite, run with each.
 macro_rules! for_each_driver {
     ($($test:ident),+ $(,)?) => {
+        mod uring {
+            $(#[test] fn $test() { super::$test(super::Subject::Uring); })+
+        }
+
+        mod uring_cooperative {
+            $(#[test] fn $test() { super::$test(super::Subject::UringCooperative); })+
+        }
+
         mod epoll {
-            $(#[test] fn $test() { super::$test(super::DriverKind::Epoll); })+
+            $(#[test] fn $test() { super::$test(super::Subject::Epoll); })+
         }
     };
 }
@@ -40,8 +57,8 @@ for_each_driver!(
     a_dropped_driver_lets_go_of_its_port,
 );
 
-fn batches_are_cut_on_the_way_out_and_merged_on_the_way_in(kind: DriverKind) {
-    let (mut sender, mut receiver) = (driver(kind, "127.0.0.1:0"), driver(kind, "127.0.0.1:0"));
+fn batches_are_cut_on_the_way_out_and_merged_on_the_way_in(subject: Subject) {
+    let (mut sender, mut receiver) = (driver(subject, "127.0.0.1:0"), driver(subject, "127.0.0.1:0"));
     let payload = pattern(45 * 1452 - 100, 7);
     transmit(&mut sender.driver, &payload, 1452, receiver.addr);
     let (meta, bytes) = receive(&mut receiver.driver);
@@ -57,16 +74,16 @@ fn batches_are_cut_on_the_way_out_and_merged_on_the_way_in(kind: DriverKind) {
     );
 }
 
-fn thousands_of_batches_come_back_intact(kind: DriverKind) {
+fn thousands_of_batches_come_back_intact(subject: Subject) {
     const BATCHES: usize = 3_000;
-    let mut client = driver(kind, "127.0.0.1:0");
+    let mut client = driver(subject, "127.0.0.1:0");
     let loopback = "127.0.0.1:0".parse().expect("a literal address");
     let socket = UdpSocket::bind(loopback, &SocketOptions::default()).expect("a free port");
     let server_addr = socket.local_addr();
     let waker = Waker::new().expect("an eventfd");
     let (stop, stopped) = mailbox::channel::<()>(1, waker.clone());
     let echo = std::thread::spawn(move || {
-        let mut server = open(kind, vec![socket], waker).expect("a driver").driver;
+        let mut server = open_subject(subject, vec![socket], waker);
         while !stopped.is_closed() {
             server.wait(Some(Instant::now() + FOREVER)).expect("wait");
             while let Some(batch) = server.received() {
@@ -93,22 +110,24 @@ fn thousands_of_batches_come_back_intact(kind: DriverKind) {
         assert!(back == payload, "round {round}");
     }
     drop(stop);
+    // That woke the server, through this thread's ring if it has one: the wake leaves with the next submission.
+    client.driver.wait(Some(Instant::now())).expect("submits");
     let server = echo.join().expect("the server does not panic");
     let client = client.driver.counters();
     assert_eq!((server.recv_bytes, server.send_bytes), (client.send_bytes, client.recv_bytes));
     assert_eq!(server.recv_bytes, server.send_bytes);
 }
 
-fn a_deadline_that_has_passed_only_looks(kind: DriverKind) {
-    let mut idle = driver(kind, "127.0.0.1:0");
+fn a_deadline_that_has_passed_only_looks(subject: Subject) {
+    let mut idle = driver(subject, "127.0.0.1:0");
     for _ in 0..100 {
         idle.driver.wait(Some(Instant::now())).expect("a look");
         assert!(idle.driver.received().is_none());
     }
 }
 
-fn a_deadline_ends_a_wait(kind: DriverKind) {
-    let mut idle = driver(kind, "127.0.0.1:0");
+fn a_deadline_ends_a_wait(subject: Subject) {
+    let mut idle = driver(subject, "127.0.0.1:0");
     let deadline = Instant::now() + Duration::from_millis(30);
     // A wait may end early, never for good.
     while Instant::now() < deadline {
@@ -117,9 +136,9 @@ fn a_deadline_ends_a_wait(kind: DriverKind) {
     assert!(idle.driver.received().is_none());
 }
 
-fn no_wake_from_a_plain_thread_is_lost(kind: DriverKind) {
+fn no_wake_from_a_plain_thread_is_lost(subject: Subject) {
     const TRIES: u32 = 100_000;
-    let mut shard = driver(kind, "127.0.0.1:0");
+    let mut shard = driver(subject, "127.0.0.1:0");
     let (sender, mut inbox) = mailbox::channel(1, shard.driver.waker());
     let (answer, answers) = std::sync::mpsc::channel();
     let other = std::thread::spawn(move || {
@@ -136,13 +155,13 @@ fn no_wake_from_a_plain_thread_is_lost(kind: DriverKind) {
     assert!(shard.driver.counters().wakes_received > 0);
 }
 
-fn no_wake_between_two_drivers_is_lost(kind: DriverKind) {
+fn no_wake_between_two_drivers_is_lost(subject: Subject) {
     const TRIES: u32 = 100_000;
     let (waker, other_waker) = (Waker::new().expect("an eventfd"), Waker::new().expect("an eventfd"));
     let (to_this, mut inbox) = mailbox::channel(1, waker.clone());
     let (to_other, mut other_inbox) = mailbox::channel(1, other_waker.clone());
     let other = std::thread::spawn(move || {
-        let mut other = driver_with(kind, &["127.0.0.1:0"], other_waker);
+        let mut other = driver_with(subject, &["127.0.0.1:0"], other_waker);
         for number in 0..TRIES {
             assert_eq!(wait_for(&mut other.driver, &mut other_inbox), number);
             to_this.send(number).expect("the queue is empty");
@@ -150,16 +169,20 @@ fn no_wake_between_two_drivers_is_lost(kind: DriverKind) {
         // The last answer leaves at the latest here.
         drop(other);
     });
-    let mut this = driver_with(kind, &["127.0.0.1:0"], waker);
+    let mut this = driver_with(subject, &["127.0.0.1:0"], waker);
     for number in 0..TRIES {
         to_other.send(number).expect("the queue is empty, as the last message was answered");
         assert_eq!(wait_for(&mut this.driver, &mut inbox), number);
     }
     other.join().expect("the other thread does not panic");
+    // Between rings no wake takes a system call of its own.
+    let counters = this.driver.counters();
+    assert_eq!(counters.wakes_sent_ring > 0, subject != Subject::Epoll);
+    assert_eq!(counters.wakes_sent_eventfd, 0);
 }
 
-fn a_dual_stack_socket_shows_canonical_addresses(kind: DriverKind) {
-    let mut server = driver(kind, "[::]:0");
+fn a_dual_stack_socket_shows_canonical_addresses(subject: Subject) {
+    let mut server = driver(subject, "[::]:0");
     for (client, host) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
         let client = StdSocket::bind(client).expect("a free port");
         client.set_read_timeout(Some(FOREVER)).expect("a time-out");
@@ -173,9 +196,9 @@ fn a_dual_stack_socket_shows_canonical_addresses(kind: DriverKind) {
     }
 }
 
-fn answers_leave_from_the_address_that_was_asked(kind: DriverKind) {
+fn answers_leave_from_the_address_that_was_asked(subject: Subject) {
     for listen in ["0.0.0.0:0", "[::]:0"] {
-        let mut server = driver(kind, listen);
+        let mut server = driver(subject, listen);
         let client = StdSocket::bind("127.0.0.1:0").expect("a free port");
         client.set_read_timeout(Some(FOREVER)).expect("a time-out");
         for last in [1, 5, 77] {
@@ -193,8 +216,8 @@ fn answers_leave_from_the_address_that_was_asked(kind: DriverKind) {
     }
 }
 
-fn congestion_marks_are_read(kind: DriverKind) {
-    let mut server = driver(kind, "[::]:0");
+fn congestion_marks_are_read(subject: Subject) {
+    let mut server = driver(subject, "[::]:0");
     let marks = [(0b00, Ecn::NotEct), (0b01, Ecn::Ect1), (0b10, Ecn::Ect0), (0b11, Ecn::Ce)];
     for (bits, expected) in marks {
         for host in ["127.0.0.1", "::1"] {
@@ -212,9 +235,9 @@ fn congestion_marks_are_read(kind: DriverKind) {
     }
 }
 
-fn datagrams_wait_while_all_receive_buffers_are_held(kind: DriverKind) {
+fn datagrams_wait_while_all_receive_buffers_are_held(subject: Subject) {
     const DATAGRAMS: usize = 100;
-    let mut server = driver(kind, "127.0.0.1:0");
+    let mut server = driver(subject, "127.0.0.1:0");
     for number in 0..DATAGRAMS {
         // A source of its own each, so that the kernel cannot merge them.
         let client = StdSocket::bind("127.0.0.1:0").expect("a free port");
@@ -246,8 +269,8 @@ fn datagrams_wait_while_all_receive_buffers_are_held(kind: DriverKind) {
     assert!(seen.iter().copied().eq(0..DATAGRAMS as u8));
 }
 
-fn send_buffers_are_bounded_and_come_back(kind: DriverKind) {
-    let mut driver = driver(kind, "127.0.0.1:0").driver;
+fn send_buffers_are_bounded_and_come_back(subject: Subject) {
+    let mut driver = driver(subject, "127.0.0.1:0").driver;
     let lent: Vec<_> = std::iter::from_fn(|| driver.send_buffer()).collect();
     assert!((2..=64).contains(&lent.len()), "{} buffers", lent.len());
     assert_eq!(driver.counters().send_buffers_exhausted, 1);
@@ -263,8 +286,8 @@ fn send_buffers_are_bounded_and_come_back(kind: DriverKind) {
     assert_eq!(std::iter::from_fn(|| driver.send_buffer()).count(), count);
 }
 
-fn a_batch_that_the_kernel_will_not_cut_leaves_singly(kind: DriverKind) {
-    let (mut sender, mut receiver) = (driver(kind, "127.0.0.1:0"), driver(kind, "127.0.0.1:0"));
+fn a_batch_that_the_kernel_will_not_cut_leaves_singly(subject: Subject) {
+    let (mut sender, mut receiver) = (driver(subject, "127.0.0.1:0"), driver(subject, "127.0.0.1:0"));
     // More segments than any kernel takes in one batch.
     let payload = pattern(200 * 10, 3);
     transmit(&mut sender.driver, &payload, 10, receiver.addr);
@@ -278,8 +301,8 @@ fn a_batch_that_the_kernel_will_not_cut_leaves_singly(kind: DriverKind) {
     assert_eq!((counters.send_gso_refused, counters.send_datagrams, counters.send_bytes), (1, 200, 2_000));
 }
 
-fn what_cannot_be_sent_is_counted_by_cause(kind: DriverKind) {
-    let mut sender = driver(kind, "127.0.0.1:0");
+fn what_cannot_be_sent_is_counted_by_cause(subject: Subject) {
+    let mut sender = driver(subject, "127.0.0.1:0");
     let meta = SendMeta { socket: 0, from: None, to: sender.addr, segment_len: 100, len: 300 };
     let invalid = [
         SendMeta { to: "[::1]:1".parse().expect("a literal address"), ..meta },
@@ -308,8 +331,8 @@ fn what_cannot_be_sent_is_counted_by_cause(kind: DriverKind) {
     assert_eq!(dropped, 311 + 3, "{counters:?}");
 }
 
-fn empty_datagrams_are_dropped_and_counted(kind: DriverKind) {
-    let mut server = driver(kind, "127.0.0.1:0");
+fn empty_datagrams_are_dropped_and_counted(subject: Subject) {
+    let mut server = driver(subject, "127.0.0.1:0");
     let client = StdSocket::bind("127.0.0.1:0").expect("a free port");
     client.send_to(&[], server.addr).expect("loopback takes it");
     client.send_to(b"x", server.addr).expect("loopback takes it");
@@ -317,9 +340,9 @@ fn empty_datagrams_are_dropped_and_counted(kind: DriverKind) {
     assert_eq!(server.driver.counters().recv_dropped_empty, 1);
 }
 
-fn several_sockets_are_told_apart(kind: DriverKind) {
+fn several_sockets_are_told_apart(subject: Subject) {
     let waker = Waker::new().expect("an eventfd");
-    let mut server = driver_with(kind, &["127.0.0.1:0", "[::1]:0", "127.0.0.2:0"], waker);
+    let mut server = driver_with(subject, &["127.0.0.1:0", "[::1]:0", "127.0.0.2:0"], waker);
     let addrs = server.addrs.clone();
     for (index, &addr) in addrs.iter().enumerate() {
         let client = StdSocket::bind(SocketAddr::new(addr.ip(), 0)).expect("a free port");
@@ -336,7 +359,7 @@ fn several_sockets_are_told_apart(kind: DriverKind) {
     }
 }
 
-fn a_dropped_driver_lets_go_of_its_port(kind: DriverKind) {
+fn a_dropped_driver_lets_go_of_its_port(subject: Subject) {
     let alone = SocketOptions { reuse_port: false, ..SocketOptions::default() };
     let addr =
         UdpSocket::bind("127.0.0.1:0".parse().expect("literal"), &alone).expect("a free port").local_addr();
@@ -345,7 +368,7 @@ fn a_dropped_driver_lets_go_of_its_port(kind: DriverKind) {
         // Binding fails while anything still refers to the last round's socket.
         let socket = UdpSocket::bind(addr, &alone).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let waker = Waker::new().expect("an eventfd");
-        let mut driver = open(kind, vec![socket], waker).expect("a driver").driver;
+        let mut driver = open_subject(subject, vec![socket], waker);
         client.send_to(b"unread", addr).expect("loopback takes it");
         if round % 2 == 0 {
             driver.wait(Some(Instant::now() + FOREVER)).expect("wait");
@@ -369,20 +392,33 @@ struct Opened {
     addrs: Vec<SocketAddr>,
 }
 
-fn driver(kind: DriverKind, addr: &str) -> Opened {
-    driver_with(kind, &[addr], Waker::new().expect("an eventfd"))
+fn driver(subject: Subject, addr: &str) -> Opened {
+    driver_with(subject, &[addr], Waker::new().expect("an eventfd"))
 }
 
-fn driver_with(kind: DriverKind, addrs: &[&str], waker: Waker) -> Opened {
+fn driver_with(subject: Subject, addrs: &[&str], waker: Waker) -> Opened {
     let bind = |addr: &&str| {
         let addr = addr.parse().expect("a literal address");
         UdpSocket::bind(addr, &SocketOptions::default()).expect("a free port")
     };
     let sockets: Vec<_> = addrs.iter().map(bind).collect();
     let addrs: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
+    let driver = open_subject(subject, sockets, waker);
+    Opened { driver, addr: addrs[0], addrs }
+}
+
+fn open_subject(subject: Subject, sockets: Vec<UdpSocket>, waker: Waker) -> AnyDriver {
+    let kind = match subject {
+        Subject::UringCooperative => {
+            let ring = UringDriver::with_task_run(TaskRun::Cooperative, sockets, waker);
+            return AnyDriver::Uring(Box::new(ring.expect("a ring")));
+        }
+        Subject::Uring => DriverKind::Uring,
+        Subject::Epoll => DriverKind::Epoll,
+    };
     let driver = open(kind, sockets, waker).expect("this machine has both drivers").driver;
     assert_eq!(driver.kind(), kind);
-    Opened { driver, addr: addrs[0], addrs }
+    driver
 }
 
 fn fill(driver: &mut AnyDriver, payload: &[u8]) -> engine::driver::SendBuffer {
