@@ -1,2 +1,7 @@
-//! engine
-fn main() {}
+//! `ioex`: the command line of an ioex node.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    control_plane::main()
+}

@@ -1,0 +1,192 @@
+//! The command line of `ioex`.
+
+use crate::build_facts::{LONG_VERSION, VERSION};
+use crate::configuration::{Flags, Sources};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Serve files to fleets of devices, and fetch them, verified, over HTTP/3.
+#[derive(Parser, Debug)]
+#[command(
+    name = "ioex",
+    version = VERSION,
+    long_version = LONG_VERSION,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with: ioex up. `ioex COMMAND --help` shows examples.",
+    after_long_help = MAIN_EXAMPLES,
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const MAIN_EXAMPLES: &str = "\
+A first walk:
+  ioex doctor                                   what this machine lacks, and how to mend it
+  ioex up                                       make an identity, start the node, print its URL
+
+Nodes are named https://UID@HOST:PORT; the UID in front of the @ is the node's identity, and a node that cannot prove it is
+not talked to.";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run this node: make its identity on the first start, start and watch the engine, print what listens where
+    Up(Up),
+    /// Look at this machine: what is missing, what it costs, and the command that mends it
+    Doctor(Doctor),
+    /// Check or print the configuration
+    #[command(subcommand, after_long_help = CONFIG_EXAMPLES)]
+    Config(Config),
+    /// Show or make this node's identity: its UID and its address
+    #[command(after_long_help = ID_EXAMPLES)]
+    Id(Id),
+}
+
+/// Flags that more than one command takes and that set configuration keys.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Place {
+    /// Data directory with identity, certificate, store and control socket [configuration: node.data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Configuration file [default: $IOEX_CONFIG, else /etc/ioex/ioex.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `ioex up`.
+#[derive(Args, Debug, Clone)]
+#[command(after_long_help = UP_EXAMPLES)]
+pub struct Up {
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Listen here, UDP and TCP on one port; may be given more than once [configuration: engine.listen]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<String>,
+    /// Cores for shards, such as 0-3,8 [configuration: engine.cores]
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<String>,
+    /// Network driver: auto, uring or epoll [configuration: engine.driver]
+    #[arg(long, value_name = "DRIVER")]
+    pub driver: Option<String>,
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  ioex up
+  ioex up --data /srv/ioex --listen 203.0.113.7:443 --listen '[2001:db8::7]:443'
+  ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
+
+Signals:
+  SIGINT, SIGTERM  let the engine finish what is in flight (limits.drain_timeout_ms), then leave; a second one ends it at once
+  SIGHUP           read the configuration again, hand the engine its new policy, and have it reload its certificate
+
+A running engine whose control plane has died is adopted, not restarted. Listening addresses, cores and drivers take effect
+when the engine starts; limits and publishers at once.";
+
+/// `ioex doctor`.
+#[derive(Args, Debug, Clone)]
+#[command(after_long_help = DOCTOR_EXAMPLES)]
+pub struct Doctor {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Exit code 1 if something must be mended before a node can run well; things to improve leave it 0.
+
+Example:
+  ioex doctor --json | jq '.checks[] | select(.status != \"ok\") | .fix'";
+
+/// `ioex config`.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Config {
+    /// Say whether the configuration is right, and if not, where and what is allowed
+    Check {
+        /// Configuration file [default: $IOEX_CONFIG, else /etc/ioex/ioex.toml if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the values in force and where each came from, as TOML that can be used again
+    Print {
+        /// Configuration file [default: $IOEX_CONFIG, else /etc/ioex/ioex.toml if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Add what each key means, what is allowed and its environment variable
+        #[arg(long, conflicts_with = "json")]
+        explain: bool,
+        /// Print one JSON object instead of TOML
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  ioex config print --explain > ioex.toml      a file to start from, with every key explained
+  ioex config check --config ioex.toml
+  IOEX_ENGINE_CORES=0-1 ioex config print      an environment variable over the file
+
+Later layers win: defaults, file, environment (IOEX_SECTION_KEY), flags.";
+
+/// `ioex id`.
+#[derive(Args, Debug, Clone)]
+pub struct Id {
+    /// What to do with it
+    #[command(subcommand)]
+    pub action: Option<IdAction>,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What `ioex id` does.
+#[derive(Subcommand, Debug, Clone, Copy)]
+pub enum IdAction {
+    /// Show UID and address (the default)
+    Show,
+    /// Make the identity if there is none
+    Create,
+}
+
+const ID_EXAMPLES: &str = "\
+Examples:
+  ioex id
+  ioex id --data /srv/ioex create
+
+The UID names this node and what it publishes; nodes that are to accept your files list it in publishers.trusted. The
+address is the UID with a nospam value, to be handed out for friend requests.";
+
+impl Place {
+    /// The configuration's layers, with the flags of this command.
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), Flags(self.flags()))
+    }
+
+    fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
+        self.data.iter().map(|data| ("--data", "node.data", data.display().to_string())).collect()
+    }
+}
+
+impl Up {
+    /// The configuration's layers, with the flags of this command.
+    pub fn sources(&self) -> Sources {
+        let mut flags = self.place.flags();
+        if !self.listen.is_empty() {
+            flags.push(("--listen", "engine.listen", self.listen.join(",")));
+        }
+        flags.extend(self.cores.iter().map(|cores| ("--cores", "engine.cores", cores.clone())));
+        flags.extend(self.driver.iter().map(|driver| ("--driver", "engine.driver", driver.clone())));
+        Sources::of_process(self.place.config.clone(), Flags(flags))
+    }
+}

@@ -1,0 +1,292 @@
+//! `ioex up`: identity and certificate, then an engine that is kept running until a signal ends it.
+
+use super::configuration;
+use crate::certificate::{self, Outcome};
+use crate::cli::Up;
+use crate::configuration::{Engine, Loaded};
+use crate::console::Console;
+use crate::data_directory::DataDirectory;
+use crate::exit::Failure;
+use crate::node_identity::NodeIdentity;
+use crate::quantity::{show_bytes, show_seconds};
+use crate::reachable;
+use crate::supervisor::{Running, Supervisor, describe};
+use rustix::process::Signal;
+use serde_json::json;
+use std::fmt::Write;
+use std::process::{ExitCode, ExitStatus};
+use std::time::SystemTime;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+
+pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
+    let loaded = configuration(&arguments.sources())?;
+    let directory = DataDirectory::prepare(&loaded.configuration.node.data)?;
+    let (identity, is_new) = NodeIdentity::load_or_create(&directory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let supervisor = Supervisor::lock(directory.clone(), identity.uid())?;
+    let console = Console { json: arguments.json };
+    if is_new {
+        console.note(&format!("made a new identity: {}", directory.identity_key().display()));
+    }
+    runtime.block_on(Node { console, arguments, directory, identity, supervisor, loaded }.live())
+}
+
+/// A node that is up, or on its way.
+struct Node<'a> {
+    console: Console,
+    arguments: &'a Up,
+    directory: DataDirectory,
+    identity: NodeIdentity,
+    supervisor: Supervisor,
+    loaded: Loaded,
+}
+
+/// What ends or changes the quiet life of a node.
+enum Event {
+    EngineEnded(Option<ExitStatus>),
+    End,
+    Reload,
+}
+
+impl Node<'_> {
+    async fn live(mut self) -> Result<ExitCode, Failure> {
+        let mut signals = Signals::listen()?;
+        let certificate = self.ensure_certificate()?;
+        // A node whose first start fails has a wrong address, no rights or no space: a person must see that, and a
+        // restart would fail the same way.
+        let starting = self.supervisor.adopt_or_start(&self.loaded.configuration);
+        let mut running = tokio::select! {
+            running = starting => running?,
+            () = signals.end() => return Ok(ExitCode::SUCCESS),
+        };
+        self.report(&running, &certificate)?;
+        loop {
+            let event = tokio::select! {
+                status = running.process.ended() => Event::EngineEnded(status),
+                asked = signals.next() => asked,
+            };
+            match event {
+                Event::Reload => self.reload(&running)?,
+                Event::End => return self.drain(running, &mut signals).await,
+                Event::EngineEnded(Some(status)) if status.success() => {
+                    self.event("drained", "the engine was drained by another process; leaving", json!({}))?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Event::EngineEnded(status) => match self.restart(&running, status, &mut signals).await? {
+                    Some(restarted) => running = restarted,
+                    None => return Ok(ExitCode::SUCCESS),
+                },
+            }
+        }
+    }
+
+    /// Starts engines until one lives; `None` if a signal ended that.
+    async fn restart(
+        &mut self,
+        dead: &Running,
+        status: Option<ExitStatus>,
+        signals: &mut Signals,
+    ) -> Result<Option<Running>, Failure> {
+        let how = describe(status);
+        let mut lived = dead.since.elapsed();
+        let text = format!("the engine (process {}) died: {how}; starting it again", dead.process.pid());
+        self.event("engine_died", &text, json!({ "pid": dead.process.pid(), "status": how }))?;
+        loop {
+            let attempt = async {
+                self.supervisor.back_off(lived).await;
+                // Another program may have started an engine meanwhile; two would fight for the store.
+                self.supervisor.adopt_or_start(&self.loaded.configuration).await
+            };
+            let outcome = tokio::select! {
+                outcome = attempt => outcome,
+                () = signals.end() => return Ok(None),
+            };
+            match outcome {
+                Ok(running) => {
+                    let pid = running.process.pid();
+                    self.event(
+                        "engine_started",
+                        &format!("the engine runs again (process {pid})"),
+                        json!({ "pid": pid }),
+                    )?;
+                    return Ok(Some(running));
+                }
+                Err(error) => {
+                    let text = format!("the engine does not start: {error}");
+                    self.event("engine_failed", &text, json!({ "reason": error.to_string() }))?;
+                    lived = std::time::Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, mut running: Running, signals: &mut Signals) -> Result<ExitCode, Failure> {
+        let configuration = &self.loaded.configuration;
+        let limit_s = f64::from(configuration.limits.drain_timeout_ms) / 1000.0;
+        let text = format!("draining for at most {}; once more to end at once", show_seconds(limit_s));
+        self.event("draining", &text, json!({ "drain_timeout_s": limit_s }))?;
+        let by_itself = self.supervisor.drain(&mut running.process, configuration, signals.end()).await;
+        let text = if by_itself { "drained" } else { "the engine was killed before it had drained" };
+        self.event("stopped", text, json!({ "drained": by_itself }))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A configuration that has become wrong changes nothing, and the node runs on.
+    fn reload(&mut self, running: &Running) -> Result<(), Failure> {
+        let loaded = match configuration(&self.arguments.sources()) {
+            Ok(loaded) => loaded,
+            Err(failure) => {
+                let text = format!("not reloaded, the configuration in force stays: {failure}");
+                return self.event("reload_failed", &text, json!({ "reason": failure.to_string() }));
+            }
+        };
+        let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
+            || self.loaded.configuration.node.data != loaded.configuration.node.data;
+        self.loaded = loaded;
+        let outcome = self.ensure_certificate().and_then(|certificate| {
+            let status = self.supervisor.set_policy(&self.loaded.configuration)?;
+            running.process.signal(Signal::HUP);
+            Ok((certificate, status))
+        });
+        match outcome {
+            Ok((certificate, status)) => {
+                let generation = status.policy_generation;
+                let mut text =
+                    format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
+                if needs_restart {
+                    text.push_str("; changes of [engine] and node.data wait for the next start");
+                }
+                let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
+                                    "needs_restart": needs_restart });
+                self.event("reloaded", &text, facts)
+            }
+            Err(failure) => {
+                let text = format!("reload failed: {failure}");
+                self.event("reload_failed", &text, json!({ "reason": failure.to_string() }))
+            }
+        }
+    }
+
+    fn ensure_certificate(&self) -> Result<Outcome, Failure> {
+        let configuration = &self.loaded.configuration;
+        let names = reachable::certificate_names(&configuration.node, &configuration.engine.listen);
+        Ok(certificate::ensure(&self.directory, &self.identity.key, &names, SystemTime::now())?)
+    }
+
+    /// Says what listens where, and what to hand to others.
+    fn report(&self, running: &Running, certificate: &Outcome) -> Result<(), Failure> {
+        let status = &running.status;
+        let uid = self.identity.uid();
+        let urls = reachable::urls(uid, &self.loaded.configuration.node, &status.listeners);
+        let adopted = running.process.is_adopted();
+        if self.console.json {
+            self.console.json(&json!({
+                "event": "ready",
+                "uid": uid.to_string(),
+                "address": self.identity.address().to_string(),
+                "data": self.directory.root(),
+                "configuration": self.loaded.file,
+                "certificate": word(certificate),
+                "engine": { "pid": running.process.pid(), "version": status.version, "driver": status.driver,
+                            "adopted": adopted },
+                "policy_generation": status.policy_generation,
+                "store": { "bytes": status.store_bytes, "segments": status.store_segments },
+                "listeners": status.listeners,
+                "urls": urls,
+            }))?;
+            return Ok(());
+        }
+        let mut out = String::new();
+        let mut row = |name: &str, value: &str| {
+            let _ = writeln!(out, "{name:12} {value}");
+        };
+        row("UID", &uid.to_string());
+        row("data", &self.directory.root().display().to_string());
+        if let Some(file) = &self.loaded.file {
+            row("settings", &file.display().to_string());
+        }
+        row("certificate", &explain(certificate));
+        let how = if adopted { "adopted" } else { "started" };
+        let engine = format!(
+            "{}, driver {}, process {} ({how})",
+            status.version,
+            status.driver,
+            running.process.pid()
+        );
+        row("engine", &engine);
+        row("store", &format!("{} in {} segments", show_bytes(status.store_bytes), status.store_segments));
+        for (i, listener) in status.listeners.iter().enumerate() {
+            row(if i == 0 { "listens" } else { "" }, listener);
+        }
+        for (i, url) in urls.iter().enumerate() {
+            row(if i == 0 { "give others" } else { "" }, url);
+        }
+        Ok(self.console.text(&out)?)
+    }
+
+    fn event(&self, name: &str, text: &str, mut facts: serde_json::Value) -> Result<(), Failure> {
+        if self.console.json {
+            facts["event"] = json!(name);
+            self.console.json(&facts)?;
+        } else {
+            self.console.note(text);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an engine that runs must be started again to follow the change.
+fn differs(old: &Engine, new: &Engine) -> bool {
+    (&old.listen, &old.cores, old.driver, old.storage, old.tcp, old.metrics)
+        != (&new.listen, &new.cores, new.driver, new.storage, new.tcp, new.metrics)
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Created => "created",
+        Outcome::Kept => "kept",
+        Outcome::Renewed { .. } => "renewed",
+        Outcome::Foreign => "foreign",
+    }
+}
+
+fn explain(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Created => "made, bound to the UID".into(),
+        Outcome::Kept => "bound to the UID".into(),
+        Outcome::Renewed { reason } => format!("renewed, bound to the UID: {reason}"),
+        Outcome::Foreign => {
+            "another's, kept as it is; it does not prove the UID, so clients must trust its authority".into()
+        }
+    }
+}
+
+/// The signals that a node listens to.
+struct Signals {
+    interrupt: SignalStream,
+    terminate: SignalStream,
+    hang_up: SignalStream,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.interrupt.recv() => Event::End,
+            _ = self.terminate.recv() => Event::End,
+            _ = self.hang_up.recv() => Event::Reload,
+        }
+    }
+
+    /// The next signal that asks for the end.
+    async fn end(&mut self) {
+        while !matches!(self.next().await, Event::End) {}
+    }
+}

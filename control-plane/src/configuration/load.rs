@@ -1,0 +1,315 @@
+//! Lays the configuration's layers over each other and remembers where each value came from.
+
+use super::keys::{Configuration, KEYS, Key, keys_of, sections};
+use super::problem::{ConfigurationError, Place, Problem};
+use super::value::Value;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The file that is read when none is named, if it exists.
+const SYSTEM_FILE: &str = "/etc/ioex/ioex.toml";
+
+/// Variables that start with `IOEX_` and are no settings: the file's path, the engine's path, the log filter.
+const OTHER_VARIABLES: [&str; 3] = ["IOEX_CONFIG", "IOEX_ENGINE", "IOEX_LOG"];
+
+/// A configuration and the origin of its values.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The values in force.
+    pub configuration: Configuration,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+    /// By path (`section.name`); a setting that is missing here has its default.
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Where the value of `key` came from.
+    pub fn origin(&self, key: &Key) -> Origin {
+        self.origins.get(&key.path()).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A line of the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Values that flags gave: the flag, the setting's path, the text.
+#[derive(Clone, Debug, Default)]
+pub struct Flags(pub Vec<(&'static str, &'static str, String)>);
+
+/// Where the layers come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file that `--config` named.
+    pub file: Option<PathBuf>,
+    /// The environment's variables.
+    pub environment: Vec<(String, String)>,
+    /// The flags.
+    pub flags: Flags,
+}
+
+impl Sources {
+    /// The process's own environment, with what the command line gave.
+    pub fn of_process(file: Option<PathBuf>, flags: Flags) -> Sources {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("IOEX_"))
+            .collect();
+        Sources { file, environment, flags }
+    }
+
+    /// The file to read: what `--config` names, else `IOEX_CONFIG`, else `/etc/ioex/ioex.toml` if it is there.
+    fn file(&self) -> Option<PathBuf> {
+        let from_environment =
+            || self.environment.iter().find(|(name, _)| name == "IOEX_CONFIG").map(|(_, v)| PathBuf::from(v));
+        let of_system = || Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists());
+        self.file.clone().or_else(from_environment).or_else(of_system)
+    }
+}
+
+/// Reads all layers. Every problem of every layer is found before it fails.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
+    let mut layers = Layers::default();
+    let file = sources.file();
+    if let Some(path) = &file {
+        match std::fs::read_to_string(path) {
+            Ok(content) => layers.file(path, &content),
+            Err(error) => layers.problems.push(Problem {
+                place: Place::WholeFile(path.clone()),
+                what: format!("cannot be read: {error}"),
+                remedy: vec!["name another file with --config, or create this one".into()],
+            }),
+        }
+    }
+    for (name, text) in &sources.environment {
+        layers.variable(name, text);
+    }
+    for (flag, path, text) in &sources.flags.0 {
+        layers.flag(flag, path, text);
+    }
+    if layers.problems.is_empty()
+        && let Err(error) = layers.configuration.limits.check()
+    {
+        layers.problems.push(Problem {
+            place: Place::Together,
+            what: error.to_string(),
+            remedy: vec!["change one of the limits named; `ioex config print` shows all of them".into()],
+        });
+    }
+    if layers.problems.is_empty() {
+        Ok(Loaded { configuration: layers.configuration, file, origins: layers.origins })
+    } else {
+        Err(ConfigurationError { problems: layers.problems })
+    }
+}
+
+#[derive(Default)]
+struct Layers {
+    configuration: Configuration,
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Layers {
+    fn file(&mut self, path: &Path, content: &str) {
+        let place = |span: Range<usize>| Place::in_file(path, content, span);
+        let document = match DeTable::parse(content) {
+            Ok(document) => document,
+            Err(error) => {
+                self.problems.push(Problem {
+                    place: place(error.span().unwrap_or(0..0)),
+                    what: format!("not valid TOML: {}", error.message().trim().replace('\n', ", ")),
+                    remedy: Vec::new(),
+                });
+                return;
+            }
+        };
+        for (name, value) in in_file_order(document.get_ref()) {
+            let section = name.get_ref().as_ref();
+            let Some(known) = sections().find(|known| *known == section) else {
+                self.problems.push(unknown_section(section, value.get_ref(), place(name.span())));
+                continue;
+            };
+            let Some(table) = value.get_ref().as_table() else {
+                self.problems.push(Problem {
+                    place: place(name.span()),
+                    what: format!("`{section}` is a section"),
+                    remedy: vec![format!("write [{section}] on a line of its own and its keys below")],
+                });
+                continue;
+            };
+            for (name, value) in in_file_order(table) {
+                self.entry(known, name.get_ref(), name.span(), value, &place);
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        section: &'static str,
+        name: &str,
+        name_span: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+        place: &dyn Fn(Range<usize>) -> Place,
+    ) {
+        let Some(key) = keys_of(section).find(|key| key.name == name) else {
+            self.problems.push(unknown_key(section, name, place(name_span)));
+            return;
+        };
+        match (key.set)(&mut self.configuration, &untyped_tree(value.get_ref())) {
+            Ok(()) => {
+                if let Place::File { path, line, .. } = place(name_span) {
+                    self.origins.insert(key.path(), Origin::File { path, line });
+                }
+            }
+            Err(unfit) => {
+                let element =
+                    unfit.element.and_then(|i| value.get_ref().as_array()?.get(i).map(Spanned::span));
+                self.problems.push(bad_value(
+                    key,
+                    &unfit.reason,
+                    place(element.unwrap_or_else(|| value.span())),
+                ));
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str, text: &str) {
+        if OTHER_VARIABLES.contains(&name) {
+            return;
+        }
+        let place = Place::Variable(name.into());
+        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+            let names: Vec<String> =
+                KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.map(Into::into)).collect();
+            let in_a_section = sections().any(|s| name.starts_with(&format!("IOEX_{}_", s.to_uppercase())));
+            // A variable of some other program may well start with IOEX_; only what looks like a setting is a mistake.
+            if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+                self.problems.push(Problem {
+                    place,
+                    what: "no setting has this name".into(),
+                    remedy: vec![format!("did you mean {near}?")],
+                });
+            } else if in_a_section {
+                self.problems.push(Problem {
+                    place,
+                    what: "no setting has this name".into(),
+                    remedy: vec![
+                        "`ioex config print` lists every setting; its variable is IOEX_SECTION_KEY".into(),
+                    ],
+                });
+            }
+            return;
+        };
+        match (key.set)(&mut self.configuration, &Value::Untyped(text.into())) {
+            Ok(()) => drop(self.origins.insert(key.path(), Origin::Variable(name.into()))),
+            Err(unfit) => self.problems.push(bad_value(key, &unfit.reason, place)),
+        }
+    }
+
+    fn flag(&mut self, flag: &'static str, path: &str, text: &str) {
+        let key = KEYS.iter().find(|key| key.path() == path).expect("flags name settings of the table");
+        match (key.set)(&mut self.configuration, &Value::Untyped(text.into())) {
+            Ok(()) => drop(self.origins.insert(key.path(), Origin::Flag(flag))),
+            Err(unfit) => self.problems.push(bad_value(key, &unfit.reason, Place::Flag(flag))),
+        }
+    }
+}
+
+fn bad_value(key: &Key, reason: &str, place: Place) -> Problem {
+    Problem {
+        place,
+        what: format!("bad value of `{}`: {reason}", key.path()),
+        remedy: vec![format!("allowed is {}", key.allowed())],
+    }
+}
+
+fn unknown_key(section: &str, name: &str, place: Place) -> Problem {
+    let mut remedy = Vec::new();
+    if let Some(near) = nearest(name, keys_of(section).map(|key| key.name)) {
+        remedy.push(format!("did you mean `{near}`?"));
+    } else if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        remedy.push(format!("`{name}` belongs into [{}]", key.section));
+    }
+    let allowed: Vec<_> = keys_of(section).map(|key| key.name).collect();
+    remedy.push(format!("allowed in [{section}]: {}", allowed.join(", ")));
+    Problem { place, what: format!("unknown key `{name}` in [{section}]"), remedy }
+}
+
+fn unknown_section(name: &str, value: &DeValue<'_>, place: Place) -> Problem {
+    let mut remedy = Vec::new();
+    let what = if value.is_table() {
+        if let Some(near) = nearest(name, sections()) {
+            remedy.push(format!("did you mean [{near}]?"));
+        }
+        format!("unknown section [{name}]")
+    } else {
+        if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+            remedy.push(format!("`{name}` belongs into [{}]", key.section));
+        }
+        format!("key `{name}` stands outside any section")
+    };
+    let allowed: Vec<_> = sections().map(|section| format!("[{section}]")).collect();
+    remedy.push(format!("sections are {}", allowed.join(", ")));
+    Problem { place, what, remedy }
+}
+
+/// The candidate that a typing mistake may have turned into `name`: at most a third of its letters changed.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, _)| distance * 3 <= name.chars().count())
+        .map(|(_, candidate)| candidate)
+}
+
+/// toml's tables are sorted by name; people read problems from the top.
+fn in_file_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t Spanned<std::borrow::Cow<'i, str>>, &'t Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn untyped_tree(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(b) => Value::Boolean(*b),
+        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
+            .map_or(Value::Other("a number beyond 64 bits"), Value::Integer),
+        DeValue::Array(values) => Value::List(values.iter().map(|v| untyped_tree(v.get_ref())).collect()),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Table(_) => Value::Other("a table"),
+    }
+}

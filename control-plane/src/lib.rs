@@ -1,0 +1,49 @@
+//! The slow plane and the `ioex` command: configuration, identity, supervision of the engine, publishing and fetching.
+//!
+//! The program itself is `main.rs` and does nothing but call [`main`]. The engine is another process: this crate starts
+//! it, watches it and speaks to it over its control socket, and knows nothing of io_uring, QUIC or the store's files.
+
+#![forbid(unsafe_code)]
+
+pub mod build_facts;
+pub mod certificate;
+pub mod cli;
+mod commands;
+pub mod configuration;
+pub mod console;
+pub mod cores;
+pub mod data_directory;
+pub mod doctor;
+pub mod engine_process;
+pub mod engine_program;
+pub mod engine_socket;
+pub mod exit;
+pub mod node_identity;
+pub mod quantity;
+pub mod reachable;
+pub mod supervisor;
+
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The whole program: reads the command line, runs the command, says what failed, gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    log_to_stderr();
+    match commands::run(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            // With standard error closed there is nobody to tell; the exit code still does.
+            let _ = writeln!(std::io::stderr().lock(), "error: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+/// Structured logs on standard error; `IOEX_LOG` filters them (`info`, `debug`, `control_plane=trace`), warnings by default.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("IOEX_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

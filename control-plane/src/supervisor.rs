@@ -1,0 +1,274 @@
+//! Keeps one engine running: starts or adopts it, hands it its policy, restarts it when it dies, drains it at the end.
+
+use crate::configuration::Configuration;
+use crate::data_directory::DataDirectory;
+use crate::engine_process::{EngineProcess, EngineProcessError};
+use crate::engine_program::{self, EngineProgramError};
+use crate::engine_socket::{EngineSocket, EngineSocketError};
+use identity::Uid;
+use relay::policy::{Policy, Status};
+use rustix::process::Signal;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// How long the engine may take until it answers. A store of ten million segments opens in seconds; a repair of its
+/// tail after power loss reads one pack.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a starting engine is asked whether it is ready.
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// What a drain may take beyond its own limit before the engine is killed: closing the store syncs it.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+
+/// The wait before a restart: doubled with each death from the first to the last, and back to the first after an engine
+/// that lived for [`LIVED_WELL`].
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_LAST: Duration = Duration::from_secs(30);
+const LIVED_WELL: Duration = Duration::from_secs(60);
+
+/// Why there is no engine to supervise.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// Another `ioex up` supervises this data directory.
+    #[error(
+        "another `ioex up` (process {pid}) already runs this node; end it first, or choose another --data"
+    )]
+    Supervised {
+        /// Its process id, as it wrote it down.
+        pid: String,
+    },
+    /// The lock file cannot be used.
+    #[error("cannot lock {path}: {source}", path = .path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No program.
+    #[error(transparent)]
+    Program(#[from] EngineProgramError),
+    /// No process.
+    #[error(transparent)]
+    Process(#[from] EngineProcessError),
+    /// No answer.
+    #[error(transparent)]
+    Socket(#[from] EngineSocketError),
+    /// It ended before it was ready.
+    #[error("the engine ended at its start ({status}); its own message stands above")]
+    EndedAtStart {
+        /// How it ended.
+        status: String,
+    },
+    /// It does not become ready.
+    #[error("the engine did not answer within {} s of its start; its log stands above", READY_TIMEOUT.as_secs())]
+    NotReady,
+    /// The engine that runs here is another node's.
+    #[error("the engine that runs in {root} has the UID {found}, this node {expected}; end it (process {pid}) and try again",
+            root = .root.display())]
+    OtherNode {
+        /// The data directory.
+        root: PathBuf,
+        /// The engine's UID.
+        found: Uid,
+        /// The identity's UID.
+        expected: Uid,
+        /// The engine's process.
+        pid: u32,
+    },
+}
+
+/// The one supervisor of a data directory.
+#[derive(Debug)]
+pub struct Supervisor {
+    directory: DataDirectory,
+    uid: Uid,
+    backoff: Duration,
+    /// Held as long as this process lives.
+    _lock: File,
+}
+
+/// An engine that has answered and has its policy.
+#[derive(Debug)]
+pub struct Running {
+    /// Its process.
+    pub process: EngineProcess,
+    /// How it was when it had taken its policy.
+    pub status: Status,
+    /// When that was.
+    pub since: Instant,
+}
+
+impl Supervisor {
+    /// Becomes the supervisor of `directory`.
+    pub fn lock(directory: DataDirectory, uid: Uid) -> Result<Supervisor, SupervisorError> {
+        let path = directory.supervisor_lock();
+        let fail = |source| SupervisorError::Lock { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // The number is for the message alone; without it the message is still right.
+                let _ = file.read_to_string(&mut pid);
+                return Err(SupervisorError::Supervised { pid: pid.trim().into() });
+            }
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
+        Ok(Supervisor { directory, uid, backoff: BACKOFF_FIRST, _lock: file })
+    }
+
+    /// Adopts the engine that runs here, or starts one, and hands it its policy.
+    pub async fn adopt_or_start(
+        &mut self,
+        configuration: &Configuration,
+    ) -> Result<Running, SupervisorError> {
+        match self.adopt().await? {
+            Some(process) => self.hand_over(process, configuration),
+            None => self.start(configuration).await,
+        }
+    }
+
+    /// Starts an engine and hands it its policy.
+    pub async fn start(&mut self, configuration: &Configuration) -> Result<Running, SupervisorError> {
+        let program = engine_program::find()?;
+        let mut process = EngineProcess::start(&program, &self.directory, configuration)?;
+        let ready = async {
+            loop {
+                if self.is_ready(&process)? {
+                    return Ok(());
+                }
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        let outcome = tokio::select! {
+            () = process.gone() => None,
+            outcome = tokio::time::timeout(READY_TIMEOUT, ready) => {
+                Some(outcome.unwrap_or(Err(SupervisorError::NotReady)))
+            }
+        };
+        match outcome {
+            None => {
+                let status = describe(process.ended().await);
+                return Err(SupervisorError::EndedAtStart { status });
+            }
+            Some(Err(error)) => {
+                self.kill(&mut process).await;
+                return Err(error);
+            }
+            Some(Ok(())) => {}
+        }
+        self.hand_over(process, configuration)
+    }
+
+    /// Waits before the next start: longer with each death, unless the engine that died had lived well.
+    pub async fn back_off(&mut self, lived: Duration) -> Duration {
+        let wait = if lived >= LIVED_WELL { BACKOFF_FIRST } else { self.backoff };
+        self.backoff = (wait * 2).min(BACKOFF_LAST);
+        tokio::time::sleep(wait).await;
+        wait
+    }
+
+    /// Puts the configuration's policy in force on a running engine; gives the engine's state after it.
+    pub fn set_policy(&self, configuration: &Configuration) -> Result<Status, SupervisorError> {
+        let mut socket = EngineSocket::connect(&self.directory.engine_socket())?;
+        let status = socket.status()?;
+        let found = Uid::from_bytes(status.uid);
+        if found != self.uid {
+            let root = self.directory.root().to_path_buf();
+            return Err(SupervisorError::OtherNode { root, found, expected: self.uid, pid: status.pid });
+        }
+        // The engine keeps its policy and the policy's generation on disk; the next one is always above it.
+        socket.set_policy(self.policy(configuration, status.policy_generation + 1))?;
+        Ok(socket.status()?)
+    }
+
+    /// Lets the engine finish what is in flight and waits for its end. If that takes too long, or `hurry` comes first, it
+    /// is killed. Tells whether it ended by itself.
+    pub async fn drain(
+        &self,
+        process: &mut EngineProcess,
+        configuration: &Configuration,
+        hurry: impl Future<Output = ()>,
+    ) -> bool {
+        process.signal(Signal::TERM);
+        let patience = Duration::from_millis(configuration.limits.drain_timeout_ms.into()) + DRAIN_GRACE;
+        tokio::select! {
+            _ = process.ended() => return true,
+            () = tokio::time::sleep(patience) => {}
+            () = hurry => {}
+        }
+        self.kill(process).await;
+        false
+    }
+
+    /// The engine that runs here, if one does. One that is draining is waited for, since it takes no connections any more.
+    async fn adopt(&self) -> Result<Option<EngineProcess>, SupervisorError> {
+        let mut socket = match EngineSocket::connect(&self.directory.engine_socket()) {
+            Ok(socket) => socket,
+            Err(EngineSocketError::NotRunning { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some((mut process, status)) = EngineProcess::adopt(&mut socket)? else { return Ok(None) };
+        if status.draining {
+            process.ended().await;
+            return Ok(None);
+        }
+        Ok(Some(process))
+    }
+
+    /// Whether this very process answers on the control socket and listens.
+    fn is_ready(&self, process: &EngineProcess) -> Result<bool, SupervisorError> {
+        let mut socket = match EngineSocket::connect(&self.directory.engine_socket()) {
+            Ok(socket) => socket,
+            Err(EngineSocketError::NotRunning { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if socket.pid().as_raw_pid() != process.pid() {
+            return Ok(false);
+        }
+        Ok(!socket.status()?.listeners.is_empty())
+    }
+
+    fn hand_over(
+        &self,
+        process: EngineProcess,
+        configuration: &Configuration,
+    ) -> Result<Running, SupervisorError> {
+        let status = self.set_policy(configuration)?;
+        Ok(Running { process, status, since: Instant::now() })
+    }
+
+    fn policy(&self, configuration: &Configuration, generation: u64) -> Policy {
+        let mut publishers: Vec<[u8; 32]> = std::iter::once(&self.uid)
+            .chain(&configuration.publishers.trusted)
+            .map(|uid| *uid.as_bytes())
+            .collect();
+        publishers.sort_unstable();
+        publishers.dedup();
+        Policy { generation, publishers, limits: configuration.limits.clone() }
+    }
+
+    async fn kill(&self, process: &mut EngineProcess) {
+        process.signal(Signal::KILL);
+        process.ended().await;
+    }
+}
+
+/// How a process ended, for people. What another process started leaves no status.
+pub fn describe(status: Option<ExitStatus>) -> String {
+    status.map_or_else(|| "ended".into(), |status| status.to_string())
+}

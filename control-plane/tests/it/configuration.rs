@@ -1,0 +1,204 @@
+//! What is wrong with a configuration is said with file, line, column and what is allowed.
+
+use crate::program::{err, ioex, out};
+use control_plane::configuration::{Flags, KEYS, Sources, load};
+use std::path::PathBuf;
+
+/// Loads `content` as `ioex.toml` with `environment` over it and gives the messages, with the directory's name left out.
+fn problems(content: &str, environment: &[(&str, &str)]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ioex.toml");
+    std::fs::write(&file, content).unwrap();
+    let error = load(&sources(Some(file), environment)).expect_err("the configuration is wrong");
+    error.to_string().replace(&format!("{}/", directory.path().display()), "")
+}
+
+fn sources(file: Option<PathBuf>, environment: &[(&str, &str)]) -> Sources {
+    let environment = environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    Sources { file, environment, flags: Flags::default() }
+}
+
+#[test]
+fn unknown_key_names_its_place_and_the_nearest_key() {
+    assert_eq!(
+        problems("[engine]\ncores = \"0-1\"\n  lisen = [\"[::]:4433\"]\n", &[]),
+        "\
+ioex.toml:3:3: unknown key `lisen` in [engine]
+  |
+3 |   lisen = [\"[::]:4433\"]
+  |   ^^^^^
+  = did you mean `listen`?
+  = allowed in [engine]: listen, cores, driver, storage, tcp, metrics"
+    );
+}
+
+#[test]
+fn bad_element_of_a_list_is_pointed_at() {
+    assert_eq!(
+        problems("[engine]\nlisten = [\"[::]:4433\", \"localhost\"]\n", &[]),
+        "\
+ioex.toml:2:24: bad value of `engine.listen`: `localhost` is not ADDRESS:PORT
+  |
+2 | listen = [\"[::]:4433\", \"localhost\"]
+  |                        ^^^^^^^^^^^
+  = allowed is a list of ADDRESS:PORT such as [\"[::]:4433\"] or [\"203.0.113.7:443\"]; [::] takes IPv4 too"
+    );
+}
+
+#[test]
+fn wrong_type_and_range_are_told_apart() {
+    assert_eq!(
+        problems("[engine]\ntcp = \"yes\"\n[limits]\nidle_timeout_ms = 5\nconnections_max = 1.5\n", &[]),
+        "\
+ioex.toml:2:7: bad value of `engine.tcp`: text is not true or false
+  |
+2 | tcp = \"yes\"
+  |       ^^^^^
+  = allowed is true or false
+ioex.toml:4:19: bad value of `limits.idle_timeout_ms`: 5 is not within 1000 to 600000
+  |
+4 | idle_timeout_ms = 5
+  |                   ^
+  = allowed is a whole number from 1000 to 600000
+ioex.toml:5:19: bad value of `limits.connections_max`: a number with a fraction is not a whole number
+  |
+5 | connections_max = 1.5
+  |                   ^^^
+  = allowed is a whole number from 1 to 1000000"
+    );
+}
+
+#[test]
+fn unknown_section_and_key_outside_of_sections() {
+    assert_eq!(
+        problems("listen = [\"[::]:1\"]\n[limit]\n", &[]),
+        "\
+ioex.toml:1:1: key `listen` stands outside any section
+  |
+1 | listen = [\"[::]:1\"]
+  | ^^^^^^
+  = `listen` belongs into [engine]
+  = sections are [node], [engine], [publishers], [limits]
+ioex.toml:2:2: unknown section [limit]
+  |
+2 | [limit]
+  |  ^^^^^
+  = did you mean [limits]?
+  = sections are [node], [engine], [publishers], [limits]"
+    );
+}
+
+#[test]
+fn malformed_toml_names_the_place() {
+    let open = problems("[engine]\nlisten = [\"[::]:4433\"\ncores = \"all\"\n", &[]);
+    assert!(open.starts_with("ioex.toml:"), "{open}");
+    assert!(open.contains("not valid TOML"), "{open}");
+    let twice = problems("[engine]\ntcp = true\ntcp = false\n", &[]);
+    assert!(twice.starts_with("ioex.toml:3:1: not valid TOML: duplicate key"), "{twice}");
+}
+
+#[test]
+fn columns_count_characters() {
+    assert_eq!(
+        problems("[node]\nnames = [\"bücher\",\t\"-x\"]\n", &[]).lines().next().unwrap(),
+        "ioex.toml:2:10: bad value of `node.names`: `bücher` is neither a host name nor an IP address"
+    );
+    assert_eq!(
+        problems("[node]\nnames = [\"a\", # ü\n \"-x\"]\n", &[]).lines().next().unwrap(),
+        "ioex.toml:3:2: bad value of `node.names`: `-x` is neither a host name nor an IP address"
+    );
+}
+
+#[test]
+fn environment_goes_over_the_file_and_is_checked_alike() {
+    let environment = [
+        ("IOEX_ENGINE_CORES", "3-1"),
+        ("IOEX_ENGINE_LISTN", "[::]:1"),
+        ("IOEX_LIMITS_NOPE", "1"),
+        ("IOEX_X", "1"),
+    ];
+    assert_eq!(
+        problems("", &environment),
+        "\
+environment variable IOEX_ENGINE_CORES: bad value of `engine.cores`: the range `3-1` runs backwards
+ = allowed is \"all\", or numbers and ranges such as \"0-3,8\"
+environment variable IOEX_ENGINE_LISTN: no setting has this name
+ = did you mean IOEX_ENGINE_LISTEN?
+environment variable IOEX_LIMITS_NOPE: no setting has this name
+ = `ioex config print` lists every setting; its variable is IOEX_SECTION_KEY"
+    );
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let text = problems("[limits]\nconnections_max = 300\nhandshakes_max = 400\n", &[]);
+    assert!(
+        text.starts_with("configuration: handshakes_max is 400, above connections_max, which is 300"),
+        "{text}"
+    );
+}
+
+#[test]
+fn missing_file_is_an_error_with_its_name() {
+    let error = load(&sources(Some(PathBuf::from("/nowhere/ioex.toml")), &[])).unwrap_err();
+    assert!(error.to_string().starts_with("/nowhere/ioex.toml: cannot be read: "), "{error}");
+}
+
+#[test]
+fn every_layer_is_read_and_its_origin_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ioex.toml");
+    std::fs::write(&file, "[engine]\ndriver = \"epoll\"\ncores = 1\n[limits]\nstore_bytes_max = \"2 GiB\"\n")
+        .unwrap();
+    let output = ioex(directory.path())
+        .args(["config", "print", "--config"])
+        .arg(&file)
+        .env("IOEX_ENGINE_LISTEN", "127.0.0.1:7001, [::1]:7001")
+        .output()
+        .unwrap();
+    assert_eq!(err(&output), "");
+    let printed = out(&output);
+    let line =
+        |start: &str| printed.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_string();
+    assert!(line("driver").ends_with(&format!("# {}:2", file.display())), "{printed}");
+    assert!(line("cores").starts_with("cores = \"1\""), "{printed}");
+    assert!(line("listen").starts_with("listen = [\"127.0.0.1:7001\", \"[::1]:7001\"]"), "{printed}");
+    assert!(line("listen").ends_with("# IOEX_ENGINE_LISTEN"), "{printed}");
+    assert!(line("store_bytes_max").starts_with("store_bytes_max = 2147483648"), "{printed}");
+    assert!(line("tcp").ends_with("# default"), "{printed}");
+}
+
+#[test]
+fn what_is_printed_can_be_used_again_and_names_every_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = out(&ioex(directory.path()).args(["config", "print", "--explain"]).output().unwrap());
+    for key in KEYS {
+        assert!(printed.contains(&format!("\n{} = ", key.name)), "{} is missing in\n{printed}", key.path());
+        assert!(printed.contains(&key.variable()), "{} is missing in\n{printed}", key.variable());
+    }
+    let file = directory.path().join("again.toml");
+    std::fs::write(&file, &printed).unwrap();
+    let check = ioex(directory.path()).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+    assert!(check.status.success(), "{}", err(&check));
+    assert_eq!(out(&check), format!("the configuration is right ({})\n", file.display()));
+}
+
+#[test]
+fn a_wrong_configuration_ends_commands_as_wrong_usage() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wrong.toml");
+    std::fs::write(&file, "[engine]\ndriver = \"dpdk\"\n").unwrap();
+    let output = ioex(directory.path()).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        err(&output).replace(&file.display().to_string(), "wrong.toml"),
+        "\
+error: 1 problem in the configuration
+wrong.toml:2:10: bad value of `engine.driver`: `dpdk` is none of auto, uring, epoll
+  |
+2 | driver = \"dpdk\"
+  |          ^^^^^^
+  = allowed is \"auto\", \"uring\" or \"epoll\"
+"
+    );
+}

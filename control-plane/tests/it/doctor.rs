@@ -1,0 +1,147 @@
+//! What the doctor says, of machines that are made up and of this one.
+
+use crate::program::ioex;
+use control_plane::doctor::facts::Nic;
+use control_plane::doctor::{Check, Facts, Probe, Status, judge};
+
+/// A server with everything.
+fn good() -> Facts {
+    Facts {
+        kernel_release: "6.18.1-amd64".into(),
+        io_uring_disabled: Some(0),
+        probe: Some(Ok(Probe { io_uring_missing: Vec::new(), gso: true, gro: true })),
+        memlock_bytes: None,
+        rmem_max_bytes: Some(4 << 20),
+        wmem_max_bytes: Some(4 << 20),
+        architecture: "x86_64",
+        cpu_features: ["aes", "pclmulqdq", "avx2", "avx512f", "vaes", "vpclmulqdq", "gfni"]
+            .map(Into::into)
+            .into(),
+        cores: 4,
+        nics: vec![Nic { name: "eth0".into(), rx_queues: 4, tx_queues: 4 }],
+        numa_nodes: vec![(0, "0-3".into())],
+        files_soft: Some(65_536),
+        files_hard: Some(65_536),
+        clock_source: Some("tsc".into()),
+        clock_sources: vec!["tsc".into()],
+    }
+}
+
+fn check(facts: &Facts, name: &str) -> Check {
+    judge(facts)
+        .into_iter()
+        .find(|check| check.name == name)
+        .unwrap_or_else(|| panic!("no check named {name}"))
+}
+
+#[test]
+fn a_good_server_has_nothing_to_mend() {
+    for check in judge(&good()) {
+        assert_eq!(
+            (check.status, check.cost.as_str(), check.fix.as_str()),
+            (Status::Ok, "", ""),
+            "{check:?}"
+        );
+    }
+}
+
+#[test]
+fn everything_that_is_lacking_has_a_cost_and_a_remedy() {
+    let bad = Facts {
+        kernel_release: "4.14.0".into(),
+        io_uring_disabled: Some(2),
+        probe: Some(Ok(Probe {
+            io_uring_missing: vec!["IORING_OP_MSG_RING".into()],
+            gso: false,
+            gro: false,
+        })),
+        memlock_bytes: Some(64 << 10),
+        rmem_max_bytes: Some(212_992),
+        wmem_max_bytes: None,
+        cpu_features: Default::default(),
+        nics: vec![Nic { name: "eth0".into(), rx_queues: 1, tx_queues: 1 }],
+        numa_nodes: vec![(0, "0-1".into()), (1, "2-3".into())],
+        files_soft: Some(200),
+        clock_source: Some("hpet".into()),
+        clock_sources: vec!["hpet".into(), "tsc".into()],
+        ..good()
+    };
+    for check in judge(&bad) {
+        assert_ne!(check.status, Status::Ok, "{check:?}");
+        assert!(!check.cost.is_empty() && !check.fix.is_empty(), "{check:?}");
+    }
+    assert_eq!(check(&bad, "kernel").status, Status::Fail);
+    assert_eq!(check(&bad, "io_uring").fix, "sysctl -w kernel.io_uring_disabled=0");
+    assert_eq!(check(&bad, "receive buffer").fix, "sysctl -w net.core.rmem_max=2097152");
+    assert_eq!(check(&bad, "NIC queues").fix, "ethtool -L eth0 combined 4");
+    assert_eq!(check(&bad, "file descriptors").status, Status::Fail);
+    assert!(check(&bad, "clock source").fix.starts_with("echo tsc > "));
+    assert_eq!(check(&bad, "UDP GSO").status, Status::Fail);
+}
+
+#[test]
+fn kernels_are_told_apart_by_what_they_lack() {
+    let status = |release: &str| check(&Facts { kernel_release: release.into(), ..good() }, "kernel").status;
+    assert_eq!(status("4.19.0-27-amd64"), Status::Fail);
+    assert_eq!(status("5.15.0"), Status::Warn);
+    assert_eq!(status("6.0.19"), Status::Warn);
+    assert_eq!(status("6.1.0-28-amd64"), Status::Ok);
+    assert_eq!(status("7.0"), Status::Ok);
+}
+
+#[test]
+fn facts_are_read_from_the_kernels_own_files() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("proc/sys/net/core/rmem_max", "212992\n");
+    write("proc/sys/kernel/io_uring_disabled", "1\n");
+    write("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu aes avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n");
+    write("sys/class/net/eth0/device/uevent", "");
+    for queue in ["rx-0", "rx-1", "tx-0"] {
+        write(&format!("sys/class/net/eth0/queues/{queue}/x"), "");
+    }
+    write("sys/class/net/lo/queues/rx-0/x", "");
+    write("sys/devices/system/node/node1/cpulist", "2-3\n");
+    write("sys/devices/system/node/node0/cpulist", "0-1\n");
+    write("sys/devices/system/node/possible", "0-1\n");
+    write("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n");
+    let facts = Facts::gather(root.path());
+    assert_eq!(facts.rmem_max_bytes, Some(212_992));
+    assert_eq!(facts.wmem_max_bytes, None);
+    assert_eq!(facts.io_uring_disabled, Some(1));
+    assert_eq!(facts.cpu_features, ["aes", "avx2", "fpu"].map(String::from).into());
+    assert_eq!(facts.nics, [Nic { name: "eth0".into(), rx_queues: 2, tx_queues: 1 }]);
+    assert_eq!(facts.numa_nodes, [(0, "0-1".to_string()), (1, "2-3".to_string())]);
+    assert_eq!(facts.clock_source.as_deref(), Some("tsc"));
+}
+
+#[test]
+fn json_has_a_verdict_and_the_exit_code_follows_it() {
+    let root = tempfile::tempdir().unwrap();
+    // An engine that cannot be run is a failure on every machine, whatever else it has.
+    let output = ioex(root.path())
+        .args(["doctor", "--json"])
+        .env("IOEX_ENGINE", root.path().join("none"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verdict"], "fail");
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks {
+        let keys: Vec<_> = check.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["cost", "fix", "found", "name", "status"]);
+    }
+    let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+    for name in
+        ["kernel", "engine", "memlock", "receive buffer", "send buffer", "CPU AES", "CPU vectors", "NUMA"]
+    {
+        assert!(names.contains(&name), "{name} is missing in {names:?}");
+    }
+    let engine = checks.iter().find(|check| check["name"] == "engine").unwrap();
+    assert!(engine["found"].as_str().unwrap().contains("IOEX_ENGINE"), "{engine}");
+}
