@@ -75,14 +75,15 @@ fn domain_strings_are_distinct_printable_and_hold_no_zero() {
 }
 
 #[test]
-fn keys_that_fit_any_message_are_refused() {
-    // Points of small order: identity (y = 1), order 2 (y = -1), order 4 (y = 0); then the identity spelt y = p + 1.
+fn keys_that_fit_any_message_or_have_a_second_spelling_are_refused() {
+    // Points of small order: identity (y = 1), order 2 (y = -1), order 4 (y = 0); then y = 3 spelt y = p + 3, on
+    // the curve and of large order, which would be a second UID of one key.
     let mut identity = [0; 32];
     identity[0] = 1;
     let mut order_two = [0xff; 32];
     (order_two[0], order_two[31]) = (0xec, 0x7f);
     let mut unreduced = [0xff; 32];
-    (unreduced[0], unreduced[31]) = (0xee, 0x7f);
+    (unreduced[0], unreduced[31]) = (0xf0, 0x7f);
     // R = identity, S = 0 satisfies the cofactored equation for a key of small order whatever the message.
     let mut signature = [0; 64];
     signature[0] = 1;

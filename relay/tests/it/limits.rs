@@ -74,3 +74,12 @@ fn publishers_are_counted_and_found() {
     policy.publishers.push([8; 32]);
     assert!(matches!(policy.check(), Err(LimitError::Range { name: "publishers", .. })));
 }
+
+#[test]
+fn the_page_states_every_bound_as_it_is() {
+    let page = include_str!("../../docs/policy.md");
+    for (name, default, min, max) in Limits::default().ranges() {
+        let row = format!("| `{name}` | {default} | {min} | {max} | ");
+        assert_eq!(page.matches(&row).count(), 1, "docs/policy.md lacks {row}");
+    }
+}

@@ -4,6 +4,7 @@ use crate::field;
 
 #[test]
 fn every_problem_is_a_document_with_its_status_and_fields() {
+    let page = include_str!("../../docs/content.md");
     let expected = [
         (Problem::bad_request("why"), 400, "bad-request", None),
         (Problem::bad_address(), 400, "bad-address", None),
@@ -64,6 +65,7 @@ fn every_problem_is_a_document_with_its_status_and_fields() {
         assert_eq!(document["status"], status);
         assert_eq!(document["title"], problem.title);
         assert_eq!(document["detail"], problem.detail);
+        assert!(page.contains(&format!("`{kind}`")), "docs/content.md lacks {kind}");
         assert!(problem.detail.len() > 2 && document.as_object().unwrap().len() == 4, "{kind}");
 
         // HEAD: the same fields, no document.
