@@ -20,6 +20,13 @@ pub struct Damage {
     pub hash: Option<Hash>,
 }
 
+impl Damage {
+    /// Whether both are the same finding, whether or not the segment was still known to the index.
+    pub(crate) fn is_same_place(&self, other: &Damage) -> bool {
+        self.path == other.path && self.offset == other.offset && self.kind == other.kind
+    }
+}
+
 /// What is wrong with a place in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamageKind {
@@ -82,12 +89,6 @@ pub enum OpenError {
         found: u32,
         /// The newest version that this program reads.
         known: u32,
-    },
-    /// The file that names the store does not verify, so nothing else can.
-    #[error("{} does not verify: restore it from a backup, or move the store's directory aside", .path.display())]
-    Identity {
-        /// The file.
-        path: PathBuf,
     },
     /// An option is out of its range.
     #[error("option {option}: {value} is out of range, allowed is {allowed}")]

@@ -1,8 +1,7 @@
-#![allow(clippy::todo, dead_code, missing_debug_implementations)]
 //! The content store: segments addressed by BLAKE3 in append-only pack files, an index that opens without reading
 //! payloads, memory-mapped slices handed out as [`bytes::Bytes`], and the content address list.
 //!
-//! Formats ([`list`], [`split`]) are pure: they know nothing of files, sockets or clocks. Everything that
+//! Formats ([`pack`], [`list`], [`split`]) are pure: they know nothing of files, sockets or clocks. Everything that
 //! changes the file system goes through a [`Backend`], so that tests can crash it at every point. `unsafe` lives in
 //! [`mapping`] alone. The pages `docs/pack.md`, `docs/index.md` and `docs/list.md` draw every field.
 
@@ -11,9 +10,16 @@ mod backend;
 mod error;
 mod hash;
 pub mod import;
+mod index;
 pub mod list;
+mod lock;
 pub mod mapping;
+mod open;
+pub mod pack;
+mod packs;
+mod quarantine;
 mod reader;
+mod scan;
 pub mod split;
 mod store;
 
@@ -22,7 +28,7 @@ pub use backend::{Backend, FileBackend, WriteOp};
 pub use error::{AppendError, Damage, DamageKind, LoadError, OpenError, SnapshotError};
 pub use hash::{Hash, HashParseError};
 pub use reader::{ColdSegment, Lookup, Reader, Segment};
-pub use store::{OpenReport, Options, Stats, Store};
+pub use store::{Cut, OpenReport, Options, Stats, Store};
 
 /// Length of a segment unless the publisher chooses another, in bytes.
 pub const SEGMENT_LEN_DEFAULT: u32 = 1 << 20;

@@ -1,7 +1,16 @@
 //! Looking segments up and loading cold ones.
 
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::error::{Damage, DamageKind};
+use crate::index::Location;
+use crate::mapping::Mapping;
+use crate::packs::Pack;
+use crate::store::Inner;
 use crate::{Hash, LoadError};
 
 /// What a lookup found.
@@ -17,28 +26,63 @@ pub enum Lookup {
 
 /// Looks segments up. One a thread; takes no lock that a writer holds over I/O.
 #[derive(Debug)]
-pub struct Reader;
+pub struct Reader {
+    inner: Arc<Inner>,
+    /// The pack of the last lookup: the next is often in the same.
+    last: Option<Arc<Pack>>,
+}
 
 impl Reader {
-    /// Finds a segment, without touching its bytes and without waiting for a disk.
-    pub fn lookup(&mut self, _hash: &Hash) -> Lookup {
-        todo!()
+    pub(crate) fn new(inner: Arc<Inner>) -> Reader {
+        Reader { inner, last: None }
+    }
+
+    /// Finds a segment without waiting for a disk. Segments below 64 KiB are hashed each time, which takes at most
+    /// some 20 microseconds; longer ones are verified once, and again whenever they had left the page cache.
+    pub fn lookup(&mut self, hash: &Hash) -> Lookup {
+        let Some(location) = self.inner.index.get(hash) else { return Lookup::Absent };
+        let Some(pack) = self.pack(location.pack) else { return Lookup::Absent };
+        match pack.ready(&location, hash) {
+            Some(segment) => Lookup::Ready(segment),
+            None => Lookup::Cold(ColdSegment { inner: Arc::clone(&self.inner), pack, location, hash: *hash }),
+        }
     }
 
     /// Length of a segment in bytes, or `None` if the store does not hold it.
-    pub fn len_of(&mut self, _hash: &Hash) -> Option<u32> {
-        todo!()
+    pub fn len_of(&mut self, hash: &Hash) -> Option<u32> {
+        self.inner.index.get(hash).map(|location| location.len)
+    }
+
+    fn pack(&mut self, number: u32) -> Option<Arc<Pack>> {
+        if let Some(pack) = &self.last
+            && pack.number == number
+        {
+            return Some(Arc::clone(pack));
+        }
+        let pack = self.inner.packs.get(number)?;
+        self.last = Some(Arc::clone(&pack));
+        Some(pack)
     }
 }
 
 /// A segment that is not known to be in memory and verified.
-#[derive(Debug)]
-pub struct ColdSegment;
+#[derive(Clone, Debug)]
+pub struct ColdSegment {
+    inner: Arc<Inner>,
+    pack: Arc<Pack>,
+    location: Location,
+    hash: Hash,
+}
 
 impl ColdSegment {
+    /// Its address.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> u32 {
-        todo!()
+        self.location.len
     }
 
     /// Whether it has no bytes.
@@ -49,9 +93,48 @@ impl ColdSegment {
     /// Reads and verifies the segment. Blocks: for a storage executor, never for a shard.
     ///
     /// # Errors
-    /// [`LoadError::Damaged`] with file and offset if the bytes do not match their hash; the record is then quarantined.
+    /// [`LoadError::Damaged`] with file and offset if the bytes are gone or do not match their hash; the record is then
+    /// quarantined, and looking it up again finds nothing.
     pub fn load(self) -> Result<Segment, LoadError> {
-        todo!()
+        let range = self.location.offset..self.location.end();
+        let io = |source: io::Error| LoadError::Io { path: self.pack.path.to_path_buf(), source };
+        match fs::metadata(&self.pack.path) {
+            Ok(metadata) if metadata.len() < range.end => return Err(self.damaged(DamageKind::Truncated)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.damaged(DamageKind::Missing));
+            }
+            Err(error) => return Err(io(error)),
+        }
+        let mapping = self.pack.fresh_mapping().map_err(io)?;
+        if !range.is_empty() {
+            match mapping.populate(range.clone()) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(self.damaged(DamageKind::Unreadable));
+                }
+                populated => populated.map_err(io)?,
+            }
+        }
+        let matches = mapping.get(range).is_some_and(|bytes| Hash::of(bytes) == self.hash);
+        if mapping.is_poisoned() {
+            return Err(self.damaged(DamageKind::Unreadable));
+        }
+        let segment = if matches { self.pack.segment(mapping, &self.location) } else { None };
+        let Some(segment) = segment else { return Err(self.damaged(DamageKind::Payload)) };
+        self.pack.set_verified(&self.location, true);
+        Ok(segment)
+    }
+
+    fn damaged(&self, kind: DamageKind) -> LoadError {
+        let damage = Damage {
+            path: self.pack.path.to_path_buf(),
+            offset: self.location.offset,
+            len: u64::from(self.location.len),
+            kind,
+            hash: Some(self.hash),
+        };
+        self.inner.quarantine(&self.hash, &self.location, damage.clone());
+        LoadError::Damaged(damage)
     }
 }
 
@@ -59,9 +142,14 @@ impl ColdSegment {
 #[derive(Clone, Debug)]
 pub struct Segment {
     bytes: Bytes,
+    mapping: Arc<Mapping>,
 }
 
 impl Segment {
+    pub(crate) fn new(bytes: Bytes, mapping: Arc<Mapping>) -> Segment {
+        Segment { bytes, mapping }
+    }
+
     /// The bytes; no copy, they own the mapping.
     pub fn bytes(&self) -> Bytes {
         self.bytes.clone()
@@ -71,6 +159,6 @@ impl Segment {
     /// from it must reset what it sent; [`mapping::sigbus_generation`](crate::mapping::sigbus_generation) says cheaply
     /// that there may be something to look for.
     pub fn is_poisoned(&self) -> bool {
-        todo!()
+        self.mapping.is_poisoned()
     }
 }

@@ -1,16 +1,21 @@
-//! The store: opening, appending, snapshots.
+//! The store: what its handles share, figures, snapshots, quarantine.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::Hash;
-use crate::append::{AppendPlan, Committed};
 use crate::backend::Backend;
-use crate::error::{AppendError, Damage, OpenError, SnapshotError};
+use crate::error::{Damage, OpenError, SnapshotError};
+use crate::index::{Index, Location, Meta, PackMeta, Snapshot, SnapshotFault, SnapshotWriter, TailEntry};
+use crate::lock::Lock;
+use crate::packs::Packs;
 use crate::reader::Reader;
+
+/// A snapshot is due when the tail has this many entries, and at least an eighth of the snapshot's: so the tail's
+/// maps, about 110 bytes an entry, add at most 14 bytes a segment to the snapshot's 48.5 in a large store, and
+/// rewriting the snapshot costs less than 500 bytes of writing a segment.
+const TAIL_SEGMENTS_DUE: u64 = 32_768;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -19,11 +24,14 @@ pub struct Options {
     pub bytes_max: u64,
     /// Longest pack in bytes, from 32 MiB to 64 GiB. Default 4 GiB.
     pub pack_len_max: u64,
+    /// Bytes of structure (commit headers and record tables) that opening checks again although the index snapshot
+    /// covers them, newest packs first. Default 128 MiB: two million small segments, or 32,768 commits of long ones.
+    pub structure_check_bytes_max: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { bytes_max: u64::MAX, pack_len_max: 4 << 30 }
+        Options { bytes_max: u64::MAX, pack_len_max: 4 << 30, structure_check_bytes_max: 128 << 20 }
     }
 }
 
@@ -36,12 +44,25 @@ pub struct OpenReport {
     pub packs: u64,
     /// Segments found behind the snapshot.
     pub recovered: u64,
-    /// Appends that were under way when the last writer died, cut off: file, offset, bytes.
-    pub cut: Vec<(std::path::PathBuf, u64, u64)>,
-    /// What is damaged.
+    /// What was cut off: appends that were under way when the last writer died.
+    pub cut: Vec<Cut>,
+    /// What is damaged, found by this opening.
     pub damage: Vec<Damage>,
+    /// Packs whose structure was not checked again, since the budget was used up. [`Store::check_structure`] does.
+    pub packs_unchecked: u64,
     /// Time that opening took.
     pub elapsed: Duration,
+}
+
+/// A torn append that was cut off or left out. It was never acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The pack.
+    pub path: PathBuf,
+    /// First byte that is not used, from the start of the file.
+    pub offset: u64,
+    /// Bytes that are not used.
+    pub len: u64,
 }
 
 /// Figures of a store.
@@ -55,82 +76,190 @@ pub struct Stats {
     pub bytes_max: u64,
     /// Packs.
     pub packs: u64,
-    /// Segments that are in memory and not yet in the index snapshot.
+    /// Entries that are in memory and not yet in the index snapshot.
     pub tail_segments: u64,
     /// Whether enough was appended that [`Store::snapshot`] should be called. [`Store::append`] does so itself.
     pub snapshot_due: bool,
-    /// Records found damaged.
+    /// Damaged places known.
     pub quarantined: u64,
 }
 
 /// A content store. Clones are the same store.
 #[derive(Clone, Debug)]
-pub struct Store;
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a store's handles share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) backend: DynBackend,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) index: Index,
+    pub(crate) packs: Packs,
+    pub(crate) writer: Mutex<Writer>,
+    /// Signalled when a plan has ended.
+    pub(crate) writer_free: Condvar,
+    /// Held while a snapshot is written: one at a time. Nobody else waits for it.
+    pub(crate) snapshotting: Mutex<()>,
+    pub(crate) quarantined: Mutex<Vec<Damage>>,
+    pub(crate) _lock: Lock,
+}
+
+/// What the one writer keeps. Its lock is never held over I/O.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// A plan is outstanding.
+    pub(crate) busy: bool,
+    /// The pack that is appended to.
+    pub(crate) active: Option<u32>,
+    pub(crate) next_pack: u32,
+    /// The last sequence number given to a plan.
+    pub(crate) sequence: u64,
+    pub(crate) bytes_used: u64,
+}
+
+/// A backend that `Debug` can pass by.
+#[derive(Clone)]
+pub(crate) struct DynBackend(pub(crate) Arc<dyn Backend>);
+
+impl std::fmt::Debug for DynBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+impl std::ops::Deref for DynBackend {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
 
 impl Store {
-    /// Opens the store in `dir`, or makes one; recovers what a crash left.
+    /// Opens the store in `dir`, or makes one; cuts off what a crash left and reports what is damaged. Reads no payload
+    /// but those of the last commit behind the index snapshot. Every change goes through `backend`.
     ///
     /// # Errors
-    /// [`OpenError`]. Damage inside packs is no error: it is in the report, and not served.
+    /// [`OpenError`]. Damage inside the store is no error: it is in the report, and not served.
     pub fn open(
-        _dir: &Path,
-        _options: Options,
-        _backend: Arc<dyn Backend>,
+        dir: &Path,
+        options: Options,
+        backend: Arc<dyn Backend>,
     ) -> Result<(Store, OpenReport), OpenError> {
-        todo!()
+        let (inner, report) = crate::open::open(dir, options, DynBackend(backend))?;
+        Ok((Store { inner: Arc::new(inner) }, report))
     }
 
     /// A reader for one thread.
     pub fn reader(&self) -> Reader {
-        todo!()
+        Reader::new(Arc::clone(&self.inner))
     }
 
     /// Whether the store holds this segment.
-    pub fn contains(&self, _hash: &Hash) -> bool {
-        todo!()
+    pub fn contains(&self, hash: &Hash) -> bool {
+        self.inner.index.get(hash).is_some()
     }
 
     /// Figures.
     pub fn stats(&self) -> Stats {
-        todo!()
-    }
-
-    /// Plans an append of segments whose hashes the caller has verified. Segments held already are skipped.
-    ///
-    /// # Errors
-    /// [`AppendError`]; [`AppendError::Busy`] if another plan is outstanding.
-    pub fn plan_append(&self, _segments: Vec<(Hash, Bytes)>) -> Result<AppendPlan, AppendError> {
-        todo!()
-    }
-
-    /// Makes the plan's segments visible. Only after all its operations ran, the sync among them.
-    pub fn commit(&self, _plan: AppendPlan) -> Committed {
-        todo!()
-    }
-
-    /// Gives a plan up, whether or not some of its operations ran.
-    pub fn abandon(&self, _plan: AppendPlan) {
-        todo!()
-    }
-
-    /// Appends durably: plan, operations, commit. Blocks; waits for an outstanding plan.
-    ///
-    /// # Errors
-    /// [`AppendError`].
-    pub fn append(&self, _segments: Vec<(Hash, Bytes)>) -> Result<Committed, AppendError> {
-        todo!()
+        Stats {
+            segments: self.inner.index.len(),
+            bytes_used: self.inner.writer().bytes_used,
+            bytes_max: self.inner.options.bytes_max,
+            packs: self.inner.packs.all().len() as u64,
+            tail_segments: self.inner.index.tail.len(),
+            snapshot_due: self.inner.is_snapshot_due(),
+            quarantined: self.inner.quarantined().len() as u64,
+        }
     }
 
     /// Writes the index snapshot and replaces the old one atomically. Blocks; readers and writers go on.
     ///
     /// # Errors
-    /// [`SnapshotError`]; the old snapshot stands.
+    /// [`SnapshotError`]; the old snapshot stands, and nothing is lost.
     pub fn snapshot(&self) -> Result<(), SnapshotError> {
-        todo!()
+        self.inner.write_snapshot()
     }
 
-    /// What has been found damaged since the store was opened, and before.
+    /// What has been found damaged, by this opening and by earlier ones.
     pub fn quarantined(&self) -> Vec<Damage> {
-        todo!()
+        self.inner.quarantined().clone()
     }
+
+    /// Checks the commit headers and record tables of all packs, and quarantines what does not verify. Blocks; for a
+    /// storage executor in the background, where opening left packs unchecked.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`] with the pack that could not be read.
+    pub fn check_structure(&self) -> Result<Vec<Damage>, OpenError> {
+        crate::open::check_structure(&self.inner)
+    }
+}
+
+impl Inner {
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn quarantined(&self) -> MutexGuard<'_, Vec<Damage>> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_snapshot_due(&self) -> bool {
+        let due = TAIL_SEGMENTS_DUE.max(self.index.snapshot().len() / 8);
+        self.index.tail.len() >= due
+    }
+
+    /// Takes a damaged record out of the index. Its bytes stay where they are.
+    pub(crate) fn quarantine(&self, hash: &Hash, location: &Location, damage: Damage) {
+        // It may have been appended anew since it was looked up.
+        if self.index.get(hash) == Some(*location) {
+            self.index.insert(*hash, TailEntry::Gone);
+        }
+        let mut quarantined = self.quarantined();
+        if !quarantined.iter().any(|known| known.is_same_place(&damage)) {
+            quarantined.push(damage);
+        }
+    }
+
+    pub(crate) fn write_snapshot(&self) -> Result<(), SnapshotError> {
+        let _one_at_a_time = self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner);
+        let path: Arc<Path> = Arc::from(index_path(&self.dir));
+        let io = |source| SnapshotError::Io { path: path.to_path_buf(), source };
+
+        // What the snapshot covers is noted before the tail is copied: a commit in between is then found again by
+        // the next opening, never lost.
+        let packs = self.packs.all();
+        let packs = packs.iter().map(|pack| PackMeta {
+            pack: pack.number,
+            committed_len: pack.committed_len(),
+            sequence: pack.sequence(),
+        });
+        let quarantined = self.quarantined().iter().map(crate::quarantine::to_meta).collect();
+        let meta = Meta { store_id: self.store_id, packs: packs.collect(), quarantined };
+        let tail = self.index.tail.sorted();
+
+        let old = self.index.snapshot();
+        let temporary = Arc::from(self.dir.join("index.new"));
+        let writer =
+            SnapshotWriter { backend: &*self.backend, dir: &self.dir, temporary, path: Arc::clone(&path) };
+        writer.write(&old, &tail, &meta).map_err(io)?;
+        let new = Snapshot::open(&path).map_err(|fault| {
+            io(match fault {
+                SnapshotFault::Io(error) => error,
+                SnapshotFault::Invalid => std::io::Error::other("the index just written does not verify"),
+            })
+        })?;
+        self.index.replace(Arc::new(new), &tail);
+        Ok(())
+    }
+}
+
+/// The index snapshot's file.
+pub(crate) fn index_path(store_dir: &Path) -> PathBuf {
+    store_dir.join("index")
 }

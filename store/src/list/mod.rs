@@ -1,117 +1,82 @@
 //! The content address list, version 1: what a publisher signs so that a receiver can find, verify and put together
-//! a file. `docs/list.md` draws it.
+//! a file. Pure. `docs/list.md` draws it.
+//!
+//! Fixed-width little-endian fields, read in place. [`ListView::open`] is the only way to a list's contents, and checks
+//! every bound and then the signature before it gives any.
 
-use identity::{SecretKey, Uid};
+mod builder;
+mod layout;
+mod view;
 
-use crate::Hash;
+pub use builder::ListBuilder;
+pub use view::ListView;
 
-/// Longest list in bytes: it is stored and served as one segment.
+use identity::SignatureError;
+
+/// Longest list in bytes: it is stored and served as one segment. Enough for 349,000 segments, 341 GiB in segments of
+/// 1 MiB.
 pub const LIST_LEN_MAX: usize = crate::SEGMENT_LEN_MAX as usize;
 
-/// Why a document is not a list that can be trusted.
+/// Longest name and longest target, in bytes of UTF-8.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// Why a document is not a list that can be trusted, or why a list cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// Not what the format says.
-    #[error("{0}")]
-    Malformed(&'static str),
+    /// Fewer bytes than any list has, or more than [`LIST_LEN_MAX`].
+    #[error("a content list has {min} to {max} bytes, this document has {len}")]
+    Length {
+        /// The document's length in bytes.
+        len: u64,
+        /// The shortest list.
+        min: u64,
+        /// The longest list.
+        max: u64,
+    },
+    /// The document does not start like a list.
+    #[error("this is no content list: it does not start with IOEXLIST")]
+    Magic,
+    /// A version that this program does not know.
+    #[error("content list version {found} is not known here (version 1 is): use a newer program")]
+    Version {
+        /// The document's version.
+        found: u16,
+    },
+    /// A field is out of its range, or does not agree with the others.
+    #[error("content list: {field} is {value}; {rule}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The list uses what this program does not know: compression, encryption, coding or a reserved field.
+    #[error("content list: {field} {value} is not known here: use a newer program")]
+    Unsupported {
+        /// Name of the field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// Name or target is not what it must be.
+    #[error("content list: the {field} {rule}")]
+    Text {
+        /// `name` or `target`.
+        field: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// A segment entry is out of its bounds.
+    #[error("content list: segment {index}: {rule}")]
+    Segment {
+        /// Which.
+        index: u32,
+        /// What it must be.
+        rule: &'static str,
+    },
     /// The signature is not the publisher's.
-    #[error("the signature is not the publisher's")]
-    Signature,
-}
-
-/// A list that has been checked, read in place.
-#[derive(Clone, Copy, Debug)]
-pub struct ListView<'a> {
-    document: &'a [u8],
-}
-
-impl<'a> ListView<'a> {
-    /// Checks bounds and structure, then the signature; only then is there anything to read.
-    ///
-    /// # Errors
-    /// [`ListError`].
-    pub fn open(_document: &'a [u8]) -> Result<ListView<'a>, ListError> {
-        todo!()
-    }
-    /// The list's address: BLAKE3 of the whole document.
-    pub fn hash(&self) -> Hash {
-        Hash::of(self.document)
-    }
-    /// Who signed it.
-    pub fn publisher(&self) -> Uid {
-        todo!()
-    }
-    /// The publisher's name for the file, 1 to 255 bytes.
-    pub fn name(&self) -> &'a str {
-        todo!()
-    }
-    /// Which product the file is for; may be empty.
-    pub fn target(&self) -> &'a str {
-        todo!()
-    }
-    /// Semantic version: major, minor, patch.
-    pub fn version(&self) -> (u32, u32, u32) {
-        todo!()
-    }
-    /// Grows with every list that the publisher signs under this name.
-    pub fn counter(&self) -> u64 {
-        todo!()
-    }
-    /// Seconds since 1970 (UTC) after which the list is not to be used; 0: never.
-    pub fn expires_s(&self) -> u64 {
-        todo!()
-    }
-    /// Length of the file in bytes.
-    pub fn file_len(&self) -> u64 {
-        todo!()
-    }
-    /// BLAKE3 of the whole file, if the list says it.
-    pub fn file_hash(&self) -> Option<Hash> {
-        todo!()
-    }
-    /// Number of segments.
-    pub fn segment_count(&self) -> u32 {
-        todo!()
-    }
-    /// Address and length in bytes of segment `i`, or `None` past the last.
-    pub fn segment(&self, _i: u32) -> Option<(Hash, u32)> {
-        todo!()
-    }
-    /// Where segment `i` starts in the file, or `None` past the last.
-    pub fn offset_of(&self, _i: u32) -> Option<u64> {
-        todo!()
-    }
-    /// The segment that holds byte `offset` of the file, and the offset within it; `None` past the end.
-    pub fn locate(&self, _offset: u64) -> Option<(u32, u32)> {
-        todo!()
-    }
-}
-
-/// What goes into a list.
-#[derive(Clone, Debug)]
-pub struct ListBuilder {
-    /// The publisher's name for the file, 1 to 255 bytes.
-    pub name: String,
-    /// Semantic version: major, minor, patch.
-    pub version: (u32, u32, u32),
-    /// Grows with every list that the publisher signs under this name.
-    pub counter: u64,
-    /// Seconds since 1970 (UTC) after which the list is not to be used; 0: never.
-    pub expires_s: u64,
-    /// Which product the file is for, at most 255 bytes; may be empty.
-    pub target: String,
-    /// BLAKE3 of the whole file.
-    pub file_hash: Option<Hash>,
-    /// The segments in order: address and length in bytes.
-    pub segments: Vec<(Hash, u32)>,
-}
-
-impl ListBuilder {
-    /// The signed document, at most [`LIST_LEN_MAX`] bytes.
-    ///
-    /// # Errors
-    /// [`ListError::Malformed`] if a field is out of its range.
-    pub fn sign(&self, _key: &SecretKey) -> Result<Vec<u8>, ListError> {
-        todo!()
-    }
+    #[error("content list: {0}")]
+    Signature(#[from] SignatureError),
 }

@@ -1,12 +1,129 @@
-//! Memory-mapped files, and what happens when one shrinks under its mapping.
+//! Memory-mapped files, and what happens when one shrinks under its mapping. The crate's only `unsafe` is in here.
+//!
+//! A pack is mapped once, over the longest that it may become: pages past the end of the file may be mapped, only not
+//! touched, and they work as soon as the file has grown over them. So a growing pack needs one mapping in its life,
+//! and the store hands out nothing beyond the committed length.
 
-/// Installs the SIGBUS handler of this process, once; later calls do nothing. [`Store::open`](crate::Store::open)
-/// does so itself.
-pub fn install_sigbus_handler() {
-    todo!()
+mod sigbus;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::{Advice, Mmap, MmapOptions};
+
+pub use sigbus::{install_sigbus_handler, sigbus_generation};
+
+/// Page size that the formats and residency checks count in, in bytes.
+const PAGE_LEN: usize = 4096;
+
+/// Pages asked of one `mincore` call: 1 MiB of file.
+const MINCORE_PAGES: usize = 256;
+
+/// A read-only mapping of a file, watched by the SIGBUS handler.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    // Declared first, so dropped first: the address range must leave the watch list before it is unmapped and
+    // could be given to someone else.
+    watch: sigbus::Watch,
+    map: Mmap,
 }
 
-/// Counts the faults on store mappings that were survived. One relaxed atomic load: look at it each turn.
-pub fn sigbus_generation() -> u64 {
-    todo!()
+impl Mapping {
+    /// Maps the first `len` bytes of `file`, whether or not it is that long yet. Bytes past its end must not be read.
+    ///
+    /// # Errors
+    /// What `mmap` says; `OutOfMemory` if the watch list is full.
+    pub(crate) fn new(file: &File, len: usize) -> io::Result<Arc<Mapping>> {
+        install_sigbus_handler();
+        // SAFETY: the mapping is read-only and the store is the only writer of its directory (held by a lock). Bytes
+        // below the committed length are never written again, so slices of them do not change. A file that someone
+        // else truncates raises SIGBUS, which `sigbus` turns into zeros and a poisoned mapping.
+        let map = unsafe { MmapOptions::new().len(len.max(1)).map(file)? };
+        // Faults must not read neighbours in: only `populate` reads from disk, and what it read is then verified.
+        map.advise(Advice::Random)?;
+        let watch = sigbus::Watch::new(map.as_ptr() as usize, map.len())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "too many mapped packs"))?;
+        Ok(Arc::new(Mapping { watch, map }))
+    }
+
+    /// The bytes of `range`, or `None` if it is not inside the mapping. The caller vouches that the file is as long.
+    pub(crate) fn get(&self, range: Range<u64>) -> Option<&[u8]> {
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        self.map.get(start..end)
+    }
+
+    /// The same as [`get`](Mapping::get), as `Bytes` that keep the mapping alive.
+    pub(crate) fn slice(self: &Arc<Mapping>, range: Range<u64>) -> Option<Bytes> {
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        self.get(range.clone())?;
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        Some(Bytes::from_owner(Slice { mapping: Arc::clone(self), range: start..end }))
+    }
+
+    /// Whether every page of `range` is in the page cache now, so that touching it waits for no disk.
+    pub(crate) fn is_resident(&self, range: Range<u64>) -> bool {
+        let Some(bytes) = self.get(range) else { return false };
+        let start = bytes.as_ptr() as usize / PAGE_LEN * PAGE_LEN;
+        let end = bytes.as_ptr() as usize + bytes.len();
+        let mut pages = [0u8; MINCORE_PAGES];
+        for from in (start..end).step_by(MINCORE_PAGES * PAGE_LEN) {
+            let len = (end - from).min(MINCORE_PAGES * PAGE_LEN);
+            // SAFETY: `from..from + len` lies in the mapping, `from` is a multiple of the page size, and `pages` has
+            // a byte for every page that `len` bytes touch.
+            let status = unsafe { libc::mincore(from as *mut libc::c_void, len, pages.as_mut_ptr()) };
+            if status != 0 || pages[..len.div_ceil(PAGE_LEN)].iter().any(|page| page & 1 == 0) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads `range` from disk into the page cache and maps it. Blocks.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file or the disk does not give these bytes, else what the kernel says.
+    pub(crate) fn populate(&self, range: Range<u64>) -> io::Result<()> {
+        let Some(bytes) = self.get(range) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let start = bytes.as_ptr() as usize / PAGE_LEN * PAGE_LEN;
+        let len = bytes.as_ptr() as usize + bytes.len() - start;
+        // WILLNEED reads in large pieces even though the mapping is advised RANDOM; POPULATE_READ then waits for them
+        // and reports what cannot be read as an error, where touching the page would raise SIGBUS.
+        // SAFETY: the range lies in the mapping and starts at a page; both advices leave its contents alone.
+        let status = unsafe {
+            libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED);
+            libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_READ)
+        };
+        if status == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Kernels before 5.14 do not know the advice: hashing touches the pages anyway, guarded by the handler.
+            Some(libc::EINVAL) => Ok(()),
+            Some(libc::EFAULT | libc::EIO | libc::EHWPOISON) => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether a fault was survived somewhere in this mapping. It stays so.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.watch.is_poisoned()
+    }
+}
+
+/// A part of a mapping as the owner of `Bytes`.
+struct Slice {
+    mapping: Arc<Mapping>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.mapping.map[self.range.clone()]
+    }
 }

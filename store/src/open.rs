@@ -1,0 +1,446 @@
+//! Opening: from whatever a crash or a bad disk left to a store that serves what is whole and reports what is not.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use crate::Hash;
+use crate::backend::WriteOp;
+use crate::error::{Damage, DamageKind, OpenError};
+use crate::index::{Index, Location, Meta, PackMeta, Snapshot, SnapshotFault, TailEntry};
+use crate::lock::Lock;
+use crate::mapping;
+use crate::pack::{self, HeaderError, PACK_HEADER_PAGE_LEN, PAGE_LEN, PackKey, Record};
+use crate::packs::{self, Pack, Packs};
+use crate::quarantine;
+use crate::scan::{self, Region, Scan};
+use crate::store::{Cut, DynBackend, Inner, OpenReport, Options, Writer, index_path};
+
+pub(crate) fn open(
+    dir: &Path,
+    options: Options,
+    backend: DynBackend,
+) -> Result<(Inner, OpenReport), OpenError> {
+    let started = Instant::now();
+    check_options(&options)?;
+    mapping::install_sigbus_handler();
+    make_directories(dir, &backend)?;
+    let lock = Lock::take(dir)?;
+    let mut opening = Opening {
+        dir,
+        options: &options,
+        backend: &backend,
+        report: OpenReport::default(),
+        doubts: Doubts::default(),
+        found: Vec::new(),
+        next_pack: 1,
+        sequence: 0,
+        active: None,
+    };
+    let snapshot = opening.snapshot()?;
+    let numbers = packs::list_packs(dir).map_err(|source| io_error(&packs::packs_dir(dir), source))?;
+    let store_id = opening.store_id(&snapshot.meta, &numbers)?;
+    let known: Vec<Damage> = snapshot.meta.quarantined.iter().map(quarantine::from_meta).collect();
+
+    let packs = Packs::default();
+    for &number in &numbers {
+        let covered = snapshot.meta.packs.iter().find(|meta| meta.pack == number);
+        if let Some(pack) = opening.pack(number, store_id, covered, numbers.last() == Some(&number))? {
+            packs.insert(Arc::new(pack));
+        }
+    }
+    opening.missing_packs(&snapshot.meta, &packs);
+    opening.check_covered(&snapshot.meta, &packs, store_id)?;
+
+    let Opening { mut report, doubts, found, next_pack, sequence, active, .. } = opening;
+    let index = Index::new(Arc::new(snapshot));
+    doubts.apply(&index, &mut report.damage);
+    for (hash, location) in &found {
+        index.insert(*hash, TailEntry::At(*location));
+    }
+    report.damage.retain(|damage| !known.iter().any(|known| known.is_same_place(damage)));
+    report.segments = index.len();
+    report.recovered = found.len() as u64;
+    let all = packs.all();
+    report.packs = all.len() as u64;
+    let bytes_used = all.iter().map(|pack| pack.committed_len()).sum();
+    let quarantined = known.into_iter().chain(report.damage.iter().cloned()).collect();
+    let inner = Inner {
+        dir: dir.to_owned(),
+        options,
+        backend,
+        store_id,
+        index,
+        packs,
+        writer: Mutex::new(Writer { busy: false, active, next_pack, sequence, bytes_used }),
+        writer_free: Condvar::new(),
+        snapshotting: Mutex::new(()),
+        quarantined: Mutex::new(quarantined),
+        _lock: lock,
+    };
+    let is_changed = !report.damage.is_empty() || !report.cut.is_empty();
+    if is_changed || inner.is_snapshot_due() {
+        // What was found is found again if this fails, as it does on a full disk; the store opens all the same.
+        let _ = inner.write_snapshot();
+    }
+    report.elapsed = started.elapsed();
+    Ok((inner, report))
+}
+
+/// Checks the structure of all packs up to what is committed now.
+pub(crate) fn check_structure(inner: &Inner) -> Result<Vec<Damage>, OpenError> {
+    let mut damage = Vec::new();
+    let mut doubts = Doubts::default();
+    for pack in inner.packs.all() {
+        check_pack(&pack, pack.committed_len(), inner.store_id, &mut damage, &mut doubts)?;
+    }
+    doubts.apply(&inner.index, &mut damage);
+    let mut quarantined = inner.quarantined();
+    damage.retain(|damage| !quarantined.iter().any(|known| known.is_same_place(damage)));
+    quarantined.extend(damage.iter().cloned());
+    Ok(damage)
+}
+
+/// What opening gathers on its way.
+struct Opening<'a> {
+    dir: &'a Path,
+    options: &'a Options,
+    backend: &'a DynBackend,
+    report: OpenReport,
+    doubts: Doubts,
+    /// Records behind the snapshot, in the order in which they were appended.
+    found: Vec<(Hash, Location)>,
+    next_pack: u32,
+    sequence: u64,
+    active: Option<u32>,
+}
+
+impl Opening<'_> {
+    /// The snapshot, or an empty one: if there is none, or if it does not verify and was moved aside.
+    fn snapshot(&mut self) -> Result<Snapshot, OpenError> {
+        let path = index_path(self.dir);
+        match Snapshot::open(&path) {
+            Ok(snapshot) => Ok(snapshot),
+            Err(SnapshotFault::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Snapshot::empty(Meta::default()))
+            }
+            Err(SnapshotFault::Io(source)) => Err(io_error(&path, source)),
+            Err(SnapshotFault::Invalid) => {
+                let len = fs::metadata(&path).map_err(|source| io_error(&path, source))?.len();
+                let path = self.move_aside(&path)?;
+                let damage = Damage { path, offset: 0, len, kind: DamageKind::Index, hash: None };
+                self.report.damage.push(damage);
+                Ok(Snapshot::empty(Meta::default()))
+            }
+        }
+    }
+
+    /// The store's id: from the snapshot, else from the first pack that proves one, else a new one.
+    fn store_id(&self, meta: &Meta, numbers: &[u32]) -> Result<[u8; 16], OpenError> {
+        if meta.store_id != [0; 16] {
+            return Ok(meta.store_id);
+        }
+        for &number in numbers {
+            let path = packs::pack_path(self.dir, number);
+            if let Some(id) = pack::claimed_store_id(&read_start(&path)?, number) {
+                return Ok(id);
+            }
+        }
+        let mut id = [0u8; 16];
+        getrandom::fill(&mut id).map_err(|error| io_error(self.dir, io::Error::other(error.to_string())))?;
+        Ok(id)
+    }
+
+    /// Opens one pack: checks its header and what lies behind the snapshot, and cuts off what is torn. `None` if it
+    /// holds nothing or was moved aside.
+    fn pack(
+        &mut self,
+        number: u32,
+        store_id: [u8; 16],
+        covered: Option<&PackMeta>,
+        is_last: bool,
+    ) -> Result<Option<Pack>, OpenError> {
+        let path = packs::pack_path(self.dir, number);
+        let io = |source| io_error(&path, source);
+        let file = File::open(&path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        let key = PackKey::new(store_id, number);
+        let start = read_start(&path)?;
+        let header = key.check_pack_header(&start);
+        if let Err(HeaderError::Version(found)) = header {
+            return Err(version_error(&path, found));
+        }
+        self.next_pack = self.next_pack.max(number.saturating_add(1));
+
+        let (from, sequence) = covered.map_or((PACK_HEADER_PAGE_LEN, 0), |c| (c.committed_len, c.sequence));
+        let mut scan = scan::scan(&file, &key, from, len, sequence).map_err(io)?;
+        if let Some(found) = scan.newer {
+            return Err(version_error(&path, found));
+        }
+        if header.is_err() && covered.is_none() && scan.commits == 0 {
+            let is_foreign = pack::claimed_store_id(&start, number).is_some();
+            if is_last && !is_foreign {
+                // It was being created when the writer died; the next append creates it anew.
+                self.report.cut.push(Cut { path: path.to_path_buf(), offset: 0, len });
+                self.next_pack = number;
+            } else {
+                let path = self.move_aside(&path)?;
+                self.report.damage.push(Damage {
+                    path,
+                    offset: 0,
+                    len,
+                    kind: DamageKind::PackHeader,
+                    hash: None,
+                });
+            }
+            return Ok(None);
+        }
+
+        let damage_before = self.report.damage.len();
+        if header.is_err() {
+            self.damage(&path, DamageKind::PackHeader, 0, pack::HEADER_LEN);
+        }
+        if covered.is_some() && len < from {
+            self.doubts.push(number, len, u64::MAX, HashSet::new(), self.report.damage.len());
+            self.damage(&path, DamageKind::Truncated, len, from - len);
+        }
+        self.verify_last_commit(&file, &path, &mut scan)?;
+        self.note_damage(number, &path, &scan.damage, &scan.records);
+        if len > scan.end {
+            let cut = WriteOp::Truncate { path: Arc::clone(&path), len: scan.end };
+            self.backend.run(&cut).map_err(io)?;
+            self.backend.run(&WriteOp::Sync { path: Arc::clone(&path) }).map_err(io)?;
+            self.report.cut.push(Cut { path: path.to_path_buf(), offset: scan.end, len: len - scan.end });
+        }
+
+        for record in &scan.records {
+            let (offset, len) = (record.payload_offset, record.payload_len);
+            self.found.push((record.hash, Location { offset, pack: number, len }));
+        }
+        self.sequence = self.sequence.max(scan.sequence);
+        let is_whole = self.report.damage.len() == damage_before;
+        self.active = (is_last && is_whole && scan.end < self.options.pack_len_max).then_some(number);
+        Ok(Some(Pack::new(number, path, scan.end, scan.sequence, self.options.pack_len_max)))
+    }
+
+    /// The last commit is the only one that may be torn: the one before was durable before it was begun. So its
+    /// payloads are read and checked. What does not verify was never acknowledged, and is left out; if nothing in it
+    /// verifies, the whole commit is taken for torn.
+    fn verify_last_commit(&mut self, file: &File, path: &Path, scan: &mut Scan) -> Result<(), OpenError> {
+        let Some(last) = scan.last else { return Ok(()) };
+        let mut torn = Vec::new();
+        let mut whole = Vec::new();
+        for record in scan.records.drain(last.first_record..) {
+            let is_whole = verify_payload(file, &record).map_err(|source| io_error(path, source))?;
+            if is_whole { whole.push(record) } else { torn.push(record) }
+        }
+        let torn_headers = scan.damage.split_off(last.first_damage);
+        if whole.is_empty() {
+            scan.end = last.offset;
+            return Ok(());
+        }
+        scan.records.append(&mut whole);
+        let payloads = torn.iter().map(|record| (record.payload_offset, u64::from(record.payload_len)));
+        for (offset, len) in torn_headers.iter().map(|region| (region.offset, region.len)).chain(payloads) {
+            self.report.cut.push(Cut { path: path.to_owned(), offset, len });
+        }
+        Ok(())
+    }
+
+    /// Packs that the snapshot knows and the directory does not have.
+    fn missing_packs(&mut self, meta: &Meta, packs: &Packs) {
+        for covered in &meta.packs {
+            self.sequence = self.sequence.max(covered.sequence);
+            self.next_pack = self.next_pack.max(covered.pack.saturating_add(1));
+            if packs.get(covered.pack).is_none() {
+                self.doubts.push(covered.pack, 0, u64::MAX, HashSet::new(), self.report.damage.len());
+                let path = packs::pack_path(self.dir, covered.pack);
+                self.damage(&path, DamageKind::Missing, 0, covered.committed_len);
+            }
+        }
+    }
+
+    /// Checks the structure that the snapshot covers, newest packs first, within the budget.
+    fn check_covered(&mut self, meta: &Meta, packs: &Packs, store_id: [u8; 16]) -> Result<(), OpenError> {
+        let mut budget = self.options.structure_check_bytes_max;
+        let mut covered: Vec<_> = meta.packs.iter().filter(|covered| covered.sequence > 0).collect();
+        covered.sort_by_key(|covered| std::cmp::Reverse(covered.pack));
+        for meta in covered {
+            let Some(pack) = packs.get(meta.pack) else { continue };
+            if budget == 0 {
+                self.report.packs_unchecked += 1;
+                continue;
+            }
+            let damage_before = self.report.damage.len();
+            let (damage, doubts) = (&mut self.report.damage, &mut self.doubts);
+            let read = check_pack(&pack, meta.committed_len, store_id, damage, doubts)?;
+            budget = budget.saturating_sub(read);
+            if self.report.damage.len() > damage_before && self.active == Some(meta.pack) {
+                self.active = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn damage(&mut self, path: &Path, kind: DamageKind, offset: u64, len: u64) {
+        self.report.damage.push(Damage { path: path.to_owned(), offset, len, kind, hash: None });
+    }
+
+    fn note_damage(&mut self, number: u32, path: &Path, regions: &[Region], records: &[Record]) {
+        note_damage(number, path, regions, records, &mut self.report.damage, &mut self.doubts);
+    }
+
+    fn move_aside(&self, path: &Path) -> Result<PathBuf, OpenError> {
+        quarantine::move_aside(&**self.backend, self.dir, path).map_err(|source| io_error(path, source))
+    }
+}
+
+/// Parts of packs whose entries in the snapshot are to be dropped, unless a scan found their records.
+#[derive(Default)]
+struct Doubts {
+    by_pack: HashMap<u32, Vec<Doubt>>,
+}
+
+struct Doubt {
+    from: u64,
+    to: u64,
+    /// Payload offsets of the records in there that verify.
+    known: HashSet<u64>,
+    /// Which damage it belongs to.
+    damage: usize,
+}
+
+impl Doubts {
+    fn push(&mut self, pack: u32, from: u64, to: u64, known: HashSet<u64>, damage: usize) {
+        self.by_pack.entry(pack).or_default().push(Doubt { from, to, known, damage });
+    }
+
+    /// Drops the entries from the index, and names in each damage the segment if it is one.
+    fn apply(&self, index: &Index, damage: &mut [Damage]) {
+        if self.by_pack.is_empty() {
+            return;
+        }
+        let mut dropped = vec![0u64; damage.len()];
+        let mut last = vec![None; damage.len()];
+        for (hash, location) in index.snapshot().iter() {
+            let doubts = self.by_pack.get(&location.pack).map_or(&[][..], Vec::as_slice);
+            let doubt = doubts.iter().find(|doubt| {
+                location.end() > doubt.from
+                    && location.offset < doubt.to
+                    && !doubt.known.contains(&location.offset)
+            });
+            if let Some(doubt) = doubt
+                && index.get(&hash) == Some(location)
+            {
+                index.insert(hash, TailEntry::Gone);
+                dropped[doubt.damage] += 1;
+                last[doubt.damage] = Some(hash);
+            }
+        }
+        for (damage, (dropped, last)) in damage.iter_mut().zip(dropped.into_iter().zip(last)) {
+            if dropped == 1 {
+                damage.hash = last;
+            }
+        }
+    }
+}
+
+/// Checks the structure of a pack from its first commit to `committed_len`; returns the bytes read.
+fn check_pack(
+    pack: &Pack,
+    committed_len: u64,
+    store_id: [u8; 16],
+    damage: &mut Vec<Damage>,
+    doubts: &mut Doubts,
+) -> Result<u64, OpenError> {
+    let io = |source| io_error(&pack.path, source);
+    let file = File::open(&pack.path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len().min(committed_len);
+    let key = PackKey::new(store_id, pack.number);
+    let mut scan = scan::scan(&file, &key, PACK_HEADER_PAGE_LEN, len, 0).map_err(io)?;
+    if scan.end < len {
+        // No commit starts here, and none follows, although the snapshot says that there were some.
+        let (offset, len) = (scan.end, committed_len - scan.end);
+        scan.damage.push(Region {
+            kind: DamageKind::CommitHeader,
+            offset,
+            len,
+            within: (offset, committed_len),
+        });
+    }
+    note_damage(pack.number, &pack.path, &scan.damage, &scan.records, damage, doubts);
+    Ok(scan.bytes_read)
+}
+
+fn note_damage(
+    number: u32,
+    path: &Path,
+    regions: &[Region],
+    records: &[Record],
+    damage: &mut Vec<Damage>,
+    doubts: &mut Doubts,
+) {
+    for region in regions {
+        let (from, to) = region.within;
+        let inside =
+            records.iter().map(|record| record.payload_offset).filter(|offset| (from..to).contains(offset));
+        doubts.push(number, from, to, inside.collect(), damage.len());
+        let (offset, len, kind) = (region.offset, region.len, region.kind);
+        damage.push(Damage { path: path.to_owned(), offset, len, kind, hash: None });
+    }
+}
+
+fn check_options(options: &Options) -> Result<(), OpenError> {
+    let value = options.pack_len_max;
+    if (32 << 20..=64 << 30).contains(&value) {
+        return Ok(());
+    }
+    Err(OpenError::Option { option: "pack_len_max", value, allowed: "33554432 to 68719476736 bytes" })
+}
+
+fn make_directories(dir: &Path, backend: &DynBackend) -> Result<(), OpenError> {
+    let (packs, quarantine) = (packs::packs_dir(dir), quarantine::quarantine_dir(dir));
+    if packs.is_dir() && quarantine.is_dir() {
+        return Ok(());
+    }
+    for path in [dir.to_owned(), packs, quarantine] {
+        backend.run(&WriteOp::CreateDir { path: path.clone() }).map_err(|source| io_error(&path, source))?;
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    for path in [Some(dir), parent].into_iter().flatten() {
+        let path = path.to_owned();
+        backend.run(&WriteOp::SyncDir { path: path.clone() }).map_err(|source| io_error(&path, source))?;
+    }
+    Ok(())
+}
+
+/// The header page and the first page of commits, or as much of them as there is.
+fn read_start(path: &Path) -> Result<Vec<u8>, OpenError> {
+    let io = |source| io_error(path, source);
+    let file = File::open(path).map_err(io)?;
+    let mut start = vec![0u8; 2 * PAGE_LEN as usize];
+    let got = scan::read_up_to(&file, &mut start, 0).map_err(io)?;
+    start.truncate(got);
+    Ok(start)
+}
+
+fn verify_payload(file: &File, record: &Record) -> io::Result<bool> {
+    let mut payload = vec![0u8; record.payload_len as usize];
+    match file.read_exact_at(&mut payload, record.payload_offset) {
+        Ok(()) => Ok(Hash::of(&payload) == record.hash),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn version_error(path: &Path, found: u16) -> OpenError {
+    OpenError::Version { path: path.to_owned(), found: u32::from(found), known: u32::from(pack::VERSION) }
+}
+
+fn io_error(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), source }
+}

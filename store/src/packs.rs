@@ -1,0 +1,209 @@
+//! The packs of an open store: their mappings, and which of their long payloads are verified.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::index::Location;
+use crate::mapping::Mapping;
+use crate::pack::ALIGNED_LEN_MIN;
+use crate::{Hash, Segment};
+
+/// One pack.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    pub(crate) number: u32,
+    pub(crate) path: Arc<Path>,
+    /// Bytes that are durable and visible. Only grows.
+    committed_len: AtomicU64,
+    /// Sequence number of the last commit.
+    sequence: AtomicU64,
+    /// Bytes to map: the longest that the pack may become.
+    mapped_len: u64,
+    /// Made at the first look-up, and again when it was poisoned.
+    mapping: RwLock<Option<Arc<Mapping>>>,
+    /// A bit for every [`ALIGNED_LEN_MIN`] bytes, named by the start of a long payload: verified since it was last
+    /// read from disk. Long payloads are at least so long, so no two share a bit.
+    verified: Box<[AtomicU64]>,
+}
+
+impl Pack {
+    pub(crate) fn new(
+        number: u32,
+        path: Arc<Path>,
+        committed_len: u64,
+        sequence: u64,
+        pack_len_max: u64,
+    ) -> Pack {
+        let mapped_len = committed_len.max(pack_len_max);
+        let words = mapped_len.div_ceil(u64::from(ALIGNED_LEN_MIN) * 64);
+        Pack {
+            number,
+            path,
+            committed_len: AtomicU64::new(committed_len),
+            sequence: AtomicU64::new(sequence),
+            mapped_len,
+            mapping: RwLock::new(None),
+            verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub(crate) fn committed_len(&self) -> u64 {
+        self.committed_len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// A commit up to `len` has become durable.
+    pub(crate) fn grow(&self, len: u64, sequence: u64) {
+        self.sequence.store(sequence, Ordering::Release);
+        self.committed_len.store(len, Ordering::Release);
+    }
+
+    /// The segment at `location`, if it is resident now and verified since it was last read from disk.
+    pub(crate) fn ready(&self, location: &Location, hash: &Hash) -> Option<Segment> {
+        let mapping = self.mapping().ok()?;
+        let range = location.offset..location.end();
+        if mapping.is_poisoned() {
+            return None;
+        }
+        if !range.is_empty() && !mapping.is_resident(range.clone()) {
+            self.set_verified(location, false);
+            return None;
+        }
+        if location.len < ALIGNED_LEN_MIN {
+            // Short payloads share pages, which a neighbour may have brought in: hashing them is cheaper than to know.
+            if Hash::of(mapping.get(range)?) != *hash || mapping.is_poisoned() {
+                return None;
+            }
+        } else if !self.is_verified(location) {
+            return None;
+        }
+        self.segment(mapping, location)
+    }
+
+    /// The mapping, made now if there is none or if the one there is was poisoned.
+    ///
+    /// # Errors
+    /// What opening or mapping the file says.
+    pub(crate) fn fresh_mapping(&self) -> io::Result<Arc<Mapping>> {
+        let mapping = self.mapping()?;
+        if !mapping.is_poisoned() {
+            return Ok(mapping);
+        }
+        let mut slot = self.mapping.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapping) = &*slot
+            && !mapping.is_poisoned()
+        {
+            return Ok(Arc::clone(mapping));
+        }
+        // What was verified may have been read since from a file that was tampered with.
+        self.verified.iter().for_each(|word| word.store(0, Ordering::Release));
+        let mapping = self.map()?;
+        *slot = Some(Arc::clone(&mapping));
+        Ok(mapping)
+    }
+
+    fn mapping(&self) -> io::Result<Arc<Mapping>> {
+        if let Some(mapping) = &*self.mapping.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(mapping));
+        }
+        let mut slot = self.mapping.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mapping) = &*slot {
+            return Ok(Arc::clone(mapping));
+        }
+        let mapping = self.map()?;
+        *slot = Some(Arc::clone(&mapping));
+        Ok(mapping)
+    }
+
+    fn map(&self) -> io::Result<Arc<Mapping>> {
+        let len = usize::try_from(self.mapped_len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        Mapping::new(&File::open(&self.path)?, len)
+    }
+
+    pub(crate) fn segment(&self, mapping: Arc<Mapping>, location: &Location) -> Option<Segment> {
+        let bytes: Bytes = mapping.slice(location.offset..location.end())?;
+        Some(Segment::new(bytes, mapping))
+    }
+
+    /// Notes whether a long payload is verified; nothing is noted of short ones.
+    pub(crate) fn set_verified(&self, location: &Location, verified: bool) {
+        let Some((word, mask)) = self.verified_bit(location) else { return };
+        if verified {
+            word.fetch_or(mask, Ordering::AcqRel);
+        } else if word.load(Ordering::Acquire) & mask != 0 {
+            word.fetch_and(!mask, Ordering::AcqRel);
+        }
+    }
+
+    fn is_verified(&self, location: &Location) -> bool {
+        self.verified_bit(location).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+    }
+
+    fn verified_bit(&self, location: &Location) -> Option<(&AtomicU64, u64)> {
+        if location.len < ALIGNED_LEN_MIN {
+            return None;
+        }
+        let bit = location.offset / u64::from(ALIGNED_LEN_MIN);
+        Some((self.verified.get(usize::try_from(bit / 64).ok()?)?, 1 << (bit % 64)))
+    }
+}
+
+/// All packs by number.
+#[derive(Debug, Default)]
+pub(crate) struct Packs {
+    packs: RwLock<HashMap<u32, Arc<Pack>>>,
+}
+
+impl Packs {
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Pack>> {
+        self.packs.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    pub(crate) fn insert(&self, pack: Arc<Pack>) {
+        self.packs.write().unwrap_or_else(PoisonError::into_inner).insert(pack.number, pack);
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(crate) fn all(&self) -> Vec<Arc<Pack>> {
+        let mut packs: Vec<_> =
+            self.packs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        packs.sort_by_key(|pack| pack.number);
+        packs
+    }
+}
+
+/// The file of pack `number` in the store's directory.
+pub(crate) fn pack_path(store_dir: &Path, number: u32) -> Arc<Path> {
+    Arc::from(packs_dir(store_dir).join(format!("{number:010}.pack")))
+}
+
+/// Where packs lie.
+pub(crate) fn packs_dir(store_dir: &Path) -> PathBuf {
+    store_dir.join("packs")
+}
+
+/// The numbers of the pack files that there are, in order. Other files are left alone.
+pub(crate) fn list_packs(store_dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(packs_dir(store_dir))? {
+        let name = entry?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(|stem| stem.parse().ok());
+        if let Some(number) = number
+            && pack_path(store_dir, number).file_name() == Some(&name)
+        {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}

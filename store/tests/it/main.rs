@@ -1,0 +1,4 @@
+//! Tests of the store through its public surface, on real files.
+
+mod roundtrip;
+mod support;
