@@ -2,10 +2,14 @@
 //!
 //! This is the only crate that names io_uring, glommio and quiche.
 
+pub mod cid;
 pub mod driver;
+pub mod http;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;
+pub mod quic;
+pub mod shard;
 pub mod storage;
 pub mod tcp;
 pub mod timers;

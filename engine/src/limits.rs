@@ -122,6 +122,12 @@ impl PolicyView {
         &self.policy
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub fn current(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
     /// Takes over a new policy, if there is one; says whether there was. Costs one load as long as nothing changes.
     #[inline]
     pub fn refresh(&mut self) -> bool {

@@ -1,0 +1,314 @@
+//! What all connections of a shard share: the store, the storage executors, opened lists, the policy, and who waits for what.
+
+use super::Waiter;
+use super::lists::{List, Lists};
+use crate::metrics::ShardCounters;
+use crate::storage::{Reply, Request, RequestId, StorageClient};
+use bytes::Bytes;
+use identity::Uid;
+use relay::policy::{Limits, Policy};
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use store::{Hash, Lookup, Reader};
+
+/// What a shard's content service is made of.
+#[derive(Debug)]
+pub struct ContentOptions {
+    /// This shard's reader of the store.
+    pub reader: Reader,
+    /// This shard's way to the storage executors.
+    pub storage: StorageClient,
+    /// The node, for which capability tokens must be made out.
+    pub node: Uid,
+    /// Who may write, and the bounds.
+    pub policy: Arc<Policy>,
+    /// Shards among which the node's bounds are divided.
+    pub shard_count: usize,
+    /// Where everything is counted.
+    pub counters: Arc<ShardCounters>,
+}
+
+/// The content service of a shard.
+#[derive(Debug)]
+pub struct Content {
+    reader: Reader,
+    storage: StorageClient,
+    pub(super) node: Uid,
+    pub(super) policy: Arc<Policy>,
+    shard_count: usize,
+    pub(super) counters: Arc<ShardCounters>,
+    lists: Lists,
+    /// Segments that are being loaded, each once however many wait.
+    loads: HashMap<Hash, Vec<Waiter>>,
+    requests: HashMap<RequestId, Asked>,
+    next_request: RequestId,
+    /// Requests that found the executors' queue full.
+    stalled: VecDeque<Waiter>,
+    upload_bytes: Rc<Cell<u64>>,
+    /// Where bodies are read that are only compared.
+    pub(super) scratch: Box<[u8]>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Load(Hash),
+    Append { waiter: Waiter, _reservation: Reservation },
+}
+
+/// Bytes of the upload budget; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    len: u64,
+    total: Rc<Cell<u64>>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.len);
+    }
+}
+
+/// Whether a segment can be had now.
+#[derive(Debug)]
+pub(super) enum Fetch {
+    /// In memory and verified.
+    Ready(Bytes),
+    /// Being loaded; [`Outcome::Segment`] follows.
+    Waiting,
+    /// The executors' queue is full; the request is tried again when there is room.
+    Stalled,
+    /// Not in the store.
+    Absent,
+}
+
+/// Why a segment cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// The store does not hold it.
+    Absent,
+    /// It could not be read or is not what it should be; logged where that was found.
+    Damaged,
+}
+
+/// Whether a list can be had now.
+#[derive(Debug)]
+pub(super) enum OpenList {
+    /// Open and verified.
+    Ready(Rc<List>),
+    /// Its document is being loaded.
+    Waiting,
+    /// The executors' queue is full.
+    Stalled,
+    /// The store does not hold the document, or it is no list that can be trusted.
+    Absent,
+}
+
+/// What storage says to a request that waited.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A segment was loaded, or not.
+    Segment(SegmentOutcome),
+    /// A segment was appended, or not.
+    Append(AppendOutcome),
+}
+
+/// A segment that was waited for.
+#[derive(Clone, Debug)]
+pub struct SegmentOutcome {
+    pub(super) hash: Hash,
+    pub(super) bytes: Result<Bytes, Unavailable>,
+}
+
+/// What became of a segment that was to be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// It is durable.
+    Stored {
+        /// It was held before.
+        existed: bool,
+    },
+    /// The store is full.
+    Full,
+    /// The disk failed.
+    Failed,
+}
+
+/// Room in which bodies that are only compared are read: sixteen kilobytes times the lanes of BLAKE3's widest SIMD.
+const SCRATCH_LEN: usize = 64 << 10;
+
+impl Content {
+    /// A content service that has asked nothing yet.
+    pub fn new(options: ContentOptions) -> Self {
+        Self {
+            reader: options.reader,
+            storage: options.storage,
+            node: options.node,
+            policy: options.policy,
+            shard_count: options.shard_count,
+            counters: options.counters,
+            lists: Lists::default(),
+            loads: HashMap::new(),
+            requests: HashMap::new(),
+            next_request: 0,
+            stalled: VecDeque::new(),
+            upload_bytes: Rc::default(),
+            scratch: vec![0; SCRATCH_LEN].into(),
+        }
+    }
+
+    /// Puts another policy in force for requests from now on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.policy.limits
+    }
+
+    /// The next reply of the storage executors, to be given to [`Content::settle`].
+    pub fn poll_storage(&mut self) -> Option<(RequestId, Reply)> {
+        self.storage.try_recv()
+    }
+
+    /// Who waited for a reply, and what it means to each of them.
+    pub fn settle(&mut self, id: RequestId, reply: Reply) -> Vec<(Waiter, Outcome)> {
+        match self.requests.remove(&id) {
+            None => Vec::new(),
+            Some(Asked::Append { waiter, .. }) => {
+                let outcome = match reply {
+                    Reply::Appended { existed } => AppendOutcome::Stored { existed },
+                    Reply::Full => AppendOutcome::Full,
+                    Reply::Loaded(_) | Reply::NotFound | Reply::Failed(_) => AppendOutcome::Failed,
+                };
+                vec![(waiter, Outcome::Append(outcome))]
+            }
+            Some(Asked::Load(hash)) => {
+                let bytes = match reply {
+                    Reply::Loaded(bytes) => Ok(bytes),
+                    Reply::NotFound => Err(Unavailable::Absent),
+                    Reply::Appended { .. } | Reply::Full | Reply::Failed(_) => Err(Unavailable::Damaged),
+                };
+                let outcome = Outcome::Segment(SegmentOutcome { hash, bytes });
+                let waiters = self.loads.remove(&hash).unwrap_or_default();
+                waiters.into_iter().map(|waiter| (waiter, outcome.clone())).collect()
+            }
+        }
+    }
+
+    /// The next request that found the executors' queue full, as long as there is room again.
+    pub fn next_stalled(&mut self) -> Option<Waiter> {
+        if self.storage.in_flight() >= crate::limits::STORAGE_REQUESTS_PER_CLIENT {
+            return None;
+        }
+        self.stalled.pop_front()
+    }
+
+    /// Requests that found the executors' queue full.
+    pub fn stalled(&self) -> usize {
+        self.stalled.len()
+    }
+
+    /// A mapping failed: lists that were read from it are read again.
+    pub fn forget_mappings(&mut self) {
+        self.lists = Lists::default();
+    }
+
+    /// Length of a segment in bytes, if the store holds it.
+    pub(super) fn len_of(&mut self, hash: &Hash) -> Option<u32> {
+        self.reader.len_of(hash)
+    }
+
+    /// A segment's bytes, or a promise of them to `waiter`.
+    pub(super) fn fetch(&mut self, hash: &Hash, waiter: Waiter) -> Fetch {
+        match self.reader.lookup(hash) {
+            Lookup::Ready(segment) => Fetch::Ready(segment.bytes()),
+            Lookup::Absent => Fetch::Absent,
+            Lookup::Cold(_) => self.load(hash, waiter),
+        }
+    }
+
+    fn load(&mut self, hash: &Hash, waiter: Waiter) -> Fetch {
+        if let Some(waiters) = self.loads.get_mut(hash) {
+            waiters.push(waiter);
+            return Fetch::Waiting;
+        }
+        let id = self.next_request;
+        if self.storage.submit(id, Request::Load { hash: *hash }).is_err() {
+            self.counters.storage_stalled.increment();
+            self.stalled.push_back(waiter);
+            return Fetch::Stalled;
+        }
+        self.next_request += 1;
+        self.counters.segments_cold.increment();
+        self.requests.insert(id, Asked::Load(*hash));
+        self.loads.insert(*hash, vec![waiter]);
+        Fetch::Waiting
+    }
+
+    /// A list, verified, or a promise of its document to `waiter`.
+    pub(super) fn open_list(&mut self, hash: &Hash, waiter: Waiter) -> OpenList {
+        if let Some(list) = self.lists.get(hash) {
+            return OpenList::Ready(list);
+        }
+        match self.fetch(hash, waiter) {
+            Fetch::Ready(document) => self.open_document(hash, &document),
+            Fetch::Waiting => OpenList::Waiting,
+            Fetch::Stalled => OpenList::Stalled,
+            Fetch::Absent => OpenList::Absent,
+        }
+    }
+
+    /// Opens a list whose document has been loaded.
+    pub(super) fn open_document(&mut self, hash: &Hash, document: &[u8]) -> OpenList {
+        match self.lists.open(*hash, document) {
+            Ok(list) => OpenList::Ready(list),
+            Err(error) => {
+                tracing::debug!(%hash, %error, "asked for as a list, but is none");
+                OpenList::Absent
+            }
+        }
+    }
+
+    /// Whether a list that this shard can open without waiting names a segment.
+    pub(super) fn list_names(&mut self, list: &Hash, hash: &Hash) -> bool {
+        if let Some(list) = self.lists.get(list) {
+            return list.names(hash);
+        }
+        let Lookup::Ready(document) = self.reader.lookup(list) else { return false };
+        self.lists.open(*list, &document.bytes()).is_ok_and(|list| list.names(hash))
+    }
+
+    /// Room for an upload of `len` bytes: this shard's part of the node's bound, divided evenly. So a node refuses at
+    /// the earliest when one shard's part is full, and holds at most the bound.
+    pub(super) fn reserve_upload(&mut self, len: u64) -> Option<Reservation> {
+        let bound = self.policy.limits.upload_bytes_in_flight_max / self.shard_count as u64;
+        let held = self.upload_bytes.get();
+        // One upload is always let in, or a bound below the largest segment times the shards would refuse it for ever.
+        if held > 0 && held + len > bound {
+            return None;
+        }
+        self.upload_bytes.set(held + len);
+        Some(Reservation { len, total: Rc::clone(&self.upload_bytes) })
+    }
+
+    /// Asks for a verified segment to be made durable; [`Outcome::Append`] follows. False if the executors' queue is full.
+    pub(super) fn append(
+        &mut self,
+        hash: Hash,
+        bytes: Bytes,
+        reservation: Reservation,
+        waiter: Waiter,
+    ) -> bool {
+        let id = self.next_request;
+        if self.storage.submit(id, Request::Append { hash, bytes }).is_err() {
+            self.counters.storage_stalled.increment();
+            return false;
+        }
+        self.next_request += 1;
+        self.requests.insert(id, Asked::Append { waiter, _reservation: reservation });
+        true
+    }
+}

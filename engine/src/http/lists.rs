@@ -1,0 +1,104 @@
+//! Content address lists that are being served: each is parsed and its signature verified once, then kept while it is in
+//! use and for as long as the cache has room.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use store::Hash;
+use store::list::{ListError, ListView};
+
+/// Bytes of opened lists that a shard keeps. A segment takes 40 bytes, so this is 800,000 segments: 800 GB of files.
+const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// A verified list, as far as serving it needs it.
+#[derive(Debug)]
+pub(super) struct List {
+    /// Address of each segment and where it ends in the file.
+    segments: Vec<(Hash, u64)>,
+}
+
+impl List {
+    fn open(document: &[u8]) -> Result<Self, ListError> {
+        let view = ListView::open(document)?;
+        let mut end = 0;
+        let segments = (0..view.segment_count())
+            .map_while(|i| view.segment(i))
+            .map(|(hash, len)| {
+                end += u64::from(len);
+                (hash, end)
+            })
+            .collect();
+        Ok(Self { segments })
+    }
+
+    /// Length of the file in bytes.
+    pub(super) fn file_len(&self) -> u64 {
+        self.segments.last().map_or(0, |(_, end)| *end)
+    }
+
+    /// The segment that holds byte `offset` of the file.
+    pub(super) fn index_at(&self, offset: u64) -> usize {
+        self.segments.partition_point(|(_, end)| *end <= offset)
+    }
+
+    /// Address of segment `i` and the bytes of the file that it holds.
+    pub(super) fn segment(&self, i: usize) -> Option<(Hash, std::ops::Range<u64>)> {
+        let (hash, end) = *self.segments.get(i)?;
+        let start = i.checked_sub(1).map_or(0, |before| self.segments[before].1);
+        Some((hash, start..end))
+    }
+
+    /// Whether a segment has this address.
+    pub(super) fn names(&self, hash: &Hash) -> bool {
+        self.segments.iter().any(|(held, _)| held == hash)
+    }
+
+    fn memory(&self) -> usize {
+        self.segments.capacity() * size_of::<(Hash, u64)>() + size_of::<Self>()
+    }
+}
+
+/// Lists by the address of their document.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    opened: HashMap<Hash, Opened>,
+    bytes: usize,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Opened {
+    list: Rc<List>,
+    last_used: u64,
+}
+
+impl Lists {
+    /// A list that is open already.
+    pub(super) fn get(&mut self, hash: &Hash) -> Option<Rc<List>> {
+        self.uses += 1;
+        let opened = self.opened.get_mut(hash)?;
+        opened.last_used = self.uses;
+        Some(Rc::clone(&opened.list))
+    }
+
+    /// Opens a list from the verified bytes of its document.
+    ///
+    /// # Errors
+    /// The document is no list, or not signed by its publisher.
+    pub(super) fn open(&mut self, hash: Hash, document: &[u8]) -> Result<Rc<List>, ListError> {
+        let list = Rc::new(List::open(document)?);
+        self.uses += 1;
+        self.bytes += list.memory();
+        self.opened.insert(hash, Opened { list: Rc::clone(&list), last_used: self.uses });
+        while self.bytes > CACHE_BYTES_MAX && self.opened.len() > 1 {
+            self.forget_oldest();
+        }
+        Ok(list)
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.opened.iter().min_by_key(|(_, opened)| opened.last_used).map(|(hash, _)| *hash);
+        if let Some(opened) = oldest.and_then(|hash| self.opened.remove(&hash)) {
+            self.bytes -= opened.list.memory();
+        }
+    }
+}

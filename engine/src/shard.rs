@@ -1,0 +1,420 @@
+//! A shard: one thread, one driver, one QUIC endpoint. Nothing that it touches on the way of a datagram is shared with
+//! another thread; what others want of it comes through its mailbox.
+
+use crate::cid::Keys;
+use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvMeta, UdpSocket, Waker};
+use crate::http::{Content, ContentOptions};
+use crate::limits::PolicyView;
+use crate::mailbox::{Receiver, Sender};
+use crate::metrics::ShardCounters;
+use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
+use crate::storage::StorageClient;
+use identity::Uid;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use store::Reader;
+
+/// Commands that may wait in a shard's mailbox, handed-over datagrams being most of them.
+pub const MAILBOX_LEN: usize = 1_024;
+
+/// Batches that leave in one turn before the shard looks at what has arrived: 64 full ones are 4 MB, about 2 ms.
+const BATCHES_PER_TURN_MAX: usize = 64;
+
+/// After a drain has run out of time, how long the last packets (CONNECTION_CLOSE) may take to leave.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// What a shard is made of. It is moved to the shard's thread and opened there: a ring belongs to the thread that made it.
+#[derive(Debug)]
+pub struct ShardConfig {
+    /// Which shard.
+    pub index: usize,
+    /// Of how many, 1 to 256.
+    pub count: usize,
+    /// The core that its thread is pinned to.
+    pub core: Option<usize>,
+    /// Its sockets, one a listening address.
+    pub sockets: Vec<UdpSocket>,
+    /// Which driver to run.
+    pub driver: DriverKind,
+    /// Wakes the shard; the mailbox was made with it.
+    pub waker: Waker,
+    /// What others want of the shard.
+    pub commands: Receiver<Command>,
+    /// The mailboxes of all shards, in order, for datagrams of their connections.
+    pub shards: Vec<Sender<Command>>,
+    /// Certificate and key.
+    pub tls: Arc<Tls>,
+    /// Keys of connection ids and reset tokens.
+    pub keys: Keys,
+    /// Key of Retry tokens.
+    pub retry_tokens: RetryTokens,
+    /// Largest datagram to send, bytes; [`crate::quic::DATAGRAM_LEN_MAX`] unless the network is known.
+    pub datagram_len_max: usize,
+    /// The node, for which capability tokens are made out.
+    pub node: Uid,
+    /// Bounds and publishers.
+    pub policy: PolicyView,
+    /// This shard's reader of the store.
+    pub reader: Reader,
+    /// This shard's way to the storage executors; replies wake it by the same waker.
+    pub storage: StorageClient,
+    /// Where it counts.
+    pub counters: Arc<ShardCounters>,
+}
+
+/// What others want of a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Use this certificate for new connections.
+    ReloadTls(Arc<Tls>),
+    /// Take no new connections, finish what is in flight until then, and end.
+    Drain {
+        /// When to close what is left.
+        deadline: Instant,
+    },
+    /// Close everything and end.
+    Stop,
+    /// Datagrams that reached another shard and belong to this one.
+    HandedOver {
+        /// As the driver described them.
+        meta: RecvMeta,
+        /// The datagrams, `meta.segment_len` apart.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub struct Running {
+    /// The driver that it runs.
+    pub driver: DriverKind,
+    /// Why it is not the ring, if that was tried.
+    pub why_not_uring: Option<OpenError>,
+    /// Ends when the shard has ended.
+    pub thread: JoinHandle<Result<(), ShardError>>,
+}
+
+/// Why a shard does not run, or does not run on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The operating system gave no thread.
+    #[error("shard {index}: no thread can be made: {source}")]
+    Thread {
+        /// Which shard.
+        index: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The thread cannot be pinned.
+    #[error("shard {index} cannot be pinned to core {core}: {source}; this process may not run there")]
+    Core {
+        /// Which shard.
+        index: usize,
+        /// The core.
+        core: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The driver cannot be opened.
+    #[error("shard {index}: {source}")]
+    Driver {
+        /// Which shard.
+        index: usize,
+        /// Why not.
+        source: OpenError,
+    },
+    /// Certificate or settings are refused.
+    #[error("shard {index}: {source}")]
+    Config {
+        /// Which shard.
+        index: usize,
+        /// Why.
+        source: ConfigError,
+    },
+    /// The driver failed for good.
+    #[error("shard {index}: its driver failed: {source}")]
+    Wait {
+        /// Which shard.
+        index: usize,
+        /// How.
+        source: io::Error,
+    },
+    /// The thread ended before it ran.
+    #[error("shard {index}: its thread ended before it ran")]
+    Ended {
+        /// Which shard.
+        index: usize,
+    },
+}
+
+/// Starts a shard's thread and waits until it runs.
+///
+/// # Errors
+/// [`ShardError`]; the thread has then ended.
+pub fn spawn(config: ShardConfig) -> Result<Running, ShardError> {
+    let index = config.index;
+    let (started, outcome) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || run(config, &started))
+        .map_err(|source| ShardError::Thread { index, source })?;
+    match outcome.recv() {
+        Ok((driver, why_not_uring)) => Ok(Running { driver, why_not_uring, thread }),
+        Err(_) => Err(match thread.join() {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => ShardError::Ended { index },
+        }),
+    }
+}
+
+/// The life of a shard's thread.
+fn run(
+    config: ShardConfig,
+    started: &mpsc::SyncSender<(DriverKind, Option<OpenError>)>,
+) -> Result<(), ShardError> {
+    let index = config.index;
+    if let Some(core) = config.core {
+        pin(core).map_err(|source| ShardError::Core { index, core, source })?;
+    }
+    let opened = driver::open(config.driver, config.sockets, config.waker)
+        .map_err(|source| ShardError::Driver { index, source })?;
+    let content = Content::new(ContentOptions {
+        reader: config.reader,
+        storage: config.storage,
+        node: config.node,
+        policy: config.policy.current(),
+        shard_count: config.count,
+        counters: Arc::clone(&config.counters),
+    });
+    let options = EndpointOptions {
+        shard: index,
+        shard_count: config.count,
+        keys: config.keys,
+        retry_tokens: config.retry_tokens,
+        datagram_len_max: config.datagram_len_max,
+        tls: config.tls,
+        counters: Arc::clone(&config.counters),
+    };
+    let endpoint = Endpoint::new(options, content, Instant::now())
+        .map_err(|source| ShardError::Config { index, source })?;
+    // Nobody waits any more if the node has given up meanwhile; the mailbox will say so.
+    let _ = started.send((opened.driver.kind(), opened.why_not_uring));
+    match opened.driver {
+        AnyDriver::Epoll(driver) => {
+            Shard::new(*driver, endpoint, config.commands, config.shards, config.policy, config.counters)
+                .run()
+        }
+    }
+    .map_err(|source| ShardError::Wait { index, source })
+}
+
+struct Shard<D> {
+    driver: D,
+    endpoint: Endpoint,
+    commands: Receiver<Command>,
+    shards: Vec<Sender<Command>>,
+    policy: PolicyView,
+    counters: Arc<ShardCounters>,
+    sigbus_generation: u64,
+    /// Batches are ready and the last turn had a buffer for every one it looked at.
+    has_more_to_send: bool,
+    ending: Option<Ending>,
+}
+
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Requests in flight are finished until then.
+    Draining(Instant),
+    /// Everything has been closed; the last packets leave until then.
+    Closing(Instant),
+}
+
+impl<D: Driver> Shard<D> {
+    fn new(
+        driver: D,
+        endpoint: Endpoint,
+        commands: Receiver<Command>,
+        shards: Vec<Sender<Command>>,
+        policy: PolicyView,
+        counters: Arc<ShardCounters>,
+    ) -> Self {
+        let sigbus_generation = store::mapping::sigbus_generation();
+        Self {
+            driver,
+            endpoint,
+            commands,
+            shards,
+            policy,
+            counters,
+            sigbus_generation,
+            has_more_to_send: false,
+            ending: None,
+        }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut now = Instant::now();
+        while !self.has_ended(now) {
+            now = self.turn(now)?;
+        }
+        Ok(())
+    }
+
+    /// The whole life of a core: wait, take in what has arrived, run what is due, send what there is.
+    fn turn(&mut self, before: Instant) -> io::Result<Instant> {
+        let deadline = self.deadline(before);
+        self.driver.wait(deadline)?;
+        let now = Instant::now();
+        self.obey(now);
+        while let Some(batch) = self.driver.received() {
+            let meta = batch.meta;
+            self.endpoint.handle(now, &meta, self.driver.bytes_mut(&batch));
+            self.driver.recycle(batch);
+        }
+        self.hand_over();
+        self.endpoint.poll_storage(now);
+        self.endpoint.expire(now);
+        self.look_for_faults();
+        self.send(now);
+        self.count(now);
+        Ok(now)
+    }
+
+    /// Until when the driver may wait.
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        if self.has_more_to_send {
+            return Some(now);
+        }
+        let end = self.ending.map(|(Ending::Draining(at) | Ending::Closing(at))| at);
+        [self.endpoint.next_timeout(), end].into_iter().flatten().min()
+    }
+
+    /// Does what others want of the shard.
+    fn obey(&mut self, now: Instant) {
+        if self.policy.refresh()
+            && let Err(error) = self.endpoint.set_policy(self.policy.current())
+        {
+            tracing::error!(%error, "the policy's bounds for new connections stay as they were");
+        }
+        while let Some(command) = self.commands.try_recv() {
+            match command {
+                Command::HandedOver { meta, mut bytes } => {
+                    self.endpoint.handle_handed_over(now, &meta, &mut bytes);
+                }
+                Command::ReloadTls(tls) => {
+                    if let Err(error) = self.endpoint.set_tls(tls) {
+                        tracing::error!(%error, "the old certificate stays in use");
+                    }
+                }
+                Command::Drain { deadline } => {
+                    self.endpoint.drain();
+                    self.ending = Some(Ending::Draining(deadline));
+                }
+                Command::Stop => self.close(now),
+            }
+        }
+        if self.commands.is_closed() && self.ending.is_none() {
+            self.close(now);
+        }
+        if let Some(Ending::Draining(deadline)) = self.ending
+            && deadline <= now
+        {
+            self.close(now);
+        }
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.endpoint.close_all();
+        self.ending = Some(Ending::Closing(now + FAREWELL));
+    }
+
+    /// Whether a shard that was told to end has done what there was to do.
+    fn has_ended(&self, now: Instant) -> bool {
+        let is_done = self.endpoint.live_connections() == 0 && !self.endpoint.wants_to_send();
+        match self.ending {
+            None => false,
+            Some(Ending::Draining(_)) => is_done,
+            Some(Ending::Closing(deadline)) => is_done || deadline <= now,
+        }
+    }
+
+    /// Passes datagrams on to the shards that own their connections.
+    fn hand_over(&mut self) {
+        while let Some(foreign) = self.endpoint.poll_foreign() {
+            let command = Command::HandedOver { meta: foreign.meta, bytes: foreign.bytes };
+            let sent = self.shards.get(foreign.shard).is_some_and(|shard| shard.send(command).is_ok());
+            if !sent {
+                self.counters.datagrams_hand_over_full.increment();
+            }
+        }
+    }
+
+    fn look_for_faults(&mut self) {
+        let generation = store::mapping::sigbus_generation();
+        if generation != self.sigbus_generation {
+            self.sigbus_generation = generation;
+            self.endpoint.on_mapping_fault();
+        }
+    }
+
+    /// Sends as long as there is something to send and a buffer to put it in.
+    fn send(&mut self, now: Instant) {
+        self.has_more_to_send = false;
+        for _ in 0..BATCHES_PER_TURN_MAX {
+            if !self.endpoint.wants_to_send() {
+                return;
+            }
+            // None: a buffer comes back with a completion, which ends the wait.
+            let Some(buffer) = self.driver.send_buffer() else { return };
+            match self.endpoint.poll_transmit(now, self.driver.buffer_mut(&buffer)) {
+                Some(meta) => self.driver.send(buffer, meta),
+                None => {
+                    self.driver.release(buffer);
+                    return;
+                }
+            }
+        }
+        self.has_more_to_send = self.endpoint.wants_to_send();
+    }
+
+    /// Publishes what the driver counts, and how long this turn took.
+    fn count(&self, woke: Instant) {
+        let counters = &self.counters;
+        counters.turns.increment();
+        counters.busy_ns.add(u64::try_from(woke.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let driver = self.driver.counters();
+        counters.syscalls.set(driver.syscalls);
+        counters.wakes.set(driver.wakes_received);
+        counters.batches_received.set(driver.recv_batches);
+        counters.datagrams_received.set(driver.recv_datagrams);
+        counters.datagram_bytes_received.set(driver.recv_bytes);
+        counters.receive_dropped_truncated.set(driver.recv_dropped_truncated);
+        counters.receive_dropped_malformed.set(driver.recv_dropped_malformed + driver.recv_dropped_empty);
+        counters.receive_dropped_socket_buffer.set(driver.recv_dropped_socket_buffer);
+        counters.receive_errors.set(driver.recv_errors);
+        counters.receive_buffers_exhausted.set(driver.recv_buffers_exhausted);
+        counters.batches_sent.set(driver.send_batches);
+        counters.datagrams_sent.set(driver.send_datagrams);
+        counters.datagram_bytes_sent.set(driver.send_bytes);
+        counters.gso_refused.set(driver.send_gso_refused);
+        counters.send_blocked.set(driver.send_would_block);
+        counters.send_buffers_exhausted.set(driver.send_buffers_exhausted);
+        counters.send_dropped_no_buffers.set(driver.send_dropped_no_buffers);
+        counters.send_dropped_too_long.set(driver.send_dropped_too_long);
+        counters.send_dropped_unreachable.set(driver.send_dropped_unreachable);
+        counters.send_dropped_forbidden.set(driver.send_dropped_forbidden);
+        counters.send_dropped_other.set(driver.send_dropped_invalid + driver.send_dropped_other);
+    }
+}
+
+fn pin(core: usize) -> io::Result<()> {
+    let mut cores = rustix::thread::CpuSet::new();
+    if core >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    cores.set(core);
+    rustix::thread::sched_setaffinity(None, &cores).map_err(io::Error::from)
+}
