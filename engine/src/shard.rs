@@ -92,7 +92,7 @@ pub struct Running {
     /// The driver that it runs.
     pub driver: DriverKind,
     /// Why it is not the ring, if that was tried.
-    pub why_not_uring: Option<OpenError>,
+    pub why_not_uring: Option<String>,
     /// Ends when the shard has ended.
     pub thread: JoinHandle<Result<(), ShardError>>,
 }
@@ -173,7 +173,7 @@ pub fn spawn(config: ShardConfig) -> Result<Running, ShardError> {
 /// The life of a shard's thread.
 fn run(
     config: ShardConfig,
-    started: &mpsc::SyncSender<(DriverKind, Option<OpenError>)>,
+    started: &mpsc::SyncSender<(DriverKind, Option<String>)>,
 ) -> Result<(), ShardError> {
     let index = config.index;
     if let Some(core) = config.core {
@@ -201,14 +201,30 @@ fn run(
     let endpoint = Endpoint::new(options, content, Instant::now())
         .map_err(|source| ShardError::Config { index, source })?;
     // Nobody waits any more if the node has given up meanwhile; the mailbox will say so.
-    let _ = started.send((opened.driver.kind(), opened.why_not_uring));
+    let why_not_uring = opened.why_not_uring.map(|error| error.to_string());
+    let _ = started.send((opened.driver.kind(), why_not_uring));
+    let parts = Parts {
+        endpoint,
+        commands: config.commands,
+        shards: config.shards,
+        policy: config.policy,
+        counters: config.counters,
+    };
+    // The loop is compiled once for each driver.
     match opened.driver {
-        AnyDriver::Epoll(driver) => {
-            Shard::new(*driver, endpoint, config.commands, config.shards, config.policy, config.counters)
-                .run()
-        }
+        AnyDriver::Uring(driver) => Shard::new(*driver, parts).run(),
+        AnyDriver::Epoll(driver) => Shard::new(*driver, parts).run(),
     }
     .map_err(|source| ShardError::Wait { index, source })
+}
+
+/// Everything of a shard but its driver.
+struct Parts {
+    endpoint: Endpoint,
+    commands: Receiver<Command>,
+    shards: Vec<Sender<Command>>,
+    policy: PolicyView,
+    counters: Arc<ShardCounters>,
 }
 
 struct Shard<D> {
@@ -233,15 +249,8 @@ enum Ending {
 }
 
 impl<D: Driver> Shard<D> {
-    fn new(
-        driver: D,
-        endpoint: Endpoint,
-        commands: Receiver<Command>,
-        shards: Vec<Sender<Command>>,
-        policy: PolicyView,
-        counters: Arc<ShardCounters>,
-    ) -> Self {
-        let sigbus_generation = store::mapping::sigbus_generation();
+    fn new(driver: D, parts: Parts) -> Self {
+        let Parts { endpoint, commands, shards, policy, counters } = parts;
         Self {
             driver,
             endpoint,
@@ -249,7 +258,7 @@ impl<D: Driver> Shard<D> {
             shards,
             policy,
             counters,
-            sigbus_generation,
+            sigbus_generation: store::mapping::sigbus_generation(),
             has_more_to_send: false,
             ending: None,
         }
