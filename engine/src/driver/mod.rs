@@ -17,7 +17,7 @@ mod overflow;
 mod pktinfo;
 mod receive;
 pub mod sockets;
-mod sys;
+pub(crate) mod sys;
 mod transmit;
 pub mod uring;
 mod waker;

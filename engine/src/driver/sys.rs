@@ -16,10 +16,7 @@ pub fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> i
 }
 
 /// Sets an option to any plain value.
-///
-/// # Errors
-/// Those of `setsockopt(2)`.
-pub fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
+fn set<T: Copy>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes at `value`, which is a live reference to a `T`.
     let result = unsafe {
         libc::setsockopt(
@@ -45,6 +42,17 @@ pub fn get_int(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<i3
         libc::getsockopt(socket.as_raw_fd(), level, option, std::ptr::from_mut(&mut value).cast(), &mut len)
     };
     check(result).map(|_| value)
+}
+
+/// Attaches a classic BPF program that chooses the socket of a SO_REUSEPORT group by its number.
+///
+/// # Errors
+/// Those of `setsockopt(2)`: `EINVAL` for a program that the kernel does not accept.
+pub fn attach_reuseport_program(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // The kernel copies the program and writes nothing to it.
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
 /// What `recvmsg(2)` tells of a batch beside its payload.
@@ -210,6 +218,41 @@ pub fn eventfd_signal(eventfd: BorrowedFd<'_>) -> io::Result<()> {
     let one = 1u64.to_ne_bytes();
     // SAFETY: the kernel reads eight bytes from `one`, a local of that size.
     check_len(unsafe { libc::write(eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) }).map(drop)
+}
+
+/// Whether [`epoll_wait`] waits to the nanosecond here.
+///
+/// # Errors
+/// What the kernel says to `epoll_pwait2` where it does not.
+pub fn has_precise_epoll_wait() -> io::Result<()> {
+    let epoll = epoll_create()?;
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes at most one event to `event` and reads `now`, both locals; the null signal mask means that
+    // the mask stays as it is.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.as_raw_fd(),
+            std::ptr::from_mut(&mut event),
+            1,
+            std::ptr::from_ref(&now),
+            std::ptr::null::<libc::sigset_t>(),
+            0usize,
+        )
+    };
+    check_len(result as isize).map(drop)
+}
+
+/// A soft limit of this process (`RLIMIT_*`); `None`: unlimited.
+///
+/// # Errors
+/// Those of `getrlimit(2)`.
+pub fn resource_limit(resource: i32) -> io::Result<Option<u64>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit` to `limit`, a local.
+    check(unsafe { libc::getrlimit(resource as _, &mut limit) })?;
+    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
 }
 
 fn check(result: i32) -> io::Result<i32> {

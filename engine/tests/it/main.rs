@@ -1,3 +1,5 @@
 //! Integration tests of the engine: real sockets, real kernel, loopback only.
 
 mod driver;
+mod probe;
+mod steering;

@@ -27,7 +27,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use self::buffer_ring::{BufferRing, GROUP};
 use self::operation::Operation;
-pub use self::setup::{RingError, TaskRun};
+pub use self::setup::{RingError, TaskRun, can_run_tasks, is_supported};
 use super::buffers::Pool;
 use super::cmsg::CONTROL_LEN;
 use super::counters::Counters;

@@ -79,3 +79,22 @@ pub fn build(task_run: TaskRun) -> io::Result<IoUring> {
     };
     builder.build(SQ_ENTRIES)
 }
+
+/// Whether a ring's completion work can run so.
+///
+/// # Errors
+/// As [`build`].
+pub fn can_run_tasks(task_run: TaskRun) -> io::Result<()> {
+    build(task_run).map(drop)
+}
+
+/// Whether the kernel knows the operation.
+///
+/// # Errors
+/// When there is no ring to ask.
+pub fn is_supported(opcode: u8) -> io::Result<bool> {
+    let ring = IoUring::new(1)?;
+    let mut probe = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    Ok(probe.is_supported(opcode))
+}
