@@ -34,11 +34,11 @@ pub enum WriteOp {
         /// What to write; never empty.
         bytes: Bytes,
     },
-    /// Cuts the file to `len` bytes.
+    /// Cuts the file to `len` bytes, or fills it up with zeros.
     Truncate {
         /// The file.
         path: Arc<Path>,
-        /// Its new length in bytes, at most the present one.
+        /// Its new length in bytes.
         len: u64,
     },
     /// Returns once the file's data, and what metadata is needed to read them, are on stable storage (`fdatasync`).

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::Hash;
 use crate::backend::WriteOp;
 use crate::error::{Damage, DamageKind, OpenError};
@@ -181,39 +183,54 @@ impl Opening<'_> {
         if let Some(found) = scan.newer {
             return Err(version_error(&path, found));
         }
-        if header.is_err() && covered.is_none() && scan.commits == 0 {
-            let is_foreign = pack::claimed_store_id(&start, number).is_some();
-            if is_last && !is_foreign {
-                // It was being created when the writer died; the next append creates it anew.
-                self.report.cut.push(Cut { path: path.to_path_buf(), offset: 0, len });
-                self.next_pack = number;
-            } else {
-                let path = self.move_aside(&path)?;
-                self.report.damage.push(Damage {
-                    path,
-                    offset: 0,
-                    len,
-                    kind: DamageKind::PackHeader,
-                    hash: None,
-                });
-            }
+        // Header and first commit become durable by one sync: without one of them the pack was just being created.
+        let is_foreign = pack::claimed_store_id(&start, number).is_some_and(|id| id != store_id);
+        let is_newborn = is_last && covered.is_none() && scan.commits <= 1 && !is_foreign;
+        if header.is_err() && scan.commits == 0 && !is_newborn {
+            let path = self.move_aside(&path)?;
+            self.report.damage.push(Damage {
+                path,
+                offset: 0,
+                len,
+                kind: DamageKind::PackHeader,
+                hash: None,
+            });
             return Ok(None);
+        }
+        self.verify_last_commit(&file, &path, &mut scan)?;
+        if header.is_err() && is_newborn {
+            let cut_len = if scan.records.is_empty() { len } else { PACK_HEADER_PAGE_LEN };
+            self.report.cut.push(Cut { path: path.to_path_buf(), offset: 0, len: cut_len });
+            if scan.records.is_empty() {
+                // The next append creates it anew.
+                self.next_pack = number;
+                return Ok(None);
+            }
+            let bytes = Bytes::from(key.pack_header_page());
+            let header = WriteOp::Write { path: Arc::clone(&path), offset: 0, bytes };
+            self.backend.run(&header).map_err(io)?;
+            self.backend.run(&WriteOp::Sync { path: Arc::clone(&path) }).map_err(io)?;
         }
 
         let damage_before = self.report.damage.len();
-        if header.is_err() {
+        if header.is_err() && !is_newborn {
             self.damage(&path, DamageKind::PackHeader, 0, pack::HEADER_LEN);
         }
         if covered.is_some() && len < from {
             self.doubts.push(number, len, u64::MAX, HashSet::new(), self.report.damage.len());
             self.damage(&path, DamageKind::Truncated, len, from - len);
         }
-        self.verify_last_commit(&file, &path, &mut scan)?;
         self.note_damage(number, &path, &scan.damage, &scan.records);
+        if scan.last.is_some() || len > scan.end {
+            // The writer may have died between its writes and the sync: what is found may be in the page cache only,
+            // or lack the last commit's padding. It must be durable before a snapshot says that it is there.
+            let ops = [
+                WriteOp::Truncate { path: Arc::clone(&path), len: scan.end },
+                WriteOp::Sync { path: Arc::clone(&path) },
+            ];
+            ops[usize::from(len == scan.end)..].iter().try_for_each(|op| self.backend.run(op)).map_err(io)?;
+        }
         if len > scan.end {
-            let cut = WriteOp::Truncate { path: Arc::clone(&path), len: scan.end };
-            self.backend.run(&cut).map_err(io)?;
-            self.backend.run(&WriteOp::Sync { path: Arc::clone(&path) }).map_err(io)?;
             self.report.cut.push(Cut { path: path.to_path_buf(), offset: scan.end, len: len - scan.end });
         }
 
@@ -396,10 +413,10 @@ fn note_damage(
 
 fn check_options(options: &Options) -> Result<(), OpenError> {
     let value = options.pack_len_max;
-    if (32 << 20..=64 << 30).contains(&value) {
+    if (1 << 20..=64 << 30).contains(&value) {
         return Ok(());
     }
-    Err(OpenError::Option { option: "pack_len_max", value, allowed: "33554432 to 68719476736 bytes" })
+    Err(OpenError::Option { option: "pack_len_max", value, allowed: "1048576 to 68719476736 bytes" })
 }
 
 fn make_directories(dir: &Path, backend: &DynBackend) -> Result<(), OpenError> {

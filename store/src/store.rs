@@ -22,7 +22,7 @@ const TAIL_SEGMENTS_DUE: u64 = 32_768;
 pub struct Options {
     /// Most bytes that all packs together may take. Default: no limit but the file system's.
     pub bytes_max: u64,
-    /// Longest pack in bytes, from 32 MiB to 64 GiB. Default 4 GiB.
+    /// Longest pack in bytes, from 1 MiB to 64 GiB; a longer segment is refused. Default 4 GiB.
     pub pack_len_max: u64,
     /// Bytes of structure (commit headers and record tables) that opening checks again although the index snapshot
     /// covers them, newest packs first. Default 128 MiB: two million small segments, or 32,768 commits of long ones.

@@ -1,4 +1,6 @@
 //! Tests of the store through its public surface, on real files.
 
+mod crash;
+mod disk;
 mod roundtrip;
 mod support;
