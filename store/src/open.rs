@@ -148,7 +148,9 @@ impl Opening<'_> {
         }
         for &number in numbers {
             let path = packs::pack_path(self.dir, number);
-            if let Some(id) = pack::claimed_store_id(&read_start(&path)?, number) {
+            if let Some((id, claimed)) = pack::claimed_identity(&read_start(&path)?)
+                && claimed == number
+            {
                 return Ok(id);
             }
         }
@@ -184,9 +186,9 @@ impl Opening<'_> {
             return Err(version_error(&path, found));
         }
         // Header and first commit become durable by one sync: without one of them the pack was just being created.
-        let is_foreign = pack::claimed_store_id(&start, number).is_some_and(|id| id != store_id);
+        let is_foreign = pack::claimed_identity(&start).is_some_and(|claimed| claimed != (store_id, number));
         let is_newborn = is_last && covered.is_none() && scan.commits <= 1 && !is_foreign;
-        if header.is_err() && scan.commits == 0 && !is_newborn {
+        if header.is_err() && covered.is_none() && scan.commits == 0 && !is_newborn {
             let path = self.move_aside(&path)?;
             self.report.damage.push(Damage {
                 path,

@@ -283,19 +283,19 @@ impl PackKey {
     }
 }
 
-/// The store id that the pack header or else the first commit header in `start` claims, if one of them verifies under
-/// its own claim. `start` is the beginning of pack number `pack`, two pages of it or less.
-pub fn claimed_store_id(start: &[u8], pack: u32) -> Option<[u8; 16]> {
-    let from_header = PackHeader::ref_from_prefix(start).ok().map(|(header, _)| header.store_id);
-    if let Some(id) = from_header
-        && PackKey::new(id, pack).check_pack_header(start) != Err(HeaderError::Invalid)
-    {
-        return Some(id);
+/// The store id and pack number that the pack header, or else the first commit header, in `start` claims, if it verifies
+/// under its own claim. `start` is the beginning of a pack, two pages of it or less.
+pub fn claimed_identity(start: &[u8]) -> Option<([u8; 16], u32)> {
+    if let Ok((header, _)) = PackHeader::ref_from_prefix(start) {
+        let (id, pack) = (header.store_id, header.pack.get());
+        if PackKey::new(id, pack).check_pack_header(start) != Err(HeaderError::Invalid) {
+            return Some((id, pack));
+        }
     }
     let commit = start.get(PACK_HEADER_PAGE_LEN as usize..)?;
-    let id = CommitHeader::ref_from_prefix(commit).ok()?.0.store_id;
-    let is_valid = PackKey::new(id, pack).read_commit_header(PACK_HEADER_PAGE_LEN, commit).is_ok();
-    is_valid.then_some(id)
+    let (header, _) = CommitHeader::ref_from_prefix(commit).ok()?;
+    let (id, pack) = (header.store_id, header.pack.get());
+    PackKey::new(id, pack).read_commit_header(PACK_HEADER_PAGE_LEN, commit).is_ok().then_some((id, pack))
 }
 
 /// Where a commit of records of these lengths puts them: the offset of each payload, in the order of `lens`, and

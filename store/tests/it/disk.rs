@@ -153,7 +153,7 @@ impl Disk {
             WriteOp::SyncDir { path } => {
                 let (synced, pending) = std::mem::take(&mut self.pending_names)
                     .into_iter()
-                    .partition(|change| change.dirs().iter().any(|dir| *dir == Some(path.as_path())));
+                    .partition(|change| change.dirs().contains(&Some(path.as_path())));
                 self.pending_names = pending;
                 for change in &synced {
                     change.apply(&mut self.durable_names);

@@ -1,6 +1,7 @@
 //! Tests of the store through its public surface, on real files.
 
 mod crash;
+mod damage;
 mod disk;
 mod roundtrip;
 mod support;
