@@ -2,6 +2,7 @@
 
 use crate::build_facts::{LONG_VERSION, VERSION};
 use crate::configuration::{Flags, Sources};
+use crate::exit::EXIT_CODES;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
     long_version = LONG_VERSION,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Start with: ioex up. `ioex COMMAND --help` shows examples.",
+    after_help = "Start with: ioex up, then in another terminal ioex publish FILE. `ioex COMMAND --help` shows examples.",
     after_long_help = MAIN_EXAMPLES,
 )]
 pub struct Cli {
@@ -26,15 +27,21 @@ const MAIN_EXAMPLES: &str = "\
 A first walk:
   ioex doctor                                   what this machine lacks, and how to mend it
   ioex up                                       make an identity, start the node, print its URL
+  ioex publish firmware.img                     (another terminal) store the file, print its address
+  ioex fetch HASH --from https://UID@HOST:4433 -o firmware.img
 
-Nodes are named https://UID@HOST:PORT; the UID in front of the @ is the node's identity, and a node that cannot prove it is
-not talked to.";
+A file's address is the BLAKE3 hash of its signed content address list. Nodes are named https://UID@HOST:PORT; the \
+UID in front of the @ is the node's identity, and a node that cannot prove it is not talked to.";
 
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run this node: make its identity on the first start, start and watch the engine, print what listens where
     Up(Up),
+    /// Store a file on the local node or on others, and sign its content address list
+    Publish(Publish),
+    /// Fetch a file from all given nodes at once, verifying every byte as it arrives
+    Fetch(Fetch),
     /// Look at this machine: what is missing, what it costs, and the command that mends it
     Doctor(Doctor),
     /// Check or print the configuration
@@ -84,11 +91,90 @@ Examples:
   ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
 
 Signals:
-  SIGINT, SIGTERM  let the engine finish what is in flight (limits.drain_timeout_ms), then leave; a second one ends it at once
-  SIGHUP           read the configuration again, hand the engine its new policy, and have it reload its certificate
+  SIGINT, SIGTERM  finish what is in flight (at most limits.drain_timeout_ms), then leave; a second one ends at once
+  SIGHUP           read the configuration again, hand the engine its policy, have it reload its certificate
 
-A running engine whose control plane has died is adopted, not restarted. Listening addresses, cores and drivers take effect
-when the engine starts; limits and publishers at once.";
+A running engine whose control plane has died is adopted, not restarted. Listening addresses, cores and drivers take \
+effect when the engine starts; limits and publishers at once.";
+
+/// `ioex publish`.
+#[derive(Args, Debug, Clone)]
+#[command(after_long_help = format!("{PUBLISH_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Publish {
+    /// The file to publish; - reads standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Store on this node (PUT over HTTP/3) instead of the local one; may be given more than once
+    #[arg(long, value_name = "URL")]
+    pub to: Vec<String>,
+    /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub ca: Option<PathBuf>,
+    /// Name in the list [default: the file's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Version in the list, such as 1.4.2
+    #[arg(long, default_value = "0.0.0", value_name = "MAJOR.MINOR.PATCH")]
+    pub version: String,
+    /// Counter that grows from one list of this name to the next, so that old ones are told apart [default: seconds since 1970]
+    #[arg(long, value_name = "N")]
+    pub counter: Option<u64>,
+    /// Bytes a segment, such as 1MiB; at most 16 MiB
+    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    pub segment_size: String,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PUBLISH_EXAMPLES: &str = "\
+Examples:
+  ioex publish firmware.img --version 1.4.2
+  tar c site | ioex publish - --name site.tar
+  ioex publish firmware.img --to https://UID@relay.example.com:4433 --to https://UID@backup.example.com:4433
+
+Without --to the local node (ioex up) reads the file itself; nothing is sent over the network. With --to the file is \
+split and hashed here and each node receives what it lacks; a node takes it only if its configuration names your UID \
+(ioex id) in publishers.trusted.";
+
+/// `ioex fetch`.
+#[derive(Args, Debug, Clone)]
+#[command(after_long_help = format!("{FETCH_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Fetch {
+    /// What to fetch: the hash of a content address list, or a URL https://[UID@]HOST:PORT/list/HASH
+    #[arg(value_name = "LIST|ADDRESS")]
+    pub list: String,
+    /// Fetch from this node; may be given more than once, all are used at once [default: the URL's node, else the local one]
+    #[arg(long, value_name = "URL")]
+    pub from: Vec<String>,
+    /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Accept only a list that this UID has signed
+    #[arg(long, value_name = "UID")]
+    pub publisher: Option<String>,
+    /// Write here; - writes to standard output [default: the list's name, in this directory]
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  ioex fetch HASH --from https://UID@relay.example.com:4433 -o firmware.img
+  ioex fetch https://UID@relay.example.com:4433/list/HASH
+  ioex fetch HASH --from https://relay.example.com:4433 --ca relay.pem --publisher UID -o - | tar x
+
+What arrives is verified piece by piece; the file appears under its name only when all of it is. A fetch that was \
+interrupted goes on where it stopped.";
 
 /// `ioex doctor`.
 #[derive(Args, Debug, Clone)]
@@ -164,8 +250,8 @@ Examples:
   ioex id
   ioex id --data /srv/ioex create
 
-The UID names this node and what it publishes; nodes that are to accept your files list it in publishers.trusted. The
-address is the UID with a nospam value, to be handed out for friend requests.";
+The UID names this node and what it publishes; nodes that are to accept your files list it in publishers.trusted. \
+The address is the UID with a nospam value, to be handed out for friend requests.";
 
 impl Place {
     /// The configuration's layers, with the flags of this command.

@@ -19,6 +19,7 @@ pub mod engine_program;
 pub mod engine_socket;
 pub mod exit;
 pub mod node_identity;
+pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;
 pub mod supervisor;

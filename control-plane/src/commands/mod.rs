@@ -2,12 +2,16 @@
 
 mod config;
 mod doctor;
+mod fetch;
 mod id;
+mod publish;
+mod transfer_failure;
 mod up;
 
 use crate::cli::Command;
 use crate::configuration::{Loaded, Sources, load};
 use crate::exit::{Exit, Failure};
+use peer::NodeUrl;
 use std::process::ExitCode;
 
 /// Runs a command to its end.
@@ -17,6 +21,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(arguments) => config::run(arguments),
         Command::Id(arguments) => id::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
+        Command::Publish(arguments) => publish::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
     }
 }
 
@@ -27,4 +33,30 @@ fn configuration(sources: &Sources) -> Result<Loaded, Failure> {
         let plural = if count == 1 { "" } else { "s" };
         Failure::message(Exit::Usage, format!("{count} problem{plural} in the configuration\n{error}"))
     })
+}
+
+/// Node URLs of a flag; a wrong one ends the command as wrong usage.
+fn node_urls(flag: &str, texts: &[String]) -> Result<Vec<NodeUrl>, Failure> {
+    let parse = |text: &String| {
+        // What `ioex publish` prints may be pasted whole: the node is what stands before the path.
+        let node = text.find("/list/").map_or(text.as_str(), |at| &text[..at]);
+        node.parse().map_err(|error| Failure::message(Exit::Usage, format!("{flag}: {error}")))
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Runs a transfer to its end, or until Ctrl-C drops it; what was verified is kept either way.
+fn interruptible<T>(transfer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = transfer => outcome,
+            _ = tokio::signal::ctrl_c() => {
+                Err(Failure::message(Exit::Interrupted, "interrupted; the same command goes on where this one stopped"))
+            }
+        }
+    });
+    // A blocking read of standard input cannot be cancelled, and must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }

@@ -1,14 +1,15 @@
 //! Judges the machine's facts. Pure.
 
-use super::facts::Facts;
+use super::facts::{Facts, Finding};
 use crate::quantity::show_bytes;
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// One judged fact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// A short name, stable across versions.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The judgement.
     pub status: Status,
     /// What was found.
@@ -34,8 +35,8 @@ pub enum Status {
 /// Socket buffers of a shard. More does not help: the working set would leave the cache.
 const SOCKET_BUFFER_BYTES: u64 = 2 << 20;
 
-/// Memory that a ring, its buffers and a registered buffer ring of one shard lock: 16 buffers of 68 KiB, twice over.
-const MEMLOCK_BYTES_PER_CORE: u64 = 4 << 20;
+/// One shard's rings on kernels before 5.12, which count them as locked memory.
+const MEMLOCK_BYTES_PER_CORE: u64 = 512 << 10;
 
 /// Descriptors: a TCP client takes one, a pack file two, a shard about ten.
 const FILES_MIN: u64 = 16_384;
@@ -43,29 +44,35 @@ const FILES_MIN: u64 = 16_384;
 /// Below this not even a small node has enough descriptors.
 const FILES_FLOOR: u64 = 256;
 
+/// Parts of the engine without which a node is no server, whatever else it has.
+const INDISPENSABLE: [&str; 2] = ["udp_gso", "udp_gro"];
+
 /// Judges everything, in the order in which it is shown.
 pub fn judge(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![kernel(facts)];
-    checks.extend(engine(facts));
-    checks.push(memlock(facts));
-    checks.push(socket_buffer(
-        "receive buffer",
-        "rmem_max",
-        facts.rmem_max_bytes,
-        "arriving datagrams are dropped",
-    ));
-    checks.push(socket_buffer("send buffer", "wmem_max", facts.wmem_max_bytes, "send batches are cut short"));
-    checks.push(aes(facts));
-    checks.push(vectors(facts));
+    match &facts.probe {
+        // What the engine has tried counts more than what a limit's number lets one expect.
+        Some(Ok(probe)) => checks.extend(probe.findings.iter().map(of_finding)),
+        Some(Err(reason)) => {
+            checks.push(no_engine(reason));
+            checks.extend(limits(facts));
+        }
+        None => checks.extend(limits(facts)),
+    }
+    checks.extend([aes(facts), vectors(facts)]);
     checks.extend(facts.nics.iter().map(|nic| nic_queues(nic, facts.cores)));
-    checks.push(numa(facts));
-    checks.push(files(facts));
-    checks.push(clock(facts));
+    checks.extend([numa(facts), clock(facts)]);
     checks
 }
 
 fn ok(name: &'static str, found: impl Into<String>) -> Check {
-    Check { name, status: Status::Ok, found: found.into(), cost: String::new(), fix: String::new() }
+    Check {
+        name: name.into(),
+        status: Status::Ok,
+        found: found.into(),
+        cost: String::new(),
+        fix: String::new(),
+    }
 }
 
 fn lacking(
@@ -75,7 +82,7 @@ fn lacking(
     cost: impl Into<String>,
     fix: impl Into<String>,
 ) -> Check {
-    Check { name, status, found: found.into(), cost: cost.into(), fix: fix.into() }
+    Check { name: name.into(), status, found: found.into(), cost: cost.into(), fix: fix.into() }
 }
 
 fn kernel(facts: &Facts) -> Check {
@@ -104,71 +111,53 @@ fn kernel(facts: &Facts) -> Check {
     }
 }
 
-fn engine(facts: &Facts) -> Vec<Check> {
-    let probe = match &facts.probe {
-        Some(Ok(probe)) => probe,
-        Some(Err(reason)) => {
-            return vec![lacking(
-                Status::Fail,
-                "engine",
-                reason,
-                "without ioex-engine there is no node; io_uring, GSO and GRO are not checked",
-                "put ioex-engine beside ioex, into PATH, or name it in IOEX_ENGINE",
-            )];
-        }
-        None => return Vec::new(),
+fn no_engine(reason: &str) -> Check {
+    lacking(
+        Status::Fail,
+        "engine",
+        reason,
+        "without ioex-engine there is no node; io_uring, GSO and GRO are not checked",
+        "put ioex-engine beside ioex, into PATH, or name it in IOEX_ENGINE",
+    )
+}
+
+fn of_finding(finding: &Finding) -> Check {
+    let status = match finding.ok {
+        true => Status::Ok,
+        false if INDISPENSABLE.contains(&finding.name.as_str()) => Status::Fail,
+        false => Status::Warn,
     };
-    let ring = if probe.io_uring_missing.is_empty() {
-        ok("io_uring", "every opcode and flag in use")
-    } else {
-        let fix = match facts.io_uring_disabled {
-            Some(1 | 2) => "sysctl -w kernel.io_uring_disabled=0",
-            _ => {
-                "in a container allow io_uring_setup, io_uring_enter and io_uring_register (seccomp profile); \
-                 else a kernel of 6.1 or newer"
-            }
-        };
-        let missing = format!("lacks {}", probe.io_uring_missing.join(", "));
-        lacking(
-            Status::Warn,
-            "io_uring",
-            missing,
-            "the epoll driver runs: about 1.5 times the CPU a forwarded byte",
-            fix,
-        )
-    };
-    let batches = |name, works, direction: &str, since: &str| {
-        if works {
-            ok(name, "works")
-        } else {
-            lacking(
-                Status::Fail,
-                name,
-                "does not work",
-                format!("{direction} one datagram a call: up to twelve times the CPU a byte"),
-                format!(
-                    "use a kernel of {since} or newer; gVisor and some containers lack it: run on the host"
-                ),
-            )
-        }
-    };
-    vec![
-        ring,
-        batches("UDP GSO", probe.gso, "sends", "4.18"),
-        batches("UDP GRO", probe.gro, "receives", "5.0"),
+    let unless_ok = |text: &String| if finding.ok { String::new() } else { text.clone() };
+    Check {
+        name: finding.name.clone().into(),
+        status,
+        found: finding.found.clone(),
+        cost: unless_ok(&finding.cost),
+        fix: unless_ok(&finding.mend),
+    }
+}
+
+/// What can be said of the engine's limits without the engine.
+fn limits(facts: &Facts) -> [Check; 4] {
+    [
+        socket_buffer("recv_buffer", "rmem_max", facts.rmem_max_bytes, "arriving datagrams are dropped"),
+        socket_buffer("send_buffer", "wmem_max", facts.wmem_max_bytes, "send batches are cut short"),
+        memlock(facts),
+        files(facts),
     ]
 }
 
 fn memlock(facts: &Facts) -> Check {
+    const NAME: &str = "locked_memory";
     let needed = MEMLOCK_BYTES_PER_CORE * facts.cores as u64;
     match facts.memlock_bytes {
-        None => ok("memlock", "unlimited"),
-        Some(bytes) if bytes >= needed => ok("memlock", show_bytes(bytes)),
+        None => ok(NAME, "unlimited"),
+        Some(bytes) if bytes >= needed => ok(NAME, show_bytes(bytes)),
         Some(bytes) => lacking(
             Status::Warn,
-            "memlock",
+            NAME,
             format!("{}, {} wanted", show_bytes(bytes), show_bytes(needed)),
-            "rings may not lock their buffers: the epoll driver runs",
+            "on kernels before 5.12 rings cannot be made: the epoll driver runs",
             "ulimit -l unlimited (shell), LimitMEMLOCK=infinity (systemd), --ulimit memlock=-1 (docker)",
         ),
     }
@@ -200,11 +189,11 @@ fn aes(facts: &Facts) -> Check {
         if facts.architecture == "aarch64" { ("aes", "pmull") } else { ("aes", "pclmulqdq") };
     if has(aes) && has(multiply) {
         let wide = has("vaes") && has("vpclmulqdq");
-        return ok("CPU AES", if wide { "AES, VAES" } else { "AES" });
+        return ok("cpu_aes", if wide { "AES, VAES" } else { "AES" });
     }
     lacking(
         Status::Warn,
-        "CPU AES",
+        "cpu_aes",
         "no AES instructions",
         "encryption in software: several times the CPU a byte (clients may choose ChaCha20)",
         "in a virtual machine pass the host's CPU through (qemu: -cpu host); else other hardware",
@@ -212,7 +201,7 @@ fn aes(facts: &Facts) -> Check {
 }
 
 fn vectors(facts: &Facts) -> Check {
-    const NAME: &str = "CPU vectors";
+    const NAME: &str = "cpu_vectors";
     if facts.architecture == "aarch64" {
         return ok(NAME, "NEON");
     }
@@ -243,7 +232,7 @@ fn vectors(facts: &Facts) -> Check {
 }
 
 fn nic_queues(nic: &super::facts::Nic, cores: usize) -> Check {
-    const NAME: &str = "NIC queues";
+    const NAME: &str = "nic_queues";
     let found = format!("{}: {} receive, {} transmit, {cores} cores", nic.name, nic.rx_queues, nic.tx_queues);
     if nic.rx_queues >= cores && nic.tx_queues >= cores {
         return ok(NAME, found);
@@ -259,12 +248,12 @@ fn nic_queues(nic: &super::facts::Nic, cores: usize) -> Check {
 
 fn numa(facts: &Facts) -> Check {
     match facts.numa_nodes.as_slice() {
-        [] | [_] => ok("NUMA", "one node"),
+        [] | [_] => ok("numa", "one node"),
         nodes => {
             let list: Vec<_> = nodes.iter().map(|(node, cores)| format!("{node}: cores {cores}")).collect();
             lacking(
                 Status::Warn,
-                "NUMA",
+                "numa",
                 list.join("; "),
                 "memory of another node costs about 1.5 times the time; mapped packs are read across nodes",
                 format!("ioex up --cores {} (the node that the network card is attached to)", nodes[0].1),
@@ -274,7 +263,7 @@ fn numa(facts: &Facts) -> Check {
 }
 
 fn files(facts: &Facts) -> Check {
-    const NAME: &str = "file descriptors";
+    const NAME: &str = "open_files";
     let show = |limit: Option<u64>| limit.map_or_else(|| "unlimited".into(), |n| n.to_string());
     let found = format!("{} (hard limit {})", show(facts.files_soft), show(facts.files_hard));
     let fix = "ulimit -n 65536 (shell), LimitNOFILE=65536 (systemd), --ulimit nofile=65536 (docker)";
@@ -290,7 +279,7 @@ fn files(facts: &Facts) -> Check {
 }
 
 fn clock(facts: &Facts) -> Check {
-    const NAME: &str = "clock source";
+    const NAME: &str = "clock_source";
     match facts.clock_source.as_deref() {
         Some(source @ ("tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page" | "arch_sys_counter")) => {
             ok(NAME, source)

@@ -10,8 +10,6 @@ use std::path::Path;
 pub struct Facts {
     /// Kernel release as `uname -r` shows it.
     pub kernel_release: String,
-    /// sysctl `kernel.io_uring_disabled`: 0 open, 1 for members of a group, 2 closed. Absent before Linux 6.6.
-    pub io_uring_disabled: Option<u32>,
     /// What the engine found when it tried; or why it could not be asked.
     pub probe: Option<Result<Probe, String>>,
     /// RLIMIT_MEMLOCK in bytes; `None` is unlimited.
@@ -51,15 +49,28 @@ pub struct Nic {
     pub tx_queues: usize,
 }
 
-/// What `ioex-engine --probe` reports.
+/// What `ioex-engine --probe` reports: it has tried each part on sockets and rings of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub struct Probe {
-    /// What of io_uring the engine's driver needs and did not get; empty if the ring can be used whole.
-    pub io_uring_missing: Vec<String>,
-    /// Whether UDP_SEGMENT (send batches) works.
-    pub gso: bool,
-    /// Whether UDP_GRO (receive batches) works.
-    pub gro: bool,
+    /// The driver that would run: `uring` or `epoll`.
+    pub driver: String,
+    /// One finding a part.
+    pub findings: Vec<Finding>,
+}
+
+/// What the engine found of one part.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Finding {
+    /// The part, such as `io_uring` or `udp_gso`.
+    pub name: String,
+    /// Whether it works as the engine wants it.
+    pub ok: bool,
+    /// What was found.
+    pub found: String,
+    /// What the engine loses without it.
+    pub cost: String,
+    /// How to mend it; empty where it works.
+    pub mend: String,
 }
 
 impl Probe {
@@ -77,7 +88,6 @@ impl Facts {
         let files = rustix::process::getrlimit(Resource::Nofile);
         Facts {
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
-            io_uring_disabled: number("proc/sys/kernel/io_uring_disabled").map(|n| n as u32),
             probe: None,
             memlock_bytes: rustix::process::getrlimit(Resource::Memlock).current,
             rmem_max_bytes: number("proc/sys/net/core/rmem_max"),

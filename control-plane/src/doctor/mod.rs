@@ -1,12 +1,12 @@
 //! What this machine offers the engine: each fact, what it costs to lack it, and the command that mends it.
 //!
-//! Gathering ([`facts`]) and judging ([`checks`]) are apart: judging is a pure function, so that machines that nobody
+//! Gathering ([`Facts`]) and judging ([`judge`]) are apart: judging is a pure function, so that machines that nobody
 //! has at hand can be judged in tests.
 
-pub mod checks;
-pub mod facts;
+mod checks;
+mod facts;
 mod table;
 
 pub use checks::{Check, Status, judge};
-pub use facts::{Facts, Probe};
+pub use facts::{Facts, Finding, Nic, Probe};
 pub use table::{to_json, to_table};

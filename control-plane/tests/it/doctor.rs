@@ -1,15 +1,13 @@
 //! What the doctor says, of machines that are made up and of this one.
 
 use crate::program::ioex;
-use control_plane::doctor::facts::Nic;
-use control_plane::doctor::{Check, Facts, Probe, Status, judge};
+use control_plane::doctor::{Check, Facts, Finding, Nic, Probe, Status, judge};
 
 /// A server with everything.
 fn good() -> Facts {
     Facts {
         kernel_release: "6.18.1-amd64".into(),
-        io_uring_disabled: Some(0),
-        probe: Some(Ok(Probe { io_uring_missing: Vec::new(), gso: true, gro: true })),
+        probe: Some(Ok(probe(true))),
         memlock_bytes: None,
         rmem_max_bytes: Some(4 << 20),
         wmem_max_bytes: Some(4 << 20),
@@ -25,6 +23,19 @@ fn good() -> Facts {
         clock_source: Some("tsc".into()),
         clock_sources: vec!["tsc".into()],
     }
+}
+
+/// What an engine reports whose parts all work, or all do not.
+fn probe(ok: bool) -> Probe {
+    let text = |text: &str| String::from(if ok { "" } else { text });
+    let finding = |name: &str| Finding {
+        name: name.into(),
+        ok,
+        found: "something".into(),
+        cost: "much".into(),
+        mend: text("mend it"),
+    };
+    Probe { driver: "uring".into(), findings: ["io_uring", "udp_gso", "udp_gro"].map(finding).into() }
 }
 
 fn check(facts: &Facts, name: &str) -> Check {
@@ -49,12 +60,7 @@ fn a_good_server_has_nothing_to_mend() {
 fn everything_that_is_lacking_has_a_cost_and_a_remedy() {
     let bad = Facts {
         kernel_release: "4.14.0".into(),
-        io_uring_disabled: Some(2),
-        probe: Some(Ok(Probe {
-            io_uring_missing: vec!["IORING_OP_MSG_RING".into()],
-            gso: false,
-            gro: false,
-        })),
+        probe: Some(Ok(probe(false))),
         memlock_bytes: Some(64 << 10),
         rmem_max_bytes: Some(212_992),
         wmem_max_bytes: None,
@@ -71,12 +77,18 @@ fn everything_that_is_lacking_has_a_cost_and_a_remedy() {
         assert!(!check.cost.is_empty() && !check.fix.is_empty(), "{check:?}");
     }
     assert_eq!(check(&bad, "kernel").status, Status::Fail);
-    assert_eq!(check(&bad, "io_uring").fix, "sysctl -w kernel.io_uring_disabled=0");
-    assert_eq!(check(&bad, "receive buffer").fix, "sysctl -w net.core.rmem_max=2097152");
-    assert_eq!(check(&bad, "NIC queues").fix, "ethtool -L eth0 combined 4");
-    assert_eq!(check(&bad, "file descriptors").status, Status::Fail);
-    assert!(check(&bad, "clock source").fix.starts_with("echo tsc > "));
-    assert_eq!(check(&bad, "UDP GSO").status, Status::Fail);
+    assert_eq!(
+        (check(&bad, "io_uring").status, check(&bad, "io_uring").fix),
+        (Status::Warn, "mend it".into())
+    );
+    assert_eq!(check(&bad, "nic_queues").fix, "ethtool -L eth0 combined 4");
+    assert!(check(&bad, "clock_source").fix.starts_with("echo tsc > "));
+    assert_eq!(check(&bad, "udp_gso").status, Status::Fail);
+    // Without an engine the limits are judged by their numbers.
+    let alone = Facts { probe: None, ..bad };
+    assert_eq!(check(&alone, "recv_buffer").fix, "sysctl -w net.core.rmem_max=2097152");
+    assert_eq!(check(&alone, "open_files").status, Status::Fail);
+    assert_eq!(check(&alone, "locked_memory").status, Status::Warn);
 }
 
 #[test]
@@ -98,7 +110,6 @@ fn facts_are_read_from_the_kernels_own_files() {
         std::fs::write(path, text).unwrap();
     };
     write("proc/sys/net/core/rmem_max", "212992\n");
-    write("proc/sys/kernel/io_uring_disabled", "1\n");
     write("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu aes avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n");
     write("sys/class/net/eth0/device/uevent", "");
     for queue in ["rx-0", "rx-1", "tx-0"] {
@@ -112,11 +123,19 @@ fn facts_are_read_from_the_kernels_own_files() {
     let facts = Facts::gather(root.path());
     assert_eq!(facts.rmem_max_bytes, Some(212_992));
     assert_eq!(facts.wmem_max_bytes, None);
-    assert_eq!(facts.io_uring_disabled, Some(1));
     assert_eq!(facts.cpu_features, ["aes", "avx2", "fpu"].map(String::from).into());
     assert_eq!(facts.nics, [Nic { name: "eth0".into(), rx_queues: 2, tx_queues: 1 }]);
     assert_eq!(facts.numa_nodes, [(0, "0-1".to_string()), (1, "2-3".to_string())]);
     assert_eq!(facts.clock_source.as_deref(), Some("tsc"));
+}
+
+#[test]
+fn the_engines_answer_is_understood_and_nonsense_is_not() {
+    let answer = br#"{"kernel": "6.18", "driver": "epoll", "findings": [
+        {"name": "io_uring", "ok": false, "found": "EPERM", "cost": "CPU", "mend": "sysctl"}]}"#;
+    let probe = Probe::from_json(answer).unwrap();
+    assert_eq!((probe.driver.as_str(), probe.findings[0].found.as_str()), ("epoll", "EPERM"));
+    assert!(Probe::from_json(b"usage: ioex-engine").is_err());
 }
 
 #[test]
@@ -138,7 +157,7 @@ fn json_has_a_verdict_and_the_exit_code_follows_it() {
     }
     let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
     for name in
-        ["kernel", "engine", "memlock", "receive buffer", "send buffer", "CPU AES", "CPU vectors", "NUMA"]
+        ["kernel", "engine", "locked_memory", "recv_buffer", "send_buffer", "cpu_aes", "cpu_vectors", "numa"]
     {
         assert!(names.contains(&name), "{name} is missing in {names:?}");
     }

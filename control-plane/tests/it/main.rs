@@ -3,7 +3,12 @@
 mod certificate;
 mod configuration;
 mod doctor;
+mod engine_socket;
+mod fake_engine;
 mod help;
 mod identity;
 mod program;
+mod publish;
 mod text;
+mod up;
+mod usage;

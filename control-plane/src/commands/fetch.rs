@@ -1,0 +1,252 @@
+//! `ioex fetch`: a file from several nodes at once, verified as it arrives.
+
+use super::{configuration, interruptible, node_urls, transfer_failure};
+use crate::cli::Fetch;
+use crate::configuration::Node as NodeSettings;
+use crate::console::Console;
+use crate::data_directory::DataDirectory;
+use crate::engine_socket::EngineSocket;
+use crate::exit::{Exit, Failure};
+use crate::progress_bar::TransferBar;
+use crate::quantity::{show_bytes, show_rate, show_seconds};
+use identity::Uid;
+use peer::{
+    Authorities, Client, ClientOptions, FetchOptions, Fetched, Node, NodeUrl, Progress, fetch_to_file,
+    fetch_to_writer,
+};
+use serde_json::json;
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use store::Hash;
+use store::list::ListView;
+use tokio::sync::watch;
+
+pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
+    let settings = configuration(&arguments.place.sources())?.configuration.node;
+    let console = Console { json: arguments.json };
+    let asked = Asked::parse(&arguments.list)?;
+    let urls = match (arguments.from.is_empty(), &asked.node) {
+        (false, _) => node_urls("--from", &arguments.from)?,
+        (true, Some(node)) => vec![node.clone()],
+        (true, None) => vec![local_node(&settings)?],
+    };
+    let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
+    let options = FetchOptions { publisher, as_segment: asked.is_segment, ..FetchOptions::default() };
+    let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);
+    let started = Instant::now();
+    let (fetched, output) = interruptible(async {
+        let client = Client::new(ClientOptions { authorities, ..ClientOptions::default() })?;
+        let nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
+        let outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        drop(nodes);
+        client.wait_closed().await;
+        outcome
+    })?;
+    show(console, &asked.hash, &fetched, output.as_deref(), started.elapsed().as_secs_f64())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches to where the command line says; gives the file's path, or none for standard output.
+async fn fetch(
+    arguments: &Fetch,
+    console: Console,
+    nodes: &[Node],
+    hash: &Hash,
+    options: &FetchOptions,
+) -> Result<(Fetched, Option<PathBuf>), Failure> {
+    let bar = TransferBar::new(console, &hash.to_string()[..16]);
+    let (sender, receiver) = watch::channel(Progress::default());
+    let fetching = async {
+        let output = match &arguments.output {
+            Some(path) if path.as_os_str() == "-" => {
+                let mut out =
+                    tokio::fs::File::from_std(std::io::stdout().as_fd().try_clone_to_owned()?.into());
+                let fetched = fetch_to_writer(nodes, hash, &mut out, options, &sender).await;
+                return Ok((fetched.map_err(transfer_failure::of_fetch)?, None));
+            }
+            Some(path) => path.clone(),
+            None => name_of_list(nodes, hash, options).await?,
+        };
+        let fetched = fetch_to_file(nodes, hash, &output, options, &sender).await;
+        Ok((fetched.map_err(transfer_failure::of_fetch)?, Some(output)))
+    };
+    tokio::select! {
+        outcome = fetching => outcome,
+        never = bar.follow(receiver) => match never {},
+    }
+}
+
+/// Without -o the file gets the name that its publisher gave it, in this directory, if nothing has that name.
+async fn name_of_list(nodes: &[Node], hash: &Hash, options: &FetchOptions) -> Result<PathBuf, Failure> {
+    let mut document = Vec::new();
+    let (sender, _) = watch::channel(Progress::default());
+    let as_segment = FetchOptions { publisher: None, as_segment: true, ..options.clone() };
+    fetch_to_writer(nodes, hash, &mut document, &as_segment, &sender)
+        .await
+        .map_err(transfer_failure::of_fetch)?;
+    // What is no list is a segment, and has no name but its hash; what pretends to be a list is refused by the fetch.
+    let name = match ListView::open(&document) {
+        Ok(list) if !options.as_segment => list.name().to_string(),
+        _ => hash.to_string(),
+    };
+    let needs_o =
+        |what: String| Failure::message(Exit::Usage, format!("{what}; choose where to write with -o"));
+    if !is_plain_name(&name) {
+        return Err(needs_o(format!("the list's name {name:?} is no plain file name")));
+    }
+    let path = PathBuf::from(name);
+    if path.exists() {
+        return Err(needs_o(format!("{} is there already", path.display())));
+    }
+    Ok(path)
+}
+
+/// A publisher may name a file as they like; here it must stay in this directory, visible, and readable on a terminal.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains(|c: char| c == '/' || c.is_control())
+}
+
+/// What the command line asks for.
+struct Asked {
+    hash: Hash,
+    /// The URL's node, if it was a URL.
+    node: Option<NodeUrl>,
+    /// Whether the URL names a segment (`/b3/`) and not a list.
+    is_segment: bool,
+}
+
+impl Asked {
+    fn parse(text: &str) -> Result<Asked, Failure> {
+        let wrong = |what: String| {
+            let forms = "give a hash of 64 hexadecimal digits, or https://[UID@]HOST:PORT/list/HASH";
+            Failure::message(Exit::Usage, format!("{what}; {forms}"))
+        };
+        let parse_hash =
+            |hash: &str| hash.parse::<Hash>().map_err(|e| wrong(format!("`{hash}` is not a hash: {e}")));
+        if !text.contains("://") {
+            return Ok(Asked { hash: parse_hash(text)?, node: None, is_segment: false });
+        }
+        let after_scheme = text.find("://").map_or(0, |at| at + 3);
+        let path_at = text[after_scheme..].find('/').map(|at| after_scheme + at);
+        let (node, path) = text.split_at(path_at.ok_or_else(|| wrong(format!("`{text}` names no content")))?);
+        let node: NodeUrl = node.parse().map_err(|e| Failure::message(Exit::Usage, e))?;
+        let (is_segment, hash) = match (path.strip_prefix("/list/"), path.strip_prefix("/b3/")) {
+            (Some(hash), _) => (false, hash),
+            (_, Some(hash)) => (true, hash),
+            _ => return Err(wrong(format!("`{path}` is no path of content"))),
+        };
+        Ok(Asked { hash: parse_hash(hash)?, node: Some(node), is_segment })
+    }
+}
+
+fn parse_publisher(text: &str) -> Result<Uid, Failure> {
+    text.parse().map_err(|error| {
+        Failure::message(Exit::Usage, format!("--publisher: `{text}` is not a UID: {error}"))
+    })
+}
+
+/// The engine that runs on this machine, reached over loopback where it listens on every address.
+fn local_node(settings: &NodeSettings) -> Result<NodeUrl, Failure> {
+    let directory = DataDirectory::existing(&settings.data);
+    let status =
+        EngineSocket::connect(&directory.engine_socket()).and_then(|mut socket| socket.status()).map_err(
+            |error| Failure::message(Exit::NotFound, format!("no node was named with --from, and {error}")),
+        )?;
+    let listening = status.listeners.iter().filter_map(|listener| listener.strip_prefix("udp://"));
+    let address = listening
+        .filter_map(|address| address.parse::<SocketAddr>().ok())
+        .map(|mut address| {
+            match address {
+                _ if !address.ip().is_unspecified() => {}
+                SocketAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                SocketAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            }
+            address
+        })
+        .next()
+        .ok_or_else(|| Failure::message(Exit::NotFound, "the local node listens on no UDP port"))?;
+    let url = format!("https://{}@{address}", Uid::from_bytes(status.uid));
+    url.parse().map_err(|error| Failure::message(Exit::Failed, error))
+}
+
+fn show(
+    console: Console,
+    hash: &Hash,
+    fetched: &Fetched,
+    output: Option<&Path>,
+    seconds: f64,
+) -> Result<(), Failure> {
+    let moved = fetched.bytes - fetched.bytes_resumed;
+    if console.json {
+        let nodes: Vec<_> = fetched
+            .nodes
+            .iter()
+            .map(|report| {
+                json!({ "node": report.node.to_string(), "bytes": report.bytes, "segments": report.segments,
+                        "failure": report.failure.as_ref().map(ToString::to_string),
+                        "misconduct": report.is_misconduct })
+            })
+            .collect();
+        let listing = fetched.listing.as_ref();
+        let facts = json!({
+            "hash": hash.to_string(),
+            "output": output,
+            "bytes": fetched.bytes,
+            "bytes_resumed": fetched.bytes_resumed,
+            "seconds": seconds,
+            "name": listing.map(|listing| &listing.name),
+            "version": listing.map(|listing| show_version(listing.version)),
+            "counter": listing.map(|listing| listing.counter),
+            "publisher": listing.map(|listing| listing.publisher.to_string()),
+            "nodes": nodes,
+        });
+        // With -o - standard output is the file; what is said about it goes beside it.
+        if output.is_some() {
+            console.json(&facts)?;
+        } else {
+            Console { json: false }.note(&facts.to_string());
+        }
+        return Ok(());
+    }
+    let mut out = String::new();
+    if let Some(listing) = &fetched.listing {
+        let _ = writeln!(
+            out,
+            "file       {} {}, counter {}",
+            listing.name,
+            show_version(listing.version),
+            listing.counter
+        );
+        let _ = writeln!(out, "publisher  {}", listing.publisher);
+    }
+    let resumed = match fetched.bytes_resumed {
+        0 => String::new(),
+        bytes => format!(", {} of them from before", show_bytes(bytes)),
+    };
+    let (size, time) = (show_bytes(fetched.bytes), show_seconds(seconds));
+    let _ = writeln!(out, "verified   {size}{resumed}, {time} ({})", show_rate(moved, seconds));
+    let width = fetched.nodes.iter().map(|report| report.node.to_string().len()).max().unwrap_or(0);
+    for report in &fetched.nodes {
+        let share = (report.bytes * 100).checked_div(moved).unwrap_or(0);
+        let failure =
+            report.failure.as_ref().map(|failure| format!("  given up: {failure}")).unwrap_or_default();
+        let node = report.node.to_string();
+        let _ =
+            writeln!(out, "node       {node:width$}  {:>10}  {share:3} %{failure}", show_bytes(report.bytes));
+    }
+    if let Some(path) = output {
+        let _ = writeln!(out, "written    {}", path.display());
+        console.text(&out)?;
+    } else {
+        console.note(out.trim_end());
+    }
+    Ok(())
+}
+
+fn show_version((major, minor, patch): (u32, u32, u32)) -> String {
+    format!("{major}.{minor}.{patch}")
+}

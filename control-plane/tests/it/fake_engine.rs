@@ -1,0 +1,108 @@
+//! The engine's end of the control socket, answering from a script of its own, for tests of what `ioex` says to it.
+
+use relay::policy::{Decoder, FromEngine, Imported, Policy, Status, ToEngine, encode_from_engine};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What the fake was asked, for the test to look at.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub policies: Vec<Policy>,
+    /// Segment length and content of every import.
+    pub imports: Vec<(u32, Vec<u8>)>,
+    pub lists: Vec<Vec<u8>>,
+}
+
+/// Listens at `path` and serves for the rest of the test's process. `refuse` rejects imports with that reason.
+pub fn listen(path: &Path, uid: [u8; 32], refuse: Option<&'static str>) -> Arc<Mutex<Seen>> {
+    let listener = UnixListener::bind(path).unwrap();
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let shared = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            serve(&mut stream.unwrap(), uid, refuse, &shared);
+        }
+    });
+    seen
+}
+
+fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, seen: &Mutex<Seen>) {
+    let mut decoder = Decoder::<ToEngine>::new();
+    let mut descriptor = None;
+    loop {
+        let message = loop {
+            if let Some(message) = decoder.next_message().unwrap() {
+                break message;
+            }
+            let mut piece = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut slices = [IoSliceMut::new(&mut piece)];
+            let received =
+                rustix::net::recvmsg(&*stream, &mut slices, &mut control, RecvFlags::empty()).unwrap();
+            for ancillary in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = ancillary {
+                    descriptor = descriptors.into_iter().next();
+                }
+            }
+            if received.bytes == 0 {
+                return;
+            }
+            decoder.push(&piece[..received.bytes]);
+        };
+        let mut seen = seen.lock().unwrap();
+        let generation = seen.policies.last().map_or(0, |policy| policy.generation);
+        let answers = match message {
+            ToEngine::Status => vec![FromEngine::Status(Status {
+                pid: std::process::id(),
+                uid,
+                driver: "epoll".into(),
+                listeners: vec!["udp://[::1]:4433".into(), "tcp://[::1]:4433".into()],
+                policy_generation: generation,
+                ..Status::default()
+            })],
+            ToEngine::SetPolicy(policy) => {
+                let generation = policy.generation;
+                seen.policies.push(policy);
+                vec![FromEngine::PolicyApplied { generation }]
+            }
+            ToEngine::Import { .. } if refuse.is_some() => {
+                vec![FromEngine::Rejected { reason: refuse.unwrap_or_default().into() }]
+            }
+            ToEngine::Import { segment_len } => {
+                let mut bytes = Vec::new();
+                File::from(descriptor.take().expect("a descriptor came along"))
+                    .read_to_end(&mut bytes)
+                    .unwrap();
+                let len = bytes.len() as u64;
+                let segments = bytes.chunks(segment_len as usize);
+                let imported = Imported {
+                    segments: segments.map(|s| (store::Hash::of(s).0, s.len() as u32)).collect(),
+                    file_hash: store::Hash::of(&bytes).0,
+                    bytes: len,
+                    ..Imported::default()
+                };
+                seen.imports.push((segment_len, bytes));
+                vec![
+                    FromEngine::ImportProgress { bytes: len, total: Some(len) },
+                    FromEngine::Imported(imported),
+                ]
+            }
+            ToEngine::PutList(list) => {
+                let hash = store::Hash::of(&list).0;
+                seen.lists.push(list);
+                vec![FromEngine::ListStored { hash }]
+            }
+            ToEngine::Drain => vec![FromEngine::Draining],
+        };
+        drop(seen);
+        for answer in answers {
+            stream.write_all(&encode_from_engine(&answer).unwrap()).unwrap();
+        }
+    }
+}
