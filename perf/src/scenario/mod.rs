@@ -1,0 +1,3 @@
+//! The scenarios, one a file.
+
+pub mod serve;
