@@ -53,9 +53,11 @@ impl Socket {
         let mut meta = [RecvMeta::default()];
         match self.state.recv(UdpSockRef::from(&self.io), &mut [IoSliceMut::new(buffer)], &mut meta) {
             Ok(0) => Ok(None),
-            Ok(_) => {
-                Ok(Some(Received { from: meta[0].addr, len: meta[0].len, segment_len: meta[0].stride.max(1) }))
-            }
+            Ok(_) => Ok(Some(Received {
+                from: meta[0].addr,
+                len: meta[0].len,
+                segment_len: meta[0].stride.max(1),
+            })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
         }

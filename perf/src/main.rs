@@ -1,11 +1,130 @@
-//! engine
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-mod client; mod content; mod document; mod measure; mod process; mod scenario; mod statistics; mod subject;
+//! Promises that anyone can re-run: ioex measured against other programs, in alternation, on this machine.
+//!
+//! Participants: a **scenario** (`scenario/`) starts **subjects** (`subject/`), each a process on a core of its own, drives
+//! them with one **load client** (`client/`), reads clocks (`measure/`), and writes a **document** (`document.rs`) in which
+//! every figure that the project promises is judged. `report.rs` turns recorded documents into `REPORT.md`.
+//! The comparison servers (`server/`) are in this binary, so that nothing else needs building.
+#![deny(unsafe_code)]
+
+mod client;
+mod content;
 mod datagrams;
+mod document;
+mod measure;
+mod policy_socket;
+mod process;
 mod quic;
+mod report;
+mod scenario;
 mod server;
-use clap::Parser;
-#[derive(clap::Parser)] enum Cli { Serve, #[command(subcommand)] Server(S) }
-#[derive(clap::Subcommand)] enum S { QuicheSender(server::ServerArgs), H3Quinn(server::ServerArgs) }
-fn main() -> anyhow::Result<()> { match Cli::parse() { Cli::Serve => scenario::serve::run(), Cli::Server(S::QuicheSender(a)) => server::quiche_sender::run(&a), Cli::Server(S::H3Quinn(a)) => server::h3_quinn::run(&a) } }
+mod statistics;
+mod subject;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use document::{Better, Document};
+use scenario::CommonArgs;
+
+/// The allocator of the engine, so that the comparison servers have the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures ioex and its peers side by side and judges what the project promises
+///
+/// Build it with --release. Each scenario measures everything in one run, in alternation, since machines have phases in
+/// which everything costs twice as much: trust ratios, not absolutes, and leave the machine alone meanwhile. The exit status
+/// is 0 only if every promise holds; --quick judges nothing.
+#[derive(Debug, Parser)]
+#[command(name = "perf", bin_name = "cargo run --release -p perf --", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Serving content: CPU a byte against bare quiche, h3-quinn and Caddy; uploads
+    ///
+    /// Starts every subject on one core with the same content, and one client on another; each serves the content over 1
+    /// connection and over 32, once a round. Judged: ioex against the bare quiche sender (at most 1.10 times its CPU a byte),
+    /// h3-quinn (at least 1.3 times ioex's), Caddy (at least 5 times), copies out of the mapping (one a byte), and PUT
+    /// against GET (at most twice). A full run takes about twenty minutes.
+    ///
+    /// Example: cargo run --release -p perf -- serve --json perf/results/serve.json
+    Serve(scenario::serve::ServeArgs),
+    /// Importing a 4 GiB file from the page cache: at least 1 GB a CPU-second
+    ///
+    /// Splits, hashes and appends a file to an empty store, durably. Hashing and writing are reported apart. Needs 9 GiB of
+    /// free disk in --dir.
+    ///
+    /// Example: cargo run --release -p perf -- import --json perf/results/import.json
+    Import(scenario::import::ImportArgs),
+    /// Opening a store of 1,000,000 small segments: under a second, no payload read, at most 80 bytes of memory each
+    ///
+    /// Makes the store, then opens it in new processes, from a cold page cache and from a warm one. Needs 9 GiB of free disk
+    /// in --dir.
+    ///
+    /// Example: cargo run --release -p perf -- open --json perf/results/open.json
+    Open(scenario::open::OpenArgs),
+    /// Makes perf/REPORT.md and its charts from the documents in perf/results
+    Report(report::ReportArgs),
+    /// Runs a comparison server; scenarios do this themselves
+    #[command(hide = true, subcommand)]
+    Server(ComparisonServer),
+    /// Opens a store and prints what it cost; `perf open` does this itself
+    #[command(hide = true)]
+    Opener(scenario::open::OpenerArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ComparisonServer {
+    QuicheSender(server::ServerArgs),
+    H3Quinn(server::ServerArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let document = match Cli::parse().command {
+        Scenario::Serve(args) => finish(scenario::serve::run(&args)?, args.common())?,
+        Scenario::Import(args) => finish(scenario::import::run(&args)?, args.common())?,
+        Scenario::Open(args) => finish(scenario::open::run(&args)?, args.common())?,
+        Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),
+        Scenario::Server(ComparisonServer::QuicheSender(args)) => {
+            return server::quiche_sender::run(&args).map(|()| ExitCode::SUCCESS);
+        }
+        Scenario::Server(ComparisonServer::H3Quinn(args)) => {
+            return server::h3_quinn::run(&args).map(|()| ExitCode::SUCCESS);
+        }
+        Scenario::Opener(args) => return scenario::open::opener(&args).map(|()| ExitCode::SUCCESS),
+    };
+    Ok(if document.succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the document and tells a person what is in it.
+fn finish(document: Document, common: &CommonArgs) -> anyhow::Result<Document> {
+    if let Some(path) = &common.json {
+        document.write(path)?;
+    }
+    for line in report::text(&document).lines() {
+        print_line(line)?;
+    }
+    if document.quick {
+        print_line("A quick run: it shows that the scenario runs, and judges nothing.")?;
+    } else {
+        for promise in &document.promises {
+            let sign = if promise.better == Better::Lower { "<=" } else { ">=" };
+            let verdict = if promise.holds { "holds" } else { "FAILS" };
+            let measured = promise.measured.map_or("not measured".to_owned(), |m| format!("{m:.3}"));
+            print_line(&format!("{verdict}: {}: {measured}, goal {sign} {}", promise.name, promise.goal))?;
+        }
+    }
+    Ok(document)
+}
+
+/// One line on standard output.
+fn print_line(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")?;
+    Ok(())
+}

@@ -23,7 +23,8 @@ pub struct Process {
 pub fn pin_to_core(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("there is no core {core} to run on"))
+    rustix::thread::sched_setaffinity(None, &set)
+        .with_context(|| format!("there is no core {core} to run on"))
 }
 
 impl Process {

@@ -70,7 +70,12 @@ fn common(alpn: &[&[u8]], window_bytes: u64) -> anyhow::Result<Config> {
 }
 
 /// Configuration of the reference sender.
-pub fn server_config(certificate: &Path, key: &Path, alpn: &[&[u8]], window_bytes: u64) -> anyhow::Result<Config> {
+pub fn server_config(
+    certificate: &Path,
+    key: &Path,
+    alpn: &[&[u8]],
+    window_bytes: u64,
+) -> anyhow::Result<Config> {
     let mut config = common(alpn, window_bytes)?;
     let path = |p: &Path| p.to_str().map(str::to_owned).context("certificate paths are UTF-8");
     config.load_cert_chain_from_pem_file(&path(certificate)?).context("loading the certificate")?;

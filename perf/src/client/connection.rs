@@ -114,7 +114,11 @@ impl Connection {
         if self.is_http && self.http.is_none() {
             self.http = Some(h3::Connection::with_transport(&mut self.quic, &h3::Config::new()?)?);
         }
-        if self.is_http { self.read_http()? } else { self.read_raw()? }
+        if self.is_http {
+            self.read_http()?;
+        } else {
+            self.read_raw()?;
+        }
         self.send_requests()?;
         self.send_bodies()
     }
@@ -151,7 +155,8 @@ impl Connection {
                 stream
             }
             Some(http) => {
-                let headers = headers("GET", &self.authority, path, ("range", &format!("bytes={first}-{last}")));
+                let headers =
+                    headers("GET", &self.authority, path, ("range", &format!("bytes={first}-{last}")));
                 http.send_request(&mut self.quic, &headers, true).with_context(|| format!("GET {path}"))?
             }
         };
@@ -163,7 +168,8 @@ impl Connection {
         let http = self.http.as_mut().context("the raw protocol has no uploads")?;
         let mut headers = headers("PUT", &self.authority, path, ("authorization", authorization));
         headers.push(h3::Header::new(b"content-length", body.len().to_string().as_bytes()));
-        let stream = http.send_request(&mut self.quic, &headers, false).with_context(|| format!("PUT {path}"))?;
+        let stream =
+            http.send_request(&mut self.quic, &headers, false).with_context(|| format!("PUT {path}"))?;
         let upload_len = body.len() as u64;
         Ok(Flight { stream, upload: body, upload_len, expected: 0, arrived: 0, hasher: None })
     }
@@ -192,7 +198,11 @@ impl Connection {
                 match self.quic.stream_recv(stream, &mut self.read_buffer) {
                     Ok((len, fin)) => {
                         self.bytes += len as u64;
-                        let index = self.flights.iter().position(|f| f.stream == stream).context("a stream of ours")?;
+                        let index = self
+                            .flights
+                            .iter()
+                            .position(|f| f.stream == stream)
+                            .context("a stream of ours")?;
                         self.flights[index].arrive(&self.read_buffer[..len]);
                         if fin {
                             self.finish(index)?;
@@ -272,6 +282,9 @@ fn headers(method: &str, authority: &str, path: &str, extra: (&str, &str)) -> Ve
 fn check_status(headers: &[h3::Header]) -> anyhow::Result<()> {
     let status = headers.iter().find(|h| h.name() == b":status").context("a response without status")?;
     let status = String::from_utf8_lossy(status.value()).into_owned();
-    ensure!(matches!(status.as_str(), "200" | "201" | "204" | "206"), "the server answered with status {status}");
+    ensure!(
+        matches!(status.as_str(), "200" | "201" | "204" | "206"),
+        "the server answered with status {status}"
+    );
     Ok(())
 }

@@ -57,7 +57,8 @@ impl Snapshot {
             switches += number("voluntary_ctxt_switches:") + number("nonvoluntary_ctxt_switches:");
             let name = status.lines().find_map(|l| l.strip_prefix("Name:")).unwrap_or("?").trim().to_owned();
             let nanos = schedstat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-            let tid = path.file_name().and_then(|n| n.to_str()?.parse().ok()).context("a thread id is a number")?;
+            let tid =
+                path.file_name().and_then(|n| n.to_str()?.parse().ok()).context("a thread id is a number")?;
             threads.insert(tid, (name, Duration::from_nanos(nanos)));
         }
         Ok(Self { cpu: process_cpu_time(pid)?, core_busy_s: core_busy_s(core)?, switches, threads })
@@ -83,9 +84,14 @@ impl Snapshot {
 fn core_busy_s(core: usize) -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let prefix = format!("cpu{core} ");
-    let line = stat.lines().find_map(|l| l.strip_prefix(&prefix)).with_context(|| format!("there is no core {core}"))?;
+    let line = stat
+        .lines()
+        .find_map(|l| l.strip_prefix(&prefix))
+        .with_context(|| format!("there is no core {core}"))?;
     let ticks: Vec<f64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else { bail!("/proc/stat has no times") };
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
+        bail!("/proc/stat has no times")
+    };
     Ok((user + nice + system + irq + softirq) * TICK_S)
 }
 

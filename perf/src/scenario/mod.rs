@@ -1,3 +1,21 @@
 //! The scenarios, one a file.
 
+pub mod import;
+pub mod open;
 pub mod serve;
+
+use std::path::PathBuf;
+
+/// Options that every scenario has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CommonArgs {
+    /// Write the JSON document here
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Prove that the scenario runs, in less than a minute; judge nothing
+    #[arg(long)]
+    pub quick: bool,
+    /// Folder for the content and the stores; what is made there is removed at the end
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    pub dir: PathBuf,
+}

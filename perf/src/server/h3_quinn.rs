@@ -29,7 +29,8 @@ async fn serve(args: &ServerArgs) -> anyhow::Result<()> {
         tokio::spawn(async move {
             // What goes wrong with a connection shows at the client, which counts the bytes.
             let Ok(connection) = incoming.await else { return };
-            let Ok(mut connection) = h3::server::Connection::new(h3_quinn::Connection::new(connection)).await else {
+            let Ok(mut connection) = h3::server::Connection::new(h3_quinn::Connection::new(connection)).await
+            else {
                 return;
             };
             while let Ok(Some(resolver)) = connection.accept().await {

@@ -17,7 +17,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{ServerArgs, ServerCounters, announce, requested_range};
 use crate::datagrams::{RECV_BUFFER_LEN, Socket};
-use crate::quic::{BATCH_LEN, CONNECTION_ID_LEN, Quic, RAW_ALPN, fill_batch, random_connection_id, server_config};
+use crate::quic::{
+    BATCH_LEN, CONNECTION_ID_LEN, Quic, RAW_ALPN, fill_batch, random_connection_id, server_config,
+};
 
 /// Receive calls in a row before sending goes on.
 const RECV_CALLS_A_TURN: usize = 16;
@@ -101,7 +103,8 @@ impl Sender {
     /// Sleeps until a datagram arrives or a timer is due.
     fn wait(&mut self) -> anyhow::Result<()> {
         let timeout = self.sessions.iter().flatten().filter_map(|s| s.quic.timeout()).min();
-        let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+        let timeout =
+            timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
         poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], timeout.as_ref())?;
         Ok(())
     }
@@ -205,7 +208,8 @@ impl Session {
         while let Some(stream) = self.quic.stream_readable_next() {
             let Ok((len, _)) = self.quic.stream_recv(stream, &mut text) else { continue };
             let header = [b"bytes=", &text[..len]].concat();
-            let range = requested_range(Some(&header), content.len()).context("a raw request names a range")?;
+            let range =
+                requested_range(Some(&header), content.len()).context("a raw request names a range")?;
             self.sending.push(Sending { stream, rest: content.slice(range) });
         }
         Ok(())
@@ -221,10 +225,13 @@ impl Session {
             };
             let h3::Event::Headers { list, .. } = event else { continue };
             let range = list.iter().find(|h| h.name() == b"range").map(NameValue::value);
-            let range = requested_range(range, content.len()).context("a request asks for a range we hold")?;
+            let range =
+                requested_range(range, content.len()).context("a request asks for a range we hold")?;
             let body = content.slice(range);
-            let headers =
-                [h3::Header::new(b":status", b"200"), h3::Header::new(b"content-length", body.len().to_string().as_bytes())];
+            let headers = [
+                h3::Header::new(b":status", b"200"),
+                h3::Header::new(b"content-length", body.len().to_string().as_bytes()),
+            ];
             http.send_response(&mut self.quic, stream, &headers, false)?;
             self.sending.push(Sending { stream, rest: body });
         }

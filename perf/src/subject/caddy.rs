@@ -41,7 +41,8 @@ pub fn start(setting: &Setting) -> anyhow::Result<Server> {
     command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
     let process = Process::start(command, setting.core, &setting.log("caddy"))?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut server = Server { process, address, protocol: Protocol::Http3, path: format!("/{CONTENT_FILE}"), version };
+    let mut server =
+        Server { process, address, protocol: Protocol::Http3, path: format!("/{CONTENT_FILE}"), version };
     wait_until_ready(&mut server)?;
     Ok(server)
 }
@@ -53,7 +54,9 @@ fn wait_until_ready(server: &mut Server) -> anyhow::Result<()> {
             bail!("Caddy ended early; it said:\n{}", server.process.log_tail());
         }
         // Bound means that the kernel queues our first packet until Caddy reads it.
-        if UdpSocket::bind(server.address).is_err() && Load::connect(&server.load(1 << 20, 1, false), 1).is_ok() {
+        if UdpSocket::bind(server.address).is_err()
+            && Load::connect(&server.load(1 << 20, 1, false), 1).is_ok()
+        {
             return Ok(());
         }
         if started.elapsed() > START_LIMIT {
@@ -64,7 +67,7 @@ fn wait_until_ready(server: &mut Server) -> anyhow::Result<()> {
 }
 
 /// A port that is free for UDP and TCP now; Caddy cannot be told to pick one itself.
-fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     loop {
         let tcp = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = tcp.local_addr()?.port();

@@ -1,6 +1,7 @@
 //! The programs under test, each a process of its own on one core.
 
 pub mod caddy;
+pub mod ioex;
 pub mod reference;
 
 use std::net::SocketAddr;

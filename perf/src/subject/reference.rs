@@ -33,7 +33,8 @@ fn start(setting: &Setting, name: &str, protocol: Protocol, version: String) -> 
         .arg("--key")
         .arg(setting.content.key());
     let mut process = Process::start(command, setting.core, &setting.log(name))?;
-    let line: ServerLine = serde_json::from_str(&process.read_line()?).context("the server says that it is ready")?;
+    let line: ServerLine =
+        serde_json::from_str(&process.read_line()?).context("the server says that it is ready")?;
     Ok(Server { process, address: line.listen, protocol, path: "/".to_owned(), version })
 }
 

@@ -1,0 +1,148 @@
+//! ioex: a data directory with the content published into it, and `ioex-engine` serving it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use identity::token::{self, Action, Claims, Scope};
+use identity::{SecretKey, Uid};
+use relay::policy::{FromEngine, Policy, Status, ToEngine};
+use store::list::ListBuilder;
+use store::{FileBackend, Hash, SEGMENT_LEN_DEFAULT, Store};
+
+use super::caddy::free_port;
+use super::{Server, Setting};
+use crate::client::Protocol;
+use crate::policy_socket;
+use crate::process::Process;
+
+/// A node's data directory and the keys that perf plays the operator and the publisher with.
+pub struct Node {
+    folder: PathBuf,
+    uid: Uid,
+    publisher: SecretKey,
+}
+
+impl Node {
+    /// Makes a data directory `folder` as `ioex up` would, with the certificate that all subjects share.
+    pub fn create(folder: &Path, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
+        let node_key = SecretKey::from_seed([7; 32]);
+        let publisher = SecretKey::from_seed([8; 32]);
+        for sub_folder in ["identity", "tls", "run", "engine", "store"] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(sub_folder))?;
+        }
+        let uid = node_key.uid();
+        fs::write(folder.join("identity/uid.pub"), format!("{uid}\n"))?;
+        fs::copy(certificate, folder.join("tls/cert.pem"))?;
+        let key_file = folder.join("tls/key.pem");
+        fs::copy(key, &key_file)?;
+        fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { folder: folder.to_owned(), uid, publisher })
+    }
+
+    /// Publishes `file` into the store, before the engine opens it, and gives the address of its list.
+    pub fn publish(&self, file: &Path) -> anyhow::Result<Hash> {
+        let folder = self.folder.join("store");
+        let (store, _) = Store::open(&folder, store::Options::default(), Arc::new(FileBackend::default()))?;
+        let input = store::import::Input::File(fs::File::open(file)?);
+        let imported = store::import::import(&store, input, SEGMENT_LEN_DEFAULT, 0, &mut |_| ())?;
+        let list = ListBuilder {
+            name: "perf".to_owned(),
+            version: (1, 0, 0),
+            counter: 1,
+            expires_s: now_s()? + 24 * 3600,
+            target: String::new(),
+            file_hash: Some(imported.file_hash),
+            segments: imported.segments,
+        };
+        let document = Bytes::from(list.sign(&self.publisher)?);
+        let hash = Hash::of(&document);
+        store.append(vec![(hash, document)])?;
+        Ok(hash)
+    }
+
+    /// Starts `engine` on this directory. `driver` is `auto`, `uring` or `epoll`.
+    pub fn start(
+        &self,
+        setting: &Setting,
+        engine: &Path,
+        driver: &str,
+        list: Option<Hash>,
+    ) -> anyhow::Result<Server> {
+        let port = free_port()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut command = Command::new(engine);
+        command
+            .arg("--data")
+            .arg(&self.folder)
+            .args(["--listen", &address.to_string(), "--cores", &setting.core.to_string()])
+            .args(["--driver", driver, "--json"]);
+        let name = self.folder.file_name().and_then(|n| n.to_str()).unwrap_or("node").to_owned();
+        let mut process = Process::start(command, setting.core, &setting.log(&name))?;
+        process.read_line().context("ioex-engine says that it is ready")?;
+        let policy =
+            Policy { generation: 1, publishers: vec![*self.publisher.uid().as_bytes()], ..Policy::default() };
+        match policy_socket::ask(&self.socket(), &ToEngine::SetPolicy(policy))? {
+            FromEngine::PolicyApplied { .. } => {}
+            FromEngine::Rejected { reason } => bail!("ioex-engine refused the policy: {reason}"),
+            other => bail!("ioex-engine answered a policy with {other:?}"),
+        }
+        let status = self.status()?;
+        let path = list.map_or_else(|| "/healthz".to_owned(), |list| format!("/list/{list}"));
+        let version = format!("{} ({})", status.version, status.driver);
+        Ok(Server { process, address, protocol: Protocol::Http3, path, version })
+    }
+
+    /// How the engine is, with its counters.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        match policy_socket::ask(&self.socket(), &ToEngine::Status)? {
+            FromEngine::Status(status) => Ok(status),
+            other => bail!("ioex-engine answered a status request with {other:?}"),
+        }
+    }
+
+    /// Value of an `authorization` header that allows PUT of any content for an hour.
+    pub fn authorization(&self) -> anyhow::Result<String> {
+        let now_s = now_s()?;
+        let claims = Claims {
+            issuer: self.publisher.uid(),
+            subject: self.publisher.uid(),
+            audience: self.uid,
+            not_before_s: now_s - 60,
+            expires_s: now_s + 3600,
+            token_id: [1; 16],
+            action: Action::Put,
+            scope: Scope::Any,
+            bytes_max: None,
+        };
+        Ok(format!("Bearer {}", token::to_text(&claims.sign(&self.publisher))))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("run/engine.sock")
+    }
+}
+
+/// Builds `ioex-engine` of this workspace in release and gives its path.
+pub fn build_engine() -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "-p", "engine", "--bin", "ioex-engine"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("running cargo to build ioex-engine; --engine PATH names one that is built")?;
+    ensure!(built.success(), "ioex-engine does not build");
+    let path = std::env::current_exe()?.with_file_name("ioex-engine");
+    ensure!(path.exists(), "there is no {}; --engine PATH names one", path.display());
+    Ok(path)
+}
+
+fn now_s() -> anyhow::Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
