@@ -11,12 +11,13 @@ use bytes::Bytes;
 use identity::Uid;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, IdleTimeout, VarInt};
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::task::JoinSet;
 
 use crate::node_url::NodeUrl;
-use crate::trust::{self, Authorities, IdentityMismatch, PinnedVerifier, TrustError};
+use crate::trust::{self, Authorities, IdentityMismatch, NodeVerifier, Refusal, TrustError};
 
 /// How a [`Client`] connects. The defaults suit a device on the public Internet.
 #[derive(Debug, Clone)]
@@ -140,6 +141,8 @@ struct ClientShared {
     is_dual_stack: bool,
     transport: Arc<quinn::TransportConfig>,
     options: ClientOptions,
+    /// What vouches for nodes without a pin, loaded when the first of them is connected to.
+    roots: OnceCell<Arc<WebPkiServerVerifier>>,
 }
 
 impl Client {
@@ -151,7 +154,15 @@ impl Client {
         let endpoint = Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
             .map_err(ClientError::Socket)?;
         let transport = Arc::new(transport(&options)?);
-        Ok(Client { shared: Arc::new(ClientShared { endpoint, is_dual_stack, transport, options }) })
+        Ok(Client {
+            shared: Arc::new(ClientShared {
+                endpoint,
+                is_dual_stack,
+                transport,
+                options,
+                roots: OnceCell::new(),
+            }),
+        })
     }
 
     /// A handle to the node at `url`. Nothing is sent before the first request.
@@ -160,6 +171,7 @@ impl Client {
             shared: Arc::new(NodeShared {
                 client: self.clone(),
                 url,
+                tls: OnceCell::new(),
                 pool: Mutex::new(Pool { connection: None, failure: None }),
                 attempts: AtomicU64::new(0),
             }),
@@ -187,9 +199,16 @@ pub struct Node {
 struct NodeShared {
     client: Client,
     url: NodeUrl,
+    tls: OnceCell<NodeTls>,
     /// How many attempts to connect have ended: tells a waiter that the one it waited for has failed.
     attempts: AtomicU64,
     pool: Mutex<Pool>,
+}
+
+/// How a node is authenticated. Kept as long as its handle, so that reconnecting can resume the TLS session.
+struct NodeTls {
+    config: quinn::ClientConfig,
+    verifier: Arc<NodeVerifier>,
 }
 
 struct Pool {
@@ -242,7 +261,7 @@ impl Node {
             return Err(failure.clone());
         }
         pool.connection = None;
-        let outcome = connect(&self.shared.client, &self.shared.url).await;
+        let outcome = self.shared.connect().await;
         self.shared.attempts.fetch_add(1, Ordering::Release);
         match outcome {
             Ok(open) => {
@@ -314,57 +333,63 @@ fn transport(options: &ClientOptions) -> Result<quinn::TransportConfig, ClientEr
 /// How long an address gets before the next one is tried beside it (RFC 8305 section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-async fn connect(client: &Client, url: &NodeUrl) -> Result<Connection, ConnectError> {
-    let timeout = client.options().connect_timeout;
-    let timed_out = || ConnectError::Timeout { authority: url.authority(), timeout };
-    tokio::time::timeout(timeout, connect_any(client, url)).await.unwrap_or_else(|_| Err(timed_out()))
-}
+impl NodeShared {
+    async fn connect(&self) -> Result<Connection, ConnectError> {
+        let timeout = self.client.options().connect_timeout;
+        let timed_out = || ConnectError::Timeout { authority: self.url.authority(), timeout };
+        tokio::time::timeout(timeout, self.connect_any()).await.unwrap_or_else(|_| Err(timed_out()))
+    }
 
-/// Resolves the host and races its addresses with staggered starts; the first finished handshake wins.
-async fn connect_any(client: &Client, url: &NodeUrl) -> Result<Connection, ConnectError> {
-    let (tls, verifier) = match url.uid() {
-        Some(uid) => {
-            let (tls, verifier) = trust::pinned_config(*uid);
-            (tls, Some(verifier))
-        }
-        None => {
-            let authorities = client.options().authorities.clone();
-            let loading = tokio::task::spawn_blocking(move || trust::roots_config(&authorities));
-            let tls = loading.await.map_err(|e| handshake(url, &e))??;
-            (tls, None)
-        }
-    };
-    let crypto = QuicClientConfig::try_from(tls).map_err(|e| handshake(url, &e))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(client.shared.transport.clone());
-
-    let mut addresses = resolve(client, url).await?.into_iter().peekable();
-    let mut attempts = JoinSet::new();
-    let mut failure = None;
-    loop {
-        if let Some(address) = addresses.next() {
-            let started = client.shared.endpoint.connect_with(config.clone(), address, &url.host());
-            match started {
-                Ok(connecting) => drop(attempts.spawn(connecting)),
+    /// Resolves the host and races its addresses with staggered starts; the first finished handshake wins.
+    async fn connect_any(&self) -> Result<Connection, ConnectError> {
+        let (client, url) = (&self.client, &self.url);
+        let tls = self.tls.get_or_try_init(|| self.authenticate()).await?;
+        let mut addresses = resolve(client, url).await?.into_iter().peekable();
+        let mut attempts = JoinSet::new();
+        let mut failure = None;
+        loop {
+            if let Some(address) = addresses.next() {
+                let endpoint = &client.shared.endpoint;
+                match endpoint.connect_with(tls.config.clone(), address, &url.host()) {
+                    Ok(connecting) => drop(attempts.spawn(connecting)),
+                    Err(e) => failure = Some(handshake(url, &e)),
+                }
+            }
+            let ended = tokio::select! {
+                Some(ended) = attempts.join_next() => ended,
+                () = tokio::time::sleep(ATTEMPT_DELAY), if addresses.peek().is_some() => continue,
+                else => break,
+            };
+            match ended {
+                Ok(Ok(quic)) => return open_http(quic).await.map_err(|e| handshake(url, &e)),
+                Ok(Err(e)) => failure = Some(explain(url, &e, &tls.verifier)),
                 Err(e) => failure = Some(handshake(url, &e)),
             }
         }
-        let next_start = tokio::time::sleep(ATTEMPT_DELAY);
-        let ended = tokio::select! {
-            Some(ended) = attempts.join_next() => ended,
-            () = next_start, if addresses.peek().is_some() => continue,
-            else => break,
-        };
-        match ended {
-            Ok(Ok(quic)) => return open_http(quic).await.map_err(|e| handshake(url, &e)),
-            Ok(Err(e)) => failure = Some(explain(url, &e, verifier.as_deref())),
-            Err(e) => failure = Some(handshake(url, &e)),
-        }
+        Err(failure.unwrap_or_else(|| ConnectError::Resolve {
+            host: url.host(),
+            reason: "it has no address of a family this machine has".to_owned(),
+        }))
     }
-    Err(failure.unwrap_or_else(|| ConnectError::Resolve {
-        host: url.host(),
-        reason: "it has no address of a family this machine has".to_owned(),
-    }))
+
+    async fn authenticate(&self) -> Result<NodeTls, ConnectError> {
+        let (tls, verifier) = match self.url.uid() {
+            Some(uid) => trust::pinned(*uid),
+            None => {
+                let shared = &self.client.shared;
+                let load = async || {
+                    let authorities = shared.options.authorities.clone();
+                    let loading = tokio::task::spawn_blocking(move || trust::load_roots(&authorities));
+                    loading.await.map_err(|e| handshake(&self.url, &e))?.map_err(ConnectError::from)
+                };
+                trust::rooted(shared.roots.get_or_try_init(load).await?.clone())
+            }
+        };
+        let crypto = QuicClientConfig::try_from(tls).map_err(|e| handshake(&self.url, &e))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(self.client.shared.transport.clone());
+        Ok(NodeTls { config, verifier })
+    }
 }
 
 async fn resolve(client: &Client, url: &NodeUrl) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -411,18 +436,11 @@ fn handshake(url: &NodeUrl, error: &dyn fmt::Display) -> ConnectError {
     ConnectError::Handshake { authority: url.authority(), reason: error.to_string() }
 }
 
-fn explain(url: &NodeUrl, error: &quinn::ConnectionError, verifier: Option<&PinnedVerifier>) -> ConnectError {
+fn explain(url: &NodeUrl, error: &quinn::ConnectionError, verifier: &NodeVerifier) -> ConnectError {
     let authority = url.authority();
-    if let Some(mismatch) = verifier.and_then(PinnedVerifier::take_refusal) {
-        return ConnectError::Identity { authority, mismatch };
-    }
-    // TLS alerts about certificates (RFC 8446 section 6.2) travel as QUIC codes 0x100 + alert (RFC 9001 section 4.8):
-    // bad_certificate 42 to certificate_unknown 46, and unknown_ca 48.
-    const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 0x12a..=0x130;
-    match error {
-        quinn::ConnectionError::TransportError(e) if CERTIFICATE_ALERTS.contains(&u64::from(e.code)) => {
-            ConnectError::Untrusted { authority, reason: e.reason.clone() }
-        }
-        other => ConnectError::Handshake { authority, reason: other.to_string() },
+    match verifier.take_refusal() {
+        Some(Refusal::Identity(mismatch)) => ConnectError::Identity { authority, mismatch },
+        Some(Refusal::Untrusted(reason)) => ConnectError::Untrusted { authority, reason: reason.to_string() },
+        None => ConnectError::Handshake { authority, reason: error.to_string() },
     }
 }

@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use identity::{Uid, certificate};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -73,25 +74,41 @@ pub enum IdentityMismatch {
     },
 }
 
-/// The TLS configuration for nodes without a pin: TLS 1.3, ALPN `h3`.
-pub(crate) fn roots_config(authorities: &Authorities) -> Result<rustls::ClientConfig, TrustError> {
+/// The TLS configuration for a node that must prove to be `uid`, and where its verdict can be read.
+pub(crate) fn pinned(uid: Uid) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+    configure(Rule::Pinned(uid))
+}
+
+/// The TLS configuration for nodes without a pin.
+pub(crate) fn rooted(roots: Arc<WebPkiServerVerifier>) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+    configure(Rule::Rooted(roots))
+}
+
+/// Loads the certificates that vouch for nodes without a pin. Blocking.
+pub(crate) fn load_roots(authorities: &Authorities) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     let roots = match authorities {
         Authorities::System => system_roots()?,
         Authorities::File(path) => file_roots(path)?,
     };
-    Ok(finish(builder().with_root_certificates(roots).with_no_client_auth()))
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|e| TrustError::NoSystemRoots { reason: e.to_string() })
 }
 
-/// The TLS configuration for a node that must prove to be `uid`, and where its verdict can be read.
-pub(crate) fn pinned_config(uid: Uid) -> (rustls::ClientConfig, Arc<PinnedVerifier>) {
-    let verifier = Arc::new(PinnedVerifier {
-        pinned: uid,
-        algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
-        refusal: Mutex::new(None),
-    });
-    let config =
-        builder().dangerous().with_custom_certificate_verifier(verifier.clone()).with_no_client_auth();
-    (finish(config), verifier)
+/// TLS 1.3 (QUIC has no other, RFC 9001 section 4.2) with ALPN `h3`.
+fn configure(rule: Rule) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Arc::new(NodeVerifier { rule, algorithms, refusal: Mutex::new(None) });
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the aws-lc-rs provider has cipher suites for TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    (config, verifier)
 }
 
 /// The UID that a certificate (DER) is bound to.
@@ -104,42 +121,73 @@ pub(crate) fn certificate_uid(certificate: &[u8]) -> Result<Uid, IdentityMismatc
     Ok(certificate::verify_extension(extension.value, parsed.tbs_certificate.subject_pki.raw)?)
 }
 
-/// Accepts exactly the certificates that are bound to one UID.
-pub(crate) struct PinnedVerifier {
-    pinned: Uid,
+/// Decides about certificates and remembers why it refused one: rustls passes that on as an alert's text, but callers
+/// are owed the facts.
+pub(crate) struct NodeVerifier {
+    rule: Rule,
     algorithms: WebPkiSupportedAlgorithms,
-    /// The last refusal: rustls passes it on as an alert's text, but callers are owed the facts.
-    refusal: Mutex<Option<IdentityMismatch>>,
+    refusal: Mutex<Option<Refusal>>,
 }
 
-impl PinnedVerifier {
+enum Rule {
+    /// The certificate must be bound to this UID; nothing else matters.
+    Pinned(Uid),
+    /// The usual rules of the web.
+    Rooted(Arc<WebPkiServerVerifier>),
+}
+
+/// Why a certificate was refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Identity(IdentityMismatch),
+    Untrusted(rustls::Error),
+}
+
+impl NodeVerifier {
     /// Why the last certificate was refused, once.
-    pub(crate) fn take_refusal(&self) -> Option<IdentityMismatch> {
-        self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    pub(crate) fn take_refusal(&self) -> Option<Refusal> {
+        self.refusal().take()
     }
 
-    fn check(&self, certificate: &[u8]) -> Result<(), IdentityMismatch> {
-        let presented = certificate_uid(certificate)?;
-        if presented != self.pinned {
-            return Err(IdentityMismatch::WrongUid { pinned: self.pinned, presented });
-        }
-        Ok(())
+    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ServerCertVerifier for PinnedVerifier {
+fn check_pin(pinned: Uid, certificate: &[u8]) -> Result<(), IdentityMismatch> {
+    let presented = certificate_uid(certificate)?;
+    if presented != pinned {
+        return Err(IdentityMismatch::WrongUid { pinned, presented });
+    }
+    Ok(())
+}
+
+impl ServerCertVerifier for NodeVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(end_entity).map(|()| ServerCertVerified::assertion()).map_err(|mismatch| {
-            *self.refusal.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(mismatch);
-            rustls::CertificateError::ApplicationVerificationFailure.into()
-        })
+        match &self.rule {
+            Rule::Pinned(uid) => match check_pin(*uid, end_entity) {
+                Ok(()) => Ok(ServerCertVerified::assertion()),
+                Err(mismatch) => {
+                    *self.refusal() = Some(Refusal::Identity(mismatch));
+                    Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+                }
+            },
+            Rule::Rooted(roots) => {
+                let verdict =
+                    roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+                if let Err(error) = &verdict {
+                    *self.refusal() = Some(Refusal::Untrusted(error.clone()));
+                }
+                verdict
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -148,7 +196,7 @@ impl ServerCertVerifier for PinnedVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // QUIC has no TLS 1.2 (RFC 9001 section 4.2), and the configuration does not offer it.
+        // Not offered.
         Err(rustls::PeerIncompatible::Tls12NotOffered.into())
     }
 
@@ -166,22 +214,10 @@ impl ServerCertVerifier for PinnedVerifier {
     }
 }
 
-impl fmt::Debug for PinnedVerifier {
+impl fmt::Debug for NodeVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedVerifier").field("pinned", &self.pinned).finish_non_exhaustive()
+        f.write_str("NodeVerifier")
     }
-}
-
-fn builder() -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier> {
-    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the aws-lc-rs provider has cipher suites for TLS 1.3")
-}
-
-fn finish(mut config: rustls::ClientConfig) -> rustls::ClientConfig {
-    config.alpn_protocols = vec![b"h3".to_vec()];
-    config
 }
 
 fn system_roots() -> Result<RootCertStore, TrustError> {

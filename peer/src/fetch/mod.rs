@@ -222,7 +222,7 @@ async fn find(
 /// A list is told from other content by its magic. Bytes that begin with it and are no valid list are refused rather
 /// than taken for a segment: whoever asks for a list must not get its text instead.
 fn is_list(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"IOEXLST1")
+    bytes.starts_with(&store::list::MAGIC)
 }
 
 fn schedule(

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use identity::{SecretKey, Uid};
-use store::list::{LIST_LEN_MAX, ListBuilder};
+use store::list::{ENTRY_LEN, LIST_LEN_MAX, ListBuilder};
 use store::{Hash, SEGMENT_LEN_DEFAULT, SEGMENT_LEN_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -178,9 +178,9 @@ fn check(nodes: &[Node], source: &Source, options: &PublishOptions) -> Result<()
     }
 }
 
-/// A list names each segment with a hash and a length, 36 bytes; what surrounds them is checked when the list is built.
+/// Whether the entries alone would be longer than a list may be; what surrounds them is checked when it is built.
 fn check_segment_count(segments: u64) -> Result<(), PublishError> {
-    if segments.saturating_mul(36) > LIST_LEN_MAX as u64 {
+    if segments.saturating_mul(ENTRY_LEN as u64) > LIST_LEN_MAX as u64 {
         return Err(PublishError::TooManySegments { segments, len_max: LIST_LEN_MAX });
     }
     Ok(())
@@ -214,6 +214,8 @@ struct PutOutcome {
     number: u64,
     len: u64,
     result: Result<Put, PutError>,
+    /// Held until the outcome is heard, so that nothing more is read for a publication that has failed.
+    _slot: Arc<Option<OwnedSemaphorePermit>>,
 }
 
 enum Put {
@@ -338,8 +340,7 @@ impl<'a> Publication<'a> {
             self.puts.spawn(async move {
                 let len = put.bytes.len() as u64;
                 let result = put.run().await;
-                drop(slot);
-                PutOutcome { node: index, number, len, result }
+                PutOutcome { node: index, number, len, result, _slot: slot }
             });
         }
         self.outstanding.insert(number, count);
@@ -347,7 +348,7 @@ impl<'a> Publication<'a> {
     }
 
     fn ended(&mut self, outcome: PutOutcome) -> Result<(), PublishError> {
-        let PutOutcome { node, number, len, result } = outcome;
+        let PutOutcome { node, number, len, result, _slot } = outcome;
         let nodes_left = self.uploads.iter().filter(|upload| upload.report.failure.is_none()).count();
         let upload = &mut self.uploads[node];
         match result {

@@ -3,10 +3,12 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub(super) const MAGIC: [u8; 8] = *b"IOEXLIST";
+/// The first eight bytes of every list, by which it is told from other content.
+pub const MAGIC: [u8; 8] = *b"IOEXLIST";
 pub(super) const VERSION: u16 = 1;
 pub(super) const HEADER_LEN: usize = 256;
-pub(super) const ENTRY_LEN: usize = 48;
+/// What one segment takes in a list, in bytes.
+pub const ENTRY_LEN: usize = 48;
 pub(super) const SIGNATURE_LEN: usize = 64;
 
 /// The shortest list: a name of one byte, no segments.

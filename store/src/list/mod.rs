@@ -9,6 +9,7 @@ mod layout;
 mod view;
 
 pub use builder::ListBuilder;
+pub use layout::{ENTRY_LEN, MAGIC};
 pub use view::ListView;
 
 use identity::SignatureError;

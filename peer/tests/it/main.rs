@@ -1,0 +1,12 @@
+//! The peer library against small HTTP/3 nodes on loopback sockets, with faults as data.
+
+#![allow(clippy::print_stderr, clippy::unwrap_used)]
+
+mod content;
+mod fetch;
+mod hostile;
+mod node;
+mod node_url;
+mod publish;
+mod resume;
+mod trust;
