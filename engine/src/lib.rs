@@ -3,11 +3,13 @@
 //! This is the only crate that names io_uring, glommio and quiche.
 
 pub mod cid;
+pub mod control;
 pub mod driver;
 pub mod http;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;
+pub mod node;
 pub mod probe;
 pub mod quic;
 pub mod shard;

@@ -51,8 +51,21 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 /// Time in which a frame must arrive completely once its first byte has, and in which an answer must be taken.
 pub const CONTROL_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests to the metrics endpoint at the same time.
+/// Connections of the metrics endpoint: a few scrapers.
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// Time in which a scraper must send its next request; one that is silent gives its place back.
+pub const METRICS_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of locked memory that the rings ask for before Linux 5.12, and that glommio checks for on every kernel. The soft
+/// limit is raised to this at start, as far as the hard limit allows.
+pub const LOCKED_MEMORY_BYTES: u64 = 8 << 20;
+
+/// Open files that the engine wants: sockets of the shards, packs, and every TCP connection, with room.
+pub const OPEN_FILES: u64 = 4 * TCP_CONNECTIONS_MAX as u64 + 1_024;
+
+/// Time that shards and services have beyond the drain time-out to close what is left.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// The policy in force, for every thread that enforces it. Shards keep a [`PolicyView`] and look once a turn.
 #[derive(Debug)]
@@ -85,12 +98,19 @@ impl SharedPolicy {
     pub fn replace(&self, policy: Policy) -> Result<(), PolicyError> {
         policy.check()?;
         let mut current = self.lock();
-        if policy.generation < current.generation {
-            return Err(PolicyError::Stale { offered: policy.generation, current: current.generation });
-        }
+        check_generation(&policy, &current)?;
         *current = Arc::new(policy);
         self.revision.fetch_add(1, Release);
         Ok(())
+    }
+
+    /// What [`replace`](SharedPolicy::replace) would say.
+    ///
+    /// # Errors
+    /// As [`replace`](SharedPolicy::replace).
+    pub fn check(&self, policy: &Policy) -> Result<(), PolicyError> {
+        policy.check()?;
+        check_generation(policy, &self.lock())
     }
 
     /// A view for one thread.
@@ -104,6 +124,13 @@ impl SharedPolicy {
         // Nobody panics between lock and unlock, and an Arc is never half replaced.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn check_generation(offered: &Policy, current: &Policy) -> Result<(), PolicyError> {
+    if offered.generation < current.generation {
+        return Err(PolicyError::Stale { offered: offered.generation, current: current.generation });
+    }
+    Ok(())
 }
 
 /// One thread's copy of the policy, refreshed when it changes.

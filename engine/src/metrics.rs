@@ -224,6 +224,8 @@ counters! {
 
         /// Connections of the control socket refused because the peer is neither the same user nor root.
         control_refused_user: counter "ioex_control_refused_total" [("cause", "user")],
+        /// Connections of the control socket closed at once because the limit was reached.
+        control_refused_limit: counter "ioex_control_refused_total" [("cause", "connections_max")],
         /// Connections of the control socket ended by bytes that are no frame of the protocol.
         control_refused_frame: counter "ioex_control_refused_total" [("cause", "frame")],
         /// Connections of the control socket ended because a frame did not arrive in time.

@@ -1,0 +1,135 @@
+//! The policy in force, kept on disk so that the engine goes on with it when the control plane is gone.
+//!
+//! The file is one [`ToEngine::SetPolicy`] frame: the contract's own encoding with its checksum.
+
+use crate::limits::{PolicyError, SharedPolicy};
+use relay::policy::{
+    Decoder, FrameError, HEADER_LEN, LimitError, PAYLOAD_LEN_MAX, Policy, ToEngine, encode_to_engine,
+};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The policy in force together with its file.
+#[derive(Debug)]
+pub struct PolicyFile {
+    path: PathBuf,
+    shared: Arc<SharedPolicy>,
+    /// One change at a time: what is in force and what is on disk must not cross.
+    changing: Mutex<()>,
+}
+
+impl PolicyFile {
+    /// Reads the last policy, or starts with the defaults (and no publishers) where there is none.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`]: a file that is there must be usable, since starting with other limits than the operator's
+    /// would go unnoticed.
+    pub fn open(path: &Path) -> Result<PolicyFile, PolicyFileError> {
+        let policy = read(path)?.unwrap_or_default();
+        let shared = SharedPolicy::new(policy)
+            .map_err(|source| PolicyFileError::Limit { path: path.to_path_buf(), source })?;
+        Ok(PolicyFile { path: path.to_path_buf(), shared, changing: Mutex::new(()) })
+    }
+
+    /// The policy for those who enforce it.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<SharedPolicy> {
+        &self.shared
+    }
+
+    /// Checks a policy, writes it to disk and puts it in force, in this order: what was promised to be in force is in
+    /// force after a crash too. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`]; the old policy stays in force.
+    pub fn apply(&self, policy: Policy) -> Result<(), PolicyFileError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.check(&policy)?;
+        self.write(&policy)?;
+        self.shared.replace(policy)?;
+        Ok(())
+    }
+
+    /// Reads the file again and puts it in force, if it has changed.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`]; the old policy stays in force.
+    pub fn reload(&self) -> Result<(), PolicyFileError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = read(&self.path)?
+            && policy != *self.shared.load()
+        {
+            self.shared.replace(policy)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, policy: &Policy) -> Result<(), PolicyFileError> {
+        let io = |source| PolicyFileError::Io { path: self.path.clone(), source };
+        let frame = encode_to_engine(&ToEngine::SetPolicy(policy.clone()))
+            .map_err(|source| PolicyFileError::Frame { path: self.path.clone(), source })?;
+        crate::node::files::replace(&self.path, &frame).map_err(io)
+    }
+}
+
+/// The policy in a file; `None` if there is no file.
+fn read(path: &Path) -> Result<Option<Policy>, PolicyFileError> {
+    let io = |source| PolicyFileError::Io { path: path.to_path_buf(), source };
+    let frame_error = |source| PolicyFileError::Frame { path: path.to_path_buf(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    // One byte more than the longest frame, so that a longer file is noticed without being read.
+    let mut bytes = Vec::new();
+    file.take((HEADER_LEN + PAYLOAD_LEN_MAX + 1) as u64).read_to_end(&mut bytes).map_err(io)?;
+    let mut decoder = Decoder::<ToEngine>::new();
+    decoder.push(&bytes);
+    let message = decoder.next_message().map_err(frame_error)?;
+    decoder.finish().map_err(frame_error)?;
+    match message {
+        Some(ToEngine::SetPolicy(policy)) => Ok(Some(policy)),
+        _ => Err(PolicyFileError::NoPolicy { path: path.to_path_buf() }),
+    }
+}
+
+/// Why a policy is not in force, or not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFileError {
+    /// The file system failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is damaged.
+    #[error("{} is damaged: {source}; restore it, or remove it to start with the default limits and no publishers", path.display())]
+    Frame {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: FrameError,
+    },
+    /// The file holds another message, or nothing.
+    #[error("{} holds no policy; remove it to start with the default limits and no publishers", path.display())]
+    NoPolicy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A limit in the file is out of its range.
+    #[error("{}: {source}", path.display())]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// Which, and what is allowed.
+        source: LimitError,
+    },
+    /// The policy offered is not acceptable.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}

@@ -1,0 +1,464 @@
+//! A node's data plane from start to end: what is opened in which order, how it is told to stop, how it stops.
+//!
+//! Start: limits of the process, data directory, last policy, store, storage executors, certificate, sockets, shards,
+//! services. Stop: the same backwards, after what is in flight has been finished within the drain time-out.
+
+mod cores;
+pub(crate) mod files;
+mod observe;
+mod process;
+mod ready;
+mod shards;
+mod sockets;
+
+pub use cores::Cores;
+pub use files::{DataDirectory, FileError, QuicSecret};
+pub use observe::Numbers;
+pub use ready::Ready;
+pub use shards::ShardsError;
+pub use sockets::ListenError;
+
+use crate::control::{self, Control, PolicyFile, PolicyFileError};
+use crate::driver::DriverKind;
+use crate::limits::DRAIN_GRACE;
+use crate::metrics::NodeCounters;
+use crate::quic::{Tls, TlsError};
+use crate::storage::{self, Storage};
+use crate::tcp::{self, Content, TcpConfig, TcpTls};
+use relay::policy::Status;
+use shards::{Shards, ShardsOptions};
+use sockets::Sockets;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{FileBackend, OpenError, OpenReport, Store};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Threads of the TCP service, the control socket and the metrics endpoint together. They share the shards' cores; two
+/// serve on while one of them waits for a page.
+const SERVICE_THREADS: usize = 2;
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where to listen, UDP and TCP. Empty: port 4433 on every address.
+    pub listen: Vec<SocketAddr>,
+    /// One shard a core. `None`: every core that this process may run on.
+    pub cores: Option<Cores>,
+    /// Which driver the shards use.
+    pub driver: DriverKind,
+    /// Which executor runs storage.
+    pub storage: storage::Choice,
+    /// Whether to serve over TCP.
+    pub tcp: bool,
+    /// Where to serve metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    directory: DataDirectory,
+    runtime: Runtime,
+    ready: Ready,
+    shards: Shards,
+    storage: Arc<Storage>,
+    store: Store,
+    policy: Arc<PolicyFile>,
+    tcp_tls: Arc<TcpTls>,
+    quic_secret: QuicSecret,
+    counters: Arc<NodeCounters>,
+    drain: watch::Sender<bool>,
+    services: JoinSet<()>,
+    /// Ends with the process or with [`Node::run`], after the TCP connections.
+    background: JoinSet<()>,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything in flight was finished, or the drain time-out passed.
+    Drained,
+    /// A second signal came while it drained.
+    Forced,
+}
+
+impl Node {
+    /// Starts a node. When this returns, every listener listens.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what is in the way; nothing keeps running.
+    pub fn start(options: &NodeOptions) -> Result<Node, NodeError> {
+        let started = Instant::now();
+        process::raise_limits();
+        let directory = DataDirectory::open(&options.data)?;
+        let uid = directory.uid()?;
+        let policy = Arc::new(PolicyFile::open(&directory.policy())?);
+        let (store, report) = open_store(&directory, &policy)?;
+        let counters = Arc::new(NodeCounters::default());
+        let storage = Storage::start(&store, options.storage, &counters)?;
+
+        let quic_secret = directory.quic_secret()?;
+        let quic_tls = load_quic_tls(&directory, &quic_secret)?;
+        let tcp_tls = Arc::new(TcpTls::load(&directory.certificate(), &directory.certificate_key())?);
+
+        let cores = process::choose_cores(options.cores.as_ref())?;
+        let sockets = Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?;
+        let (listeners, gro, gso) = (sockets.names(), sockets.has_gro(), sockets.has_gso());
+        let shards = Shards::start(ShardsOptions {
+            cores: &cores,
+            udp: sockets.udp,
+            driver: options.driver,
+            tls: quic_tls,
+            secret: &quic_secret,
+            uid,
+            policy: policy.shared(),
+            store: &store,
+            storage: &storage,
+        })?;
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(SERVICE_THREADS)
+            .thread_name("services")
+            .enable_all()
+            .build()
+            .map_err(NodeError::Runtime)?;
+        let numbers = Arc::new(Numbers {
+            shards: shards.counters(),
+            node: Arc::clone(&counters),
+            store: store.clone(),
+        });
+        let metrics = options.metrics.map(|addr| runtime.block_on(bind_metrics(addr))).transpose()?;
+        let ready = Ready {
+            uid,
+            listeners,
+            metrics: metrics.as_ref().map(|(_, addr)| *addr),
+            control: directory.control_socket(),
+            driver: shards.driver(),
+            driver_fallback: shards.fallback(),
+            cores,
+            storage: storage.kind(),
+            storage_fallback: storage.fallback().map(str::to_owned),
+            gro,
+            gso,
+            store: report,
+            start_time: started.elapsed(),
+        };
+        let (drain, _) = watch::channel(false);
+        let mut node = Node {
+            directory,
+            runtime,
+            ready,
+            shards,
+            storage: Arc::new(storage),
+            store,
+            policy,
+            tcp_tls,
+            quic_secret,
+            counters,
+            drain,
+            services: JoinSet::new(),
+            background: JoinSet::new(),
+        };
+        node.start_services(sockets.tcp, metrics.map(|(listener, _)| listener), numbers)?;
+        Ok(node)
+    }
+
+    /// What listens where, and on what it runs.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Has the node drain, from any thread, as SIGTERM does.
+    #[must_use]
+    pub fn drainer(&self) -> watch::Sender<bool> {
+        self.drain.clone()
+    }
+
+    /// Serves until a signal, the control socket or [`Node::drainer`] ends it. SIGHUP reloads certificate and policy;
+    /// SIGTERM and SIGINT drain; the second of these ends at once.
+    ///
+    /// # Errors
+    /// A shard died. The rest has been stopped.
+    pub fn run(mut self) -> Result<End, NodeError> {
+        let mut signals = self.runtime.block_on(async { Signals::new() }).map_err(NodeError::Runtime)?;
+        let mut draining = self.drain.subscribe();
+        let died = loop {
+            let event = self.runtime.block_on(async {
+                tokio::select! {
+                    _ = draining.wait_for(|draining| *draining) => Event::Drain,
+                    event = signals.next() => event,
+                    died = self.shards.died() => Event::Died(died),
+                }
+            });
+            match event {
+                Event::Reload => self.reload(),
+                Event::Drain => break None,
+                Event::Died(error) => break Some(error),
+            }
+        };
+        self.drain.send_replace(true);
+        let forced = self.finish(&mut signals);
+        match died {
+            Some(error) => Err(error.into()),
+            None if forced => Ok(End::Forced),
+            None => Ok(End::Drained),
+        }
+    }
+
+    /// Reads certificate and policy again. What fails is logged and counted; the old one stays in use.
+    fn reload(&self) {
+        let (certificate, key) = (self.directory.certificate(), self.directory.certificate_key());
+        let tls = load_quic_tls(&self.directory, &self.quic_secret)
+            .and_then(|tls| self.tcp_tls.reload(&certificate, &key).map(|()| tls).map_err(NodeError::from));
+        match tls {
+            Ok(tls) => {
+                self.shards.reload_tls(&tls);
+                self.counters.certificate_reloads.increment();
+                tracing::info!("the certificate was read again");
+            }
+            Err(error) => {
+                self.counters.certificate_reloads_failed.increment();
+                tracing::error!(%error, "the old certificate stays in use");
+            }
+        }
+        match self.policy.reload() {
+            Ok(()) => tracing::info!(
+                generation = self.policy.shared().load().generation,
+                "the policy was read again"
+            ),
+            Err(error) => {
+                self.counters.policies_rejected.increment();
+                tracing::error!(%error, "the old policy stays in force");
+            }
+        }
+    }
+
+    /// Finishes what is in flight, then takes everything down in the order that keeps promises: services and shards end
+    /// before storage, which writes all it has acknowledged anyway. Says whether a signal cut it short.
+    fn finish(&mut self, signals: &mut Signals) -> bool {
+        let timeout = Duration::from_millis(self.policy.shared().load().limits.drain_timeout_ms.into());
+        tracing::info!(timeout_ms = timeout.as_millis() as u64, "draining");
+        self.shards.drain(Instant::now() + timeout);
+        let services = &mut self.services;
+        let shards = &mut self.shards;
+        let forced = self.runtime.block_on(async {
+            let finished = async {
+                while services.join_next().await.is_some() {}
+                shards.ended().await;
+            };
+            tokio::select! {
+                () = finished => false,
+                () = tokio::time::sleep(timeout + DRAIN_GRACE) => {
+                    tracing::warn!("the drain time-out has passed; what is still in flight is cut off");
+                    false
+                }
+                () = signals.end() => true,
+            }
+        });
+        self.background.abort_all();
+        self.services.abort_all();
+        if forced {
+            return true;
+        }
+        self.shards.stop();
+        // A snapshot is not needed for anything but a fast start.
+        if let Err(error) = self.store.snapshot() {
+            tracing::warn!(%error, "the index snapshot was not written; the next start takes longer");
+        }
+        // Nobody answers on them any more.
+        let _ = std::fs::remove_file(self.directory.control_socket());
+        let _ = std::fs::remove_file(self.directory.pid_file());
+        tracing::info!("stopped");
+        false
+    }
+
+    fn start_services(
+        &mut self,
+        tcp: Vec<(std::net::TcpListener, u16)>,
+        metrics: Option<TcpListener>,
+        numbers: Arc<Numbers>,
+    ) -> Result<(), NodeError> {
+        let _context = self.runtime.enter();
+        let handle = self.runtime.handle();
+        let content = Arc::new(Content::new(self.store.clone(), self.storage.async_client()));
+        for (listener, http3_port) in tcp {
+            let listener = TcpListener::from_std(listener).map_err(NodeError::Runtime)?;
+            let config = TcpConfig {
+                tls: Arc::clone(&self.tcp_tls),
+                policy: Arc::clone(self.policy.shared()),
+                content: Arc::clone(&content),
+                counters: Arc::clone(&self.counters),
+                http3_port,
+            };
+            self.services.spawn_on(tcp::serve(listener, config, self.drain.subscribe()), handle);
+        }
+        if let Some(listener) = metrics {
+            self.background.spawn_on(observe::serve_metrics(listener, Arc::clone(&numbers)), handle);
+        }
+        let control = Control {
+            policy: Arc::clone(&self.policy),
+            storage: Arc::clone(&self.storage),
+            client: self.storage.async_client(),
+            counters: Arc::clone(&self.counters),
+            status: self.status(numbers),
+            drain: self.drain.clone(),
+        };
+        files::replace(&self.directory.pid_file(), format!("{}\n", std::process::id()).as_bytes())
+            .map_err(|source| FileError::Io { path: self.directory.pid_file(), source })?;
+        let listener = control::listen(&self.directory.control_socket())?;
+        self.background.spawn_on(control::serve(listener, Arc::new(control)), handle);
+        Ok(())
+    }
+
+    fn status(&self, numbers: Arc<Numbers>) -> Box<dyn Fn() -> Status + Send + Sync> {
+        let (ready, since) = (self.ready.clone(), Instant::now());
+        let (policy, draining) = (Arc::clone(self.policy.shared()), self.drain.subscribe());
+        Box::new(move || {
+            let stats = numbers.store.stats();
+            Status {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uid: *ready.uid.as_bytes(),
+                driver: ready.driver_name().to_owned(),
+                listeners: ready.listeners.clone(),
+                uptime_s: since.elapsed().as_secs(),
+                policy_generation: policy.load().generation,
+                draining: *draining.borrow(),
+                store_bytes: stats.bytes_used,
+                store_segments: stats.segments,
+                counters: numbers.samples(),
+            }
+        })
+    }
+}
+
+enum Event {
+    Reload,
+    Drain,
+    Died(ShardsError),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Drain,
+            _ = self.interrupt.recv() => Event::Drain,
+            _ = self.reload.recv() => Event::Reload,
+        }
+    }
+
+    /// Waits for the next signal that asks to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn open_store(directory: &DataDirectory, policy: &PolicyFile) -> Result<(Store, OpenReport), NodeError> {
+    let options = store::Options {
+        bytes_max: policy.shared().load().limits.store_bytes_max,
+        ..store::Options::default()
+    };
+    let (store, report) = Store::open(&directory.store(), options, Arc::new(FileBackend::new()))?;
+    for cut in &report.cut {
+        tracing::warn!(path = %cut.path.display(), offset = cut.offset, bytes = cut.len, "an append that was never acknowledged was cut off");
+    }
+    for damage in &report.damage {
+        tracing::error!(%damage, "quarantined: not served any more");
+    }
+    tracing::info!(
+        segments = report.segments,
+        packs = report.packs,
+        recovered = report.recovered,
+        elapsed_ms = report.elapsed.as_millis() as u64,
+        "the store is open"
+    );
+    Ok((store, report))
+}
+
+fn load_quic_tls(directory: &DataDirectory, secret: &QuicSecret) -> Result<Arc<Tls>, NodeError> {
+    let read = |path: PathBuf| std::fs::read(&path).map_err(|source| FileError::Io { path, source });
+    let certificate = read(directory.certificate())?;
+    let key = read(directory.certificate_key())?;
+    Ok(Arc::new(Tls::from_pem(&certificate, &key, &secret.key)?))
+}
+
+async fn bind_metrics(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Metrics { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
+/// Why a node does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file of the data directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The last policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The storage executors.
+    #[error(transparent)]
+    Storage(#[from] storage::StartError),
+    /// The certificate, as HTTP/3 takes it.
+    #[error("DIR/tls: {0}")]
+    QuicTls(#[from] TlsError),
+    /// The certificate, as the TCP service takes it.
+    #[error(transparent)]
+    TcpTls(#[from] tcp::TlsError),
+    /// The choice of cores.
+    #[error(transparent)]
+    Cores(#[from] process::CoresError),
+    /// A socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A shard.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] control::ListenError),
+    /// The metrics endpoint.
+    #[error("cannot serve metrics on {addr}: {source}")]
+    Metrics {
+        /// Where.
+        addr: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Threads, epoll or signal handlers of the services.
+    #[error("the services do not start: {0}")]
+    Runtime(io::Error),
+}
