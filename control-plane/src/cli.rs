@@ -134,7 +134,7 @@ const PUBLISH_EXAMPLES: &str = "\
 Examples:
   ioex publish firmware.img --version 1.4.2
   tar c site | ioex publish - --name site.tar
-  ioex publish firmware.img --to https://UID@relay.example.com:4433 --to https://UID@backup.example.com:4433
+  ioex publish firmware.img --to https://UID@a.example:4433 --to https://UID@b.example:4433
 
 Without --to the local node (ioex up) reads the file itself; nothing is sent over the network. With --to the file is \
 split and hashed here and each node receives what it lacks; a node takes it only if its configuration names your UID \

@@ -116,20 +116,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
     for (flag, path, text) in &sources.flags.0 {
         layers.flag(flag, path, text);
     }
-    if layers.problems.is_empty()
-        && let Err(error) = layers.configuration.limits.check()
-    {
-        layers.problems.push(Problem {
-            place: Place::Together,
-            what: error.to_string(),
-            remedy: vec!["change one of the limits named; `ioex config print` shows all of them".into()],
-        });
-    }
-    if layers.problems.is_empty() {
-        Ok(Loaded { configuration: layers.configuration, file, origins: layers.origins })
-    } else {
-        Err(ConfigurationError { problems: layers.problems })
-    }
+    layers.finish(file)
+}
+
+/// Reads the text of one file over the defaults, and nothing else: no environment, no flags, no file system. `path` is
+/// what messages call it.
+pub fn parse(path: &Path, content: &str) -> Result<Loaded, ConfigurationError> {
+    let mut layers = Layers::default();
+    layers.file(path, content);
+    layers.finish(Some(path.to_path_buf()))
 }
 
 #[derive(Default)]
@@ -233,6 +228,23 @@ impl Layers {
         match (key.set)(&mut self.configuration, &Value::Untyped(text.into())) {
             Ok(()) => drop(self.origins.insert(key.path(), Origin::Variable(name.into()))),
             Err(unfit) => self.problems.push(bad_value(key, &unfit.reason, place)),
+        }
+    }
+
+    fn finish(mut self, file: Option<PathBuf>) -> Result<Loaded, ConfigurationError> {
+        if self.problems.is_empty()
+            && let Err(error) = self.configuration.limits.check()
+        {
+            self.problems.push(Problem {
+                place: Place::Together,
+                what: error.to_string(),
+                remedy: vec!["change one of the limits named; `ioex config print` shows all of them".into()],
+            });
+        }
+        if self.problems.is_empty() {
+            Ok(Loaded { configuration: self.configuration, file, origins: self.origins })
+        } else {
+            Err(ConfigurationError { problems: self.problems })
         }
     }
 

@@ -14,6 +14,6 @@ mod value;
 pub use keys::{
     Allowed, Configuration, Driver, Engine, KEYS, Key, Node, Publishers, StorageExecutor, keys_of, sections,
 };
-pub use load::{Flags, Loaded, Origin, Sources, load};
+pub use load::{Flags, Loaded, Origin, Sources, load, parse};
 pub use problem::{ConfigurationError, Place, Problem};
 pub use value::{Unfit, Value};

@@ -1,8 +1,9 @@
 //! What is wrong with a configuration is said with file, line, column and what is allowed.
 
 use crate::program::{err, ioex, out};
-use control_plane::configuration::{Flags, KEYS, Sources, load};
-use std::path::PathBuf;
+use control_plane::configuration::{Flags, KEYS, Sources, load, parse};
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
 
 /// Loads `content` as `ioex.toml` with `environment` over it and gives the messages, with the directory's name left out.
 fn problems(content: &str, environment: &[(&str, &str)]) -> String {
@@ -201,4 +202,34 @@ wrong.toml:2:10: bad value of `engine.driver`: `dpdk` is none of auto, uring, ep
   = allowed is \"auto\", \"uring\" or \"epoll\"
 "
     );
+}
+
+/// Lines that are nearly right, so that random files get past the first character.
+fn nearly_right() -> impl Strategy<Value = String> {
+    let names = KEYS.iter().map(|key| key.name).collect::<Vec<_>>();
+    let values =
+        r#"(-?[0-9]{1,20}|"[^"\\\\\n]{0,12}"|true|\[("[a-z:.\[\]0-9]{0,9}",? ?){0,3}\]?|\{|1\.5|[^\n]{0,8})"#;
+    let line = prop_oneof![
+        "\\[(node|engine|publishers|limits|[a-z]{0,6})\\]",
+        (proptest::sample::select(names), values).prop_map(|(name, value)| format!("{name} = {value}")),
+        "[^\n]{0,20}",
+    ];
+    proptest::collection::vec(line, 0..8).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever a file holds, it is read or its faults are named with places that exist in it.
+    #[test]
+    fn no_file_is_too_strange(content in nearly_right()) {
+        if let Err(error) = parse(Path::new("f"), &content) {
+            prop_assert!(!error.problems.is_empty());
+            let text = error.to_string();
+            for line in text.lines().filter_map(|line| line.strip_prefix("f:")) {
+                let number: usize = line.split(':').next().unwrap().parse().unwrap();
+                prop_assert!((1..=content.split('\n').count()).contains(&number), "{text}");
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod help;
 mod identity;
 mod program;
 mod publish;
+mod reachable;
 mod text;
 mod up;
 mod usage;
