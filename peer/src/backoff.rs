@@ -1,4 +1,5 @@
-//! How long to wait before trying again: exponential, capped, with jitter so that a fleet does not return in step.
+//! How long to wait before trying again: exponential, capped, with jitter so that a fleet does not return in
+//! step.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait after failure number `failures` (1 is the first) in a row: between half of the exponential step and the
-    /// whole of it, as `random` (uniform) says.
+    /// The wait after failure number `failures` (1 is the first) in a row: between half of the exponential
+    /// step and the whole of it, as `random` (uniform) says.
     pub fn wait(&self, failures: u32, random: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         let step = self.first.saturating_mul(1 << doublings).min(self.max);

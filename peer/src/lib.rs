@@ -1,4 +1,5 @@
-//! What a device links: HTTP/3 to ioex nodes, fetching content from several of them at once, publishing to them.
+//! What a device links: HTTP/3 to ioex nodes, fetching content from several of them at once, publishing to
+//! them.
 //!
 //! - [`node_url`], [`trust`], [`client`]: where a node is, why it is believed, the connection to it.
 //! - [`exchange`]: one request; content is verified against its hash while it arrives.
@@ -6,15 +7,17 @@
 //! - [`publish`]: a file to one or many nodes, split, hashed and signed here.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
 //!
-//! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at any
-//! point without losing what was verified.
+//! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at
+//! any point without losing what was verified.
 
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+mod bounded;
 pub mod client;
 pub mod exchange;
 pub mod fetch;
+mod node;
 pub mod node_url;
 pub mod progress;
 pub mod publish;

@@ -10,9 +10,9 @@ pub const PORT_DEFAULT: u16 = 4433;
 
 /// The address of a node, written `https://[UID@]HOST:PORT`.
 ///
-/// `UID` (base58) pins the node's identity: the connection is refused unless the node's certificate is bound to
-/// it. `HOST` is a name, an IPv4 address or an IPv6 address in brackets. `Display` gives back what was parsed,
-/// with names in lower case.
+/// `UID` (base58) pins the node's identity: the connection is refused unless the node's certificate is bound
+/// to it. `HOST` is a name, an IPv4 address or an IPv6 address in brackets. `Display` gives back what was
+/// parsed, with names in lower case.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct NodeUrl {
     uid: Option<Uid>,
@@ -57,7 +57,8 @@ pub enum NodeUrlError {
     },
     /// The host holds a character that no host name has, or is an IPv6 address without brackets.
     #[error(
-        "{host:?} is not a host name or address; an IPv6 address goes in brackets, as in https://[::1]:{PORT_DEFAULT}"
+        "{host:?} is not a host name or address; an IPv6 address goes in brackets, as in \
+         https://[::1]:{PORT_DEFAULT}"
     )]
     Host {
         /// The text in the host's place.
@@ -65,7 +66,8 @@ pub enum NodeUrlError {
     },
     /// No port.
     #[error(
-        "{text:?} has no port; ioex nodes listen on {PORT_DEFAULT} unless told otherwise: write {text}:{PORT_DEFAULT}"
+        "{text:?} has no port; ioex nodes listen on {PORT_DEFAULT} unless told otherwise: write \
+         {text}:{PORT_DEFAULT}"
     )]
     NoPort {
         /// What was given, without a trailing slash.
@@ -79,7 +81,8 @@ pub enum NodeUrlError {
     },
     /// A path, query or fragment follows the port.
     #[error(
-        "{rest:?} after the port does not belong in a node URL; end it after the port and give the content's hash apart"
+        "{rest:?} after the port does not belong in a node URL; end it after the port and give the \
+         content's hash apart"
     )]
     Path {
         /// What follows the port.

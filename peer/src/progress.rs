@@ -1,5 +1,5 @@
-//! What a transfer looks like from outside, through a [`tokio::sync::watch`] channel: the receiver reads the newest
-//! state whenever it likes and never slows the transfer down.
+//! What a transfer looks like from outside, through a [`tokio::sync::watch`] channel: the receiver reads the
+//! newest state whenever it likes and never slows the transfer down.
 
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ pub struct Progress {
     pub phase: Phase,
     /// The file's length in bytes, once it is known.
     pub bytes_total: Option<u64>,
-    /// Fetch: bytes verified, resumed ones included. Publish: bytes that every remaining node has acknowledged.
+    /// Fetch: bytes verified, resumed ones included. Publish: bytes that every remaining node has
+    /// acknowledged.
     pub bytes_verified: u64,
     /// Of those, bytes that were there already: verified from an earlier attempt, or held by the node.
     pub bytes_resumed: u64,

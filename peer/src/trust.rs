@@ -1,8 +1,8 @@
 //! Whom a connection trusts: a pinned UID, the certificates of a CA file, or the system's roots.
 //!
-//! A URL that pins a UID needs nothing else: the certificate may be self-signed, expired or for another name, as long
-//! as its extension binds its key to that UID (see [`identity::certificate`]) and the handshake is signed by that
-//! key. Without a pin the usual rules of the web apply (chain, name, dates).
+//! A URL that pins a UID needs nothing else: the certificate may be self-signed, expired or for another name,
+//! as long as its extension binds its key to that UID (see [`identity::certificate`]) and the handshake is
+//! signed by that key. Without a pin the usual rules of the web apply (chain, name, dates).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,8 +40,8 @@ pub enum TrustError {
     },
     /// The system has no usable root certificates.
     #[error(
-        "the system offers no root certificates ({reason}); install its ca-certificates package, name a file with \
-         --ca, or pin the node's UID: https://UID@HOST:PORT"
+        "the system offers no root certificates ({reason}); install its ca-certificates package, name a file \
+         with --ca, or pin the node's UID: https://UID@HOST:PORT"
     )]
     NoSystemRoots {
         /// What the search said.
@@ -121,8 +121,8 @@ pub(crate) fn certificate_uid(certificate: &[u8]) -> Result<Uid, IdentityMismatc
     Ok(certificate::verify_extension(extension.value, parsed.tbs_certificate.subject_pki.raw)?)
 }
 
-/// Decides about certificates and remembers why it refused one: rustls passes that on as an alert's text, but callers
-/// are owed the facts.
+/// Decides about certificates and remembers why it refused one: rustls passes that on as an alert's text, but
+/// callers are owed the facts.
 pub(crate) struct NodeVerifier {
     rule: Rule,
     algorithms: WebPkiSupportedAlgorithms,

@@ -23,8 +23,8 @@ pub(crate) struct Document {
     pub(crate) refused: Vec<Option<ExchangeError>>,
 }
 
-/// Gets `/b3/<hash>`, at most one segment long. Nodes are asked one after another with a short delay, each retried with
-/// back-off; the first verified answer wins and cancels the others.
+/// Gets `/b3/<hash>`, at most one segment long. Nodes are asked one after another with a short delay, each
+/// retried with back-off; the first verified answer wins and cancels the others.
 pub(crate) async fn get_document(
     hash: &Hash,
     nodes: &[Node],

@@ -66,7 +66,8 @@ pub enum FetchError {
     },
     /// A publisher or counter was required, but the content is a plain segment, which says neither.
     #[error(
-        "{hash} is a plain segment, not a list: it has no publisher to check; give the hash that publishing printed"
+        "{hash} is a plain segment, not a list: it has no publisher to check; give the hash that \
+         publishing printed"
     )]
     NotAList {
         /// The hash.
@@ -94,7 +95,8 @@ pub enum FetchError {
     },
     /// The list's time is over.
     #[error(
-        "the list {hash} expired at {expires_s} (seconds since 1970), now is {now_s}; get a newer one, or check this clock"
+        "the list {hash} expired at {expires_s} (seconds since 1970), now is {now_s}; get a newer one, or \
+         check this clock"
     )]
     Expired {
         /// The list's hash.
@@ -126,7 +128,8 @@ pub enum FetchError {
     },
     /// Every segment is right, but the whole is not what the list says.
     #[error(
-        "the segments are as listed, but the file hashes to {found}, not {expected}: the publisher's list is wrong, or this disk is"
+        "the segments are as listed, but the file hashes to {found}, not {expected}: the publisher's list \
+         is wrong, or this disk is"
     )]
     FileHash {
         /// What the list says.
@@ -135,7 +138,11 @@ pub enum FetchError {
         found: Hash,
     },
     /// The disk is full. What is verified is kept.
-    #[error("the disk that holds {} is full; the file needs {bytes_needed} bytes. Free space and fetch again: what is verified is kept", path.display())]
+    #[error(
+        "the disk that holds {} is full; the file needs {bytes_needed} bytes. Free space and fetch again: \
+         what is verified is kept",
+        path.display()
+    )]
     DiskFull {
         /// The partial file or its journal.
         path: PathBuf,

@@ -1,8 +1,9 @@
 //! Fetching content from several nodes at once, every byte verified before it counts.
 //!
-//! **What it promises.** The hash is all the trust it needs: the list must hash to it, each segment must hash to what
-//! the signed list says, and the whole file to the list's hash of it. Nothing unverified is ever under the final name
-//! or in the writer. A fetch that was killed goes on where it stopped, whatever is left of its journal.
+//! **What it promises.** The hash is all the trust it needs: the list must hash to it, each segment must hash
+//! to what the signed list says, and the whole file to the list's hash of it. Nothing unverified is ever
+//! under the final name or in the writer. A fetch that was killed goes on where it stopped, whatever is left
+//! of its journal.
 //!
 //! **What it does not know.** Who else holds the content: the caller names the nodes.
 
@@ -83,10 +84,10 @@ pub struct Fetched {
 
 /// Fetches the content at `hash` into the file `out`.
 ///
-/// If the bytes at `hash` are a content address list (they begin with its magic), the content is the file it lists;
-/// otherwise it is the segment itself. Until all of it is verified the file is `.OUT.ioex-part` beside `out`; then it
-/// is synced and renamed, replacing what had the name. Dropping the future cancels the fetch; calling again with the
-/// same `hash` and `out` goes on.
+/// If the bytes at `hash` are a content address list (they begin with its magic), the content is the file it
+/// lists; otherwise it is the segment itself. Until all of it is verified the file is `.OUT.ioex-part` beside
+/// `out`; then it is synced and renamed, replacing what had the name. Dropping the future cancels the fetch;
+/// calling again with the same `hash` and `out` goes on.
 pub async fn fetch_to_file(
     nodes: &[Node],
     hash: &Hash,
@@ -132,9 +133,9 @@ pub async fn fetch_to_file(
     Ok(done(progress, fetched))
 }
 
-/// Fetches the content at `hash` into `writer`, in order, with bounded memory; see [`fetch_to_file`] for what the content
-/// is. Each byte is verified before it is written, but the whole file's hash is known only after the last: the content
-/// counts only if this returns `Ok`.
+/// Fetches the content at `hash` into `writer`, in order, with bounded memory; see [`fetch_to_file`] for what
+/// the content is. Each byte is verified before it is written, but the whole file's hash is known only after
+/// the last: the content counts only if this returns `Ok`.
 pub async fn fetch_to_writer<W: AsyncWrite + Unpin>(
     nodes: &[Node],
     hash: &Hash,
@@ -219,8 +220,8 @@ async fn find(
     Ok(Found::List(FoundList { listing, plan: Arc::new(plan), refused: document.refused }))
 }
 
-/// A list is told from other content by its magic. Bytes that begin with it and are no valid list are refused rather
-/// than taken for a segment: whoever asks for a list must not get its text instead.
+/// A list is told from other content by its magic. Bytes that begin with it and are no valid list are refused
+/// rather than taken for a segment: whoever asks for a list must not get its text instead.
 fn is_list(bytes: &[u8]) -> bool {
     bytes.starts_with(&store::list::MAGIC)
 }

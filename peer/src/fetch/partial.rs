@@ -14,8 +14,8 @@
 //!  +-----------------------------------------------+
 //! ```
 //!
-//! The journal is a hint and nothing else: what it claims is read back and hashed before it counts, so a torn, old
-//! or garbled journal costs time, never truth. That is why it needs neither checksums nor syncs.
+//! The journal is a hint and nothing else: what it claims is read back and hashed before it counts, so a
+//! torn, old or garbled journal costs time, never truth. That is why it needs neither checksums nor syncs.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -63,8 +63,8 @@ struct InOrderHash {
 }
 
 impl PartialFile {
-    /// Opens or creates the partial file of `out`, and verifies what an earlier fetch of the same list left in it.
-    /// Blocking. `resumed` hears the running total of bytes found good.
+    /// Opens or creates the partial file of `out`, and verifies what an earlier fetch of the same list left
+    /// in it. Blocking. `resumed` hears the running total of bytes found good.
     pub(crate) fn open(
         out: &Path,
         plan: Arc<Plan>,
@@ -119,7 +119,8 @@ impl PartialFile {
         self.advance_hash(Some((index, bytes)))
     }
 
-    /// Checks the whole, makes it durable, and gives it its name. Blocking; every segment must have been written.
+    /// Checks the whole, makes it durable, and gives it its name. Blocking; every segment must have been
+    /// written.
     pub(crate) fn finish(mut self) -> Result<(), FetchError> {
         self.advance_hash(None)?;
         if let Some(expected) = self.plan.file_hash {
@@ -184,8 +185,8 @@ impl PartialFile {
 
     fn read_claims(&mut self) -> io::Result<Vec<SegmentIndex>> {
         let len = self.journal.metadata()?.len();
-        // A segment has one record, or a few if writes were lost; a journal that is longer than that is garbage at
-        // its end and is not read in full.
+        // A segment has one record, or a few if writes were lost; a journal that is longer than that is
+        // garbage at its end and is not read in full.
         let sensible = self.plan.segments.len() as u64 * 4 + 1024;
         let records = ((len - HEADER_LEN) / RECORD_LEN).min(sensible);
         let end = HEADER_LEN + records * RECORD_LEN;
@@ -286,8 +287,8 @@ fn open_locked(path: &Path) -> Result<File, FetchError> {
     loop {
         let file = open_read_write(path)?;
         match file.try_lock() {
-            // The fetch that held the lock may have renamed the file to its final name meanwhile, and what has that
-            // name is not written to any more.
+            // The fetch that held the lock may have renamed the file to its final name meanwhile, and what
+            // has that name is not written to any more.
             Ok(()) if is_still(&file, path) => return Ok(file),
             Ok(()) => continue,
             Err(TryLockError::WouldBlock) if waited < LOCK_PATIENCE => {
@@ -295,7 +296,8 @@ fn open_locked(path: &Path) -> Result<File, FetchError> {
                 waited += LOCK_RETRY;
             }
             Err(TryLockError::WouldBlock) => return Err(FetchError::InUse { path: path.to_owned() }),
-            // File systems without locks exist (some network mounts); two fetches of one name are then on their own.
+            // File systems without locks exist (some network mounts); two fetches of one name are then on
+            // their own.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
             Err(TryLockError::Error(e)) => return Err(file_error("lock", path, e, 0)),
         }

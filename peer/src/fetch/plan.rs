@@ -7,7 +7,8 @@ use store::{Hash, SEGMENT_LEN_MAX};
 use super::FetchOptions;
 use super::error::FetchError;
 
-/// The publisher's statement about a fetched file, after its signature and the caller's conditions were checked.
+/// The publisher's statement about a fetched file, after its signature and the caller's conditions were
+/// checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The list's address.

@@ -1,9 +1,9 @@
 //! Who fetches which segment when: pure, time is an argument.
 //!
 //! Every node takes work from one queue at its own pace, so a fast node does most and a slow one no harm. A
-//! node's window (requests in flight) follows its speed. What a node fails to deliver goes back to the queue for all.
-//! When the queue is empty, a node with room fetches a second copy of the segment that is most overdue elsewhere, and
-//! the first verified copy wins.
+//! node's window (requests in flight) follows its speed. What a node fails to deliver goes back to the queue
+//! for all. When the queue is empty, a node with room fetches a second copy of the segment that is most
+//! overdue elsewhere, and the first verified copy wins.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ pub(crate) type SegmentIndex = u32;
 
 /// A segment is fetched by at most so many nodes at once.
 const COPIES_MAX: usize = 2;
-/// Windows grow while requests take less than this and shrink when they take more than `REQUEST_TIME_MAX`: a node
-/// has about that much work queued, which covers any round trip and keeps little hostage on a slow node.
+/// Windows grow while requests take less than this and shrink when they take more than `REQUEST_TIME_MAX`: a
+/// node has about that much work queued, which covers any round trip and keeps little hostage on a slow node.
 const REQUEST_TIME_MIN: Duration = Duration::from_millis(250);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
 const WINDOW_START: usize = 2;
@@ -101,8 +101,8 @@ struct NodeState {
 }
 
 impl Schedule {
-    /// `have[i]` says which segments need no fetching; `memory_bytes_max` bounds claimed and not yet stored bytes;
-    /// `is_in_order` is for consumers that take segments in order.
+    /// `have[i]` says which segments need no fetching; `memory_bytes_max` bounds claimed and not yet stored
+    /// bytes; `is_in_order` is for consumers that take segments in order.
     pub(crate) fn new(
         have: Vec<bool>,
         segment_len: u32,
@@ -185,7 +185,8 @@ impl Schedule {
         self.overdue(node, now)
     }
 
-    /// A verified segment arrived. Gives the other nodes that are still fetching it: their requests are pointless.
+    /// A verified segment arrived. Gives the other nodes that are still fetching it: their requests are
+    /// pointless.
     pub(crate) fn succeeded(
         &mut self,
         node: NodeIndex,
@@ -241,7 +242,8 @@ impl Schedule {
                 if !nodes.contains(&node) {
                     nodes.push(node);
                 }
-                // A node that holds part of the file is welcome; one that holds none is asked ever more rarely.
+                // A node that holds part of the file is welcome; one that holds none is asked ever more
+                // rarely.
                 state.misses += 1;
                 if state.misses > MISSES_FREE {
                     let wait = self.backoff.wait(state.misses - MISSES_FREE, random);
@@ -258,7 +260,8 @@ impl Schedule {
                 state.is_dropped |= now.saturating_duration_since(since) > self.backoff.busy_max;
             }
             Failure::Transient => {
-                // Requests that fail together (one connection) count once: only the first finds the node not waiting.
+                // Requests that fail together (one connection) count once: only the first finds the node not
+                // waiting.
                 if state.wait_until.is_none_or(|until| until <= now) {
                     state.failures += 1;
                     state.wait_until = Some(now + self.backoff.wait(state.failures, random));
@@ -340,7 +343,8 @@ impl Schedule {
         }
     }
 
-    /// The segment that is longest under way elsewhere, if this node would likely be faster; else when one may be.
+    /// The segment that is longest under way elsewhere, if this node would likely be faster; else when one
+    /// may be.
     fn overdue(&mut self, node: NodeIndex, now: Instant) -> Turn {
         let own = self.nodes[node].request_time.unwrap_or(REQUEST_TIME_GUESS);
         let patience = (own * 2).max(OVERDUE_MIN);
@@ -364,3 +368,6 @@ impl Schedule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

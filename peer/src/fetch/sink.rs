@@ -27,8 +27,8 @@ pub(crate) fn write_segments(mut file: PartialFile, mut end: SinkEnd) -> Partial
     file
 }
 
-/// Writes segments in order, holding back those that arrive early (the schedule bounds how many); checks the whole
-/// file's hash at the end.
+/// Writes segments in order, holding back those that arrive early (the schedule bounds how many); checks the
+/// whole file's hash at the end.
 pub(crate) async fn stream_segments<W: AsyncWrite + Unpin>(
     plan: Arc<Plan>,
     writer: &mut W,

@@ -74,7 +74,8 @@ struct Flight {
 }
 
 impl<'a> Transfer<'a> {
-    /// `refused[n]` says why node `n` must not be used; `bytes_verified` counts what the schedule already has.
+    /// `refused[n]` says why node `n` must not be used; `bytes_verified` counts what the schedule already
+    /// has.
     pub(crate) fn new(
         plan: Arc<Plan>,
         nodes: &'a [Node],
@@ -202,7 +203,8 @@ impl<'a> Transfer<'a> {
                 shown.bytes = node_bytes;
             }
         });
-        // A sink that is gone has said why, or its channel's end says that it is gone: the loop reads that next.
+        // A sink that is gone has said why, or its channel's end says that it is gone: the loop reads that
+        // next.
         let _ = self.to_sink.send(Verified { index, bytes });
     }
 

@@ -23,7 +23,8 @@ pub enum PutError {
     },
     /// 403: the publisher may not put there.
     #[error(
-        "{publisher} may not publish there ({problem}); let its operator add this UID to the node's publishers"
+        "{publisher} may not publish there ({problem}); let its operator add this UID to the node's \
+         publishers"
     )]
     Forbidden {
         /// Who tried.
@@ -33,7 +34,8 @@ pub enum PutError {
     },
     /// 409 or 422: what arrived is not what the hash names.
     #[error(
-        "it received other bytes than {hash} names ({problem}); did the file change meanwhile? Publish it again"
+        "it received other bytes than {hash} names ({problem}); did the file change meanwhile? Publish it \
+         again"
     )]
     Mismatch {
         /// The hash of what was sent.
@@ -51,7 +53,8 @@ pub enum PutError {
     },
     /// 507: the node's store is full.
     #[error(
-        "its store is full ({problem}); let its operator raise the store's limit or free space, or name another node"
+        "its store is full ({problem}); let its operator raise the store's limit or free space, or name \
+         another node"
     )]
     Full {
         /// What the node says.
@@ -89,7 +92,10 @@ pub enum PublishError {
         what: String,
     },
     /// The node's identity is not known, so no token can be made out to it.
-    #[error("the UID of {node} is unknown: its certificate names none. Write https://UID@{authority}", authority = node.authority())]
+    #[error(
+        "the UID of {node} is unknown: its certificate names none. Write https://UID@{authority}",
+        authority = node.authority()
+    )]
     NodeUid {
         /// The node.
         node: NodeUrl,
@@ -112,7 +118,8 @@ pub enum PublishError {
     },
     /// The file would need a list longer than a segment.
     #[error(
-        "a list of {segments} segments is longer than the longest list ({len_max} bytes); publish with longer segments"
+        "a list of {segments} segments is longer than the longest list ({len_max} bytes); publish with \
+         longer segments"
     )]
     TooManySegments {
         /// How many segments there are, at least.

@@ -1,4 +1,5 @@
-//! Reading what is published: cut into segments and hashed on a blocking thread, a few segments ahead of the uploads.
+//! Reading what is published: cut into segments and hashed on a blocking thread, a few segments ahead of the
+//! uploads.
 
 use std::fmt;
 use std::fs::File;
@@ -58,8 +59,8 @@ pub(super) struct Piece {
     pub(super) bytes: Bytes,
 }
 
-/// Starts to read. The channel gives the pieces in order and ends with the file or after an error; the task gives the
-/// whole file's hash.
+/// Starts to read. The channel gives the pieces in order and ends with the file or after an error; the task
+/// gives the whole file's hash.
 pub(super) fn read(
     mut source: Source,
     segment_len: u32,

@@ -1,4 +1,5 @@
-//! Capability tokens for the nodes that are published to: signed here, one a node, renewed before they run out.
+//! Capability tokens for the nodes that are published to: signed here, one a node, renewed before they run
+//! out.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -67,6 +67,7 @@ pub fn options() -> ClientOptions {
     ClientOptions {
         connect_timeout: Duration::from_millis(1500),
         stall_timeout: Duration::from_millis(500),
+        store_timeout: Duration::from_millis(500),
         ..ClientOptions::default()
     }
 }

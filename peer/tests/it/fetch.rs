@@ -285,7 +285,8 @@ async fn a_slow_reader_bounds_what_is_fetched_ahead() {
     let fetching = tokio::spawn(async move {
         fetch_to_writer(&handles, &file.list, &mut writing, &options, &sender).await.map(|_| file)
     });
-    // Nobody reads: what is verified stays within the bound (and what fits the pipe), however long it goes on.
+    // Nobody reads: what is verified stays within the bound (and what fits the pipe), however long it goes
+    // on.
     receiver.wait_for(|progress| progress.bytes_verified >= 4 * 32 * KIB as u64).await.unwrap();
     for _ in 0..100 {
         tokio::task::yield_now().await;

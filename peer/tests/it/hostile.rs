@@ -1,13 +1,18 @@
-//! Lists that must not be believed. Each hashes to the address asked for, so the node is not to blame.
+//! Lists that must not be believed (each hashes to the address asked for, so the node is not to blame), and a
+//! node that would fill this device's memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use h3_quinn::quinn;
 use identity::SecretKey;
-use peer::{FetchError, FetchOptions, fetch_to_file};
+use peer::{Client, ClientOptions, ExchangeError, FetchError, FetchOptions, fetch_to_file, fetch_to_writer};
 use proptest::prelude::*;
 use store::Hash;
 
 use crate::content::{TestFile, client, fetch_options, nodes, progress};
-use crate::node::TestNode;
+use crate::node::{TestNode, tls};
 
 const KIB: usize = 1024;
 
@@ -110,4 +115,41 @@ async fn without_a_file_hash_the_segments_decide() {
     let out = dir.path().join("out");
     fetch_to_file(&nodes(&client, &[&node]), &file.list, &out, &fetch_options(), &progress()).await.unwrap();
     assert!(std::fs::read(&out).unwrap() == file.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_without_end_is_not_kept() {
+    let key = SecretKey::from_seed([6; 32]);
+    let endpoint = quinn::Endpoint::server(tls(&key).0, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("https://{}@{}", key.uid(), endpoint.local_addr().unwrap());
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = written.clone();
+    tokio::spawn(async move {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        // A control stream with empty settings (RFC 9114 sections 6.2.1 and 7.2.4), as is due.
+        let mut control = connection.open_uni().await.unwrap();
+        control.write_all(&[0, 4, 0]).await.unwrap();
+        while let Ok((mut answer, _request)) = connection.accept_bi().await {
+            // A HEADERS frame of 2^40 bytes.
+            let _ = answer.write_all(&[1, 0xc0, 0, 1, 0, 0, 0, 0, 0]).await;
+            let zeros = vec![0; 64 * KIB];
+            while answer.write_all(&zeros).await.is_ok() {
+                counter.fetch_add(zeros.len() as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut options = fetch_options();
+    options.backoff.failures_max = 1;
+    // No stall may end it: bytes keep coming.
+    let stall_timeout = std::time::Duration::from_secs(600);
+    let client = Client::new(ClientOptions { stall_timeout, ..crate::content::options() }).unwrap();
+    let node = client.node(url.parse().unwrap());
+    let mut bytes = Vec::new();
+    let outcome = fetch_to_writer(&[node], &Hash([1; 32]), &mut bytes, &options, &progress()).await;
+    let Err(FetchError::NoDocument { failures, .. }) = outcome else { panic!("{outcome:?}") };
+    let ExchangeError::Lost { reason } = &failures.0[0].error else { panic!("{failures}") };
+    assert!(reason.contains("more than 17825792 bytes"), "{reason}");
+    // The bound, and what flow control let the node send ahead of it.
+    let sent_max = (17 << 20) + 2 * u64::from(client.options().connection_window_bytes);
+    assert!(written.load(Ordering::Relaxed) <= sent_max, "{} bytes", written.load(Ordering::Relaxed));
 }

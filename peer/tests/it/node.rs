@@ -40,7 +40,8 @@ pub enum Fault {
     Slow(u64),
 }
 
-/// Which requests a fault hits: those of `method`, for `hash` if given, numbered `from..from + count` among them.
+/// Which requests a fault hits: those of `method`, for `hash` if given, numbered `from..from + count` among
+/// them.
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub method: Method,
@@ -179,7 +180,7 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 }
 
 /// A self-signed P-256 certificate for localhost, bound to the key's UID.
-fn tls(key: &SecretKey) -> (quinn::ServerConfig, String) {
+pub fn tls(key: &SecretKey) -> (quinn::ServerConfig, String) {
     use rcgen::PublicKeyData;
     let tls_key = rcgen::KeyPair::generate().expect("a P-256 key");
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a valid name");

@@ -91,10 +91,12 @@ fn goes_on_after_any_cut_and_any_damage() {
                 let (sender, mut receiver) = tokio::sync::watch::channel(peer::Progress::default());
                 let options = fetch_options();
                 // The fetch's future is dropped as soon as so many bytes are verified.
+                let cut = receiver.wait_for(|progress| progress.bytes_verified >= *cut_at);
+                let fetch = fetch_to_file(&handles, &file.list, &out, &options, &sender);
                 tokio::select! {
                     biased;
-                    cut = receiver.wait_for(|progress| progress.bytes_verified >= *cut_at) => drop(cut.unwrap()),
-                    done = fetch_to_file(&handles, &file.list, &out, &options, &sender) => drop(done.unwrap()),
+                    cut = cut => drop(cut.unwrap()),
+                    done = fetch => drop(done.unwrap()),
                 }
                 // The writing thread may still hold the file; damage waits for it as a crash would end it.
                 wait_unlocked(&part(&out)).await;

@@ -1,5 +1,7 @@
 //! One request and its answer: getting content whose hash is known, asking whether it is there, putting it.
 
+mod error;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,124 +12,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use store::Hash;
 use tokio::time::{Instant, Sleep};
 
-use crate::client::{ConnectError, Connection, Node, SendRequest};
-
-/// What went wrong between this device and one node.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ExchangeError {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The connection or the request's stream ended early.
-    #[error("the connection was lost: {reason}")]
-    Lost {
-        /// What the transport said.
-        reason: String,
-    },
-    /// No byte moved for as long as the options allow.
-    #[error("no byte moved for {:.1} s", after.as_secs_f32())]
-    Stalled {
-        /// How long.
-        after: Duration,
-    },
-    /// 404 or 410: the node does not hold this hash.
-    #[error("it does not hold {hash}")]
-    NotFound {
-        /// The hash asked for.
-        hash: Hash,
-    },
-    /// 429 or 503: the node asks to be left alone for a while.
-    #[error("it is busy ({problem})")]
-    Busy {
-        /// How long it asks to wait, if it says so.
-        retry_after: Option<Duration>,
-        /// What it says.
-        problem: Problem,
-    },
-    /// Another status than success.
-    #[error("it answers {problem}")]
-    Status {
-        /// What it says.
-        problem: Problem,
-    },
-    /// The body ended before its length: a lost connection or a dying node, not a lie.
-    #[error("the body ended after {received} bytes of {expected}")]
-    Truncated {
-        /// Bytes that arrived.
-        received: u64,
-        /// Bytes that the content has.
-        expected: u64,
-    },
-    /// The body is not what the hash names. The node is faulty or hostile.
-    #[error("it sent other bytes than {expected} names (they hash to {found})")]
-    WrongBytes {
-        /// The hash asked for.
-        expected: Hash,
-        /// The hash of what arrived.
-        found: Hash,
-    },
-    /// The body's length cannot be that of the content. The node is faulty or hostile.
-    #[error("it offers {found} bytes for {hash}, which has {expected}")]
-    WrongLength {
-        /// The hash asked for.
-        hash: Hash,
-        /// The content's length in bytes, or the most that is accepted.
-        expected: u64,
-        /// The length the node claims or sent, in bytes.
-        found: u64,
-    },
-}
-
-impl ExchangeError {
-    /// Whether the node itself is at fault: it sent bytes that cannot be what was asked for, or is someone else.
-    pub fn is_misconduct(&self) -> bool {
-        matches!(
-            self,
-            ExchangeError::WrongBytes { .. }
-                | ExchangeError::WrongLength { .. }
-                | ExchangeError::Connect(ConnectError::Identity { .. })
-        )
-    }
-
-    /// Whether trying the same again can help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            ExchangeError::Connect(e) => !e.is_final(),
-            ExchangeError::Lost { .. }
-            | ExchangeError::Stalled { .. }
-            | ExchangeError::Busy { .. }
-            | ExchangeError::Truncated { .. } => true,
-            // A server error may pass; 501, 505, 507 and 508 will not by themselves.
-            ExchangeError::Status { problem } => {
-                matches!(problem.status, 408 | 425 | 500 | 502 | 504)
-            }
-            ExchangeError::NotFound { .. }
-            | ExchangeError::WrongBytes { .. }
-            | ExchangeError::WrongLength { .. } => false,
-        }
-    }
-}
-
-/// What a node says about a request that failed: the status, and the RFC 9457 problem document if it sent one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The HTTP status.
-    pub status: u16,
-    /// The document's title, else the status's reason phrase.
-    pub title: String,
-    /// The document's detail, if any.
-    pub detail: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.status, self.title)?;
-        match &self.detail {
-            Some(detail) => write!(f, ": {detail}"),
-            None => Ok(()),
-        }
-    }
-}
+pub use self::error::{ExchangeError, Problem};
+use crate::bounded;
+use crate::node::{Connection, Node, SendRequest};
 
 /// The length that content must have.
 #[derive(Debug, Clone, Copy)]
@@ -153,8 +40,8 @@ impl Length {
     }
 }
 
-/// Hashing keeps up with arrival in steps of this size: large enough for BLAKE3's SIMD (16 chunks of 1 KiB and more),
-/// small enough to find the bytes still in the cache.
+/// Hashing keeps up with arrival in steps of this size: large enough for BLAKE3's SIMD (16 chunks of 1 KiB
+/// and more), small enough to find the bytes still in the cache.
 const HASH_STEP_BYTES: usize = 64 << 10;
 
 /// Upload bodies are handed to QUIC in pieces of this size, so that each piece accepted counts as progress.
@@ -232,8 +119,8 @@ impl Node {
         }
     }
 
-    /// Puts `body` at `/b3/<hash>` under a capability token (its base64url text). Returns once the node has verified
-    /// and durably stored it.
+    /// Puts `body` at `/b3/<hash>` under a capability token (its base64url text). Returns once the node has
+    /// verified and durably stored it.
     pub(crate) async fn put(&self, hash: &Hash, body: &Bytes, token: &str) -> Result<(), ExchangeError> {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {token}");
@@ -250,9 +137,10 @@ impl Node {
         }
         if sent.is_ok() {
             sent = exchange.finish().await;
+            exchange.allow(self.options().store_timeout);
         }
-        // A node that refuses stops the upload and answers (RFC 9114 section 4.1): its answer says more than the
-        // failed send, so it is read even then.
+        // A node that refuses stops the upload and answers (RFC 9114 section 4.1): its answer says more than
+        // the failed send, so it is read even then.
         let response = match (exchange.response().await, &sent) {
             (Ok(response), _) => response,
             (Err(_), Err(send_error)) => return Err(send_error.clone()),
@@ -292,7 +180,8 @@ impl Node {
                 _connection: connection,
             }),
             Ok(Err(e)) => {
-                // GOAWAY and closed connections take no further requests; the next one opens a new connection.
+                // GOAWAY and closed connections take no further requests; the next one opens a new
+                // connection.
                 self.retire(&connection).await;
                 Err(stream_error(&e))
             }
@@ -301,7 +190,7 @@ impl Node {
     }
 }
 
-type RequestStream = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+type RequestStream = h3::client::RequestStream<bounded::BidiStream, Bytes>;
 
 /// A request under way. Dropping it half-way resets its stream and leaves the connection alone.
 struct Exchange {
@@ -315,7 +204,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Runs one step on the stream under the watchdog: each step that ends has moved bytes and winds it up again.
+    /// Runs one step on the stream under the watchdog: each step that ends has moved bytes and winds it up
+    /// again.
     async fn watch<T, F>(&mut self, step: F) -> Result<T, ExchangeError>
     where
         F: AsyncFnOnce(&mut RequestStream) -> Result<T, StreamError>,
@@ -328,6 +218,12 @@ impl Exchange {
             }
             () = &mut self.watchdog => Err(ExchangeError::Stalled { after: self.stall_timeout }),
         }
+    }
+
+    /// From now on nothing need move for so long.
+    fn allow(&mut self, quiet: Duration) {
+        self.stall_timeout = quiet;
+        self.watchdog.as_mut().reset(Instant::now() + quiet);
     }
 
     /// Ends the request's body.
@@ -364,34 +260,14 @@ impl Exchange {
     }
 
     async fn problem(&mut self, status: StatusCode, headers: &HeaderMap) -> Problem {
-        #[derive(Default)]
-        struct Document {
-            title: Option<String>,
-            detail: Option<String>,
-        }
-        let is_document = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.starts_with("application/problem+json"));
-        let mut document = Document::default();
-        if is_document {
-            let mut text = Vec::new();
-            while let Ok(Some(chunk)) = self.data().await {
-                if text.len() + chunk.len() > PROBLEM_BYTES_MAX {
-                    break;
-                }
-                text.extend_from_slice(&chunk);
+        let mut document = Vec::new();
+        while let Ok(Some(chunk)) = self.data().await {
+            if document.len() + chunk.len() > PROBLEM_BYTES_MAX {
+                break;
             }
-            if let Ok(value) = serde_json::from_slice::<serde_json::Value>(&text) {
-                document.title = value.get("title").and_then(|v| v.as_str()).map(printable);
-                document.detail = value.get("detail").and_then(|v| v.as_str()).map(printable);
-            }
+            document.extend_from_slice(&chunk);
         }
-        let title = document
-            .title
-            .or_else(|| status.canonical_reason().map(str::to_owned))
-            .unwrap_or_else(|| "(no reason given)".to_owned());
-        Problem { status: status.as_u16(), title, detail: document.detail }
+        Problem::read(status, headers, &document)
     }
 }
 
@@ -402,11 +278,6 @@ impl Drop for Exchange {
             self.stream.stop_stream(Code::H3_REQUEST_CANCELLED);
         }
     }
-}
-
-/// Text from a stranger, fit for a terminal: no control characters.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(500).collect()
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
