@@ -22,6 +22,9 @@ const PAGE_LEN: usize = 4096;
 /// Pages asked of one `mincore` call: 1 MiB of file.
 const MINCORE_PAGES: usize = 256;
 
+/// Bytes asked for with one read-ahead advice: what Linux reads at once unless it was told otherwise.
+const READ_AHEAD_LEN: usize = 128 << 10;
+
 /// A read-only mapping of a file, watched by the SIGBUS handler.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -91,13 +94,16 @@ impl Mapping {
         let Some(bytes) = self.get(range) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         let start = bytes.as_ptr() as usize / PAGE_LEN * PAGE_LEN;
         let len = bytes.as_ptr() as usize + bytes.len() - start;
-        // WILLNEED reads in large pieces even though the mapping is advised RANDOM; POPULATE_READ then waits for them
-        // and reports what cannot be read as an error, where touching the page would raise SIGBUS.
-        // SAFETY: the range lies in the mapping and starts at a page; both advices leave its contents alone.
-        let status = unsafe {
-            libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED);
-            libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_READ)
-        };
+        // WILLNEED starts reading although the mapping is advised RANDOM, but the kernel reads only as much of one call
+        // as its read-ahead allows. POPULATE_READ then waits, and reports what cannot be read as an error, where
+        // touching the page would raise SIGBUS.
+        for from in (start..start + len).step_by(READ_AHEAD_LEN) {
+            let len = (start + len - from).min(READ_AHEAD_LEN);
+            // SAFETY: the range lies in the mapping and starts at a page; the advice leaves its contents alone.
+            unsafe { libc::madvise(from as *mut libc::c_void, len, libc::MADV_WILLNEED) };
+        }
+        // SAFETY: the range lies in the mapping and starts at a page; the advice leaves its contents alone.
+        let status = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_POPULATE_READ) };
         if status == 0 {
             return Ok(());
         }

@@ -3,5 +3,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod lists;
+mod packs;
 mod roundtrip;
 mod support;

@@ -39,3 +39,20 @@ pub fn read(store: &Store, hash: &Hash) -> Option<Bytes> {
         Lookup::Cold(cold) => Some(cold.load().expect("the segment loads").bytes()),
     }
 }
+
+/// The bytes of a committed vector: hex digits, with line ends and comments (`#`) between. `..` stands for zeros up to
+/// the offset that follows it (`.. 0x1000`).
+pub fn vector(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(offset) = line.strip_prefix(".. 0x") {
+            bytes.resize(usize::from_str_radix(offset, 16).expect("an offset in hex"), 0);
+        } else {
+            let digits: Vec<_> = line.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let byte =
+                |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("hex digits");
+            bytes.extend(digits.chunks(2).map(byte));
+        }
+    }
+    bytes
+}
