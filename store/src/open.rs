@@ -19,7 +19,7 @@ use crate::mapping;
 use crate::pack::{self, HeaderError, PACK_HEADER_PAGE_LEN, PAGE_LEN, PackKey, Record};
 use crate::packs::{self, Pack, Packs};
 use crate::quarantine;
-use crate::scan::{self, Region, Scan};
+use crate::scan::{self, Purpose, Region, Scan};
 use crate::store::{Cut, DynBackend, Inner, OpenReport, Options, Writer, index_path};
 
 pub(crate) fn open(
@@ -181,7 +181,7 @@ impl Opening<'_> {
         self.next_pack = self.next_pack.max(number.saturating_add(1));
 
         let (from, sequence) = covered.map_or((PACK_HEADER_PAGE_LEN, 0), |c| (c.committed_len, c.sequence));
-        let mut scan = scan::scan(&file, &key, from, len, sequence).map_err(io)?;
+        let mut scan = scan::scan(&file, &key, (from, len), sequence, Purpose::Index).map_err(io)?;
         if let Some(found) = scan.newer {
             return Err(version_error(&path, found));
         }
@@ -380,7 +380,7 @@ fn check_pack(
     let file = File::open(&pack.path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len().min(committed_len);
     let key = PackKey::new(store_id, pack.number);
-    let mut scan = scan::scan(&file, &key, PACK_HEADER_PAGE_LEN, len, 0).map_err(io)?;
+    let mut scan = scan::scan(&file, &key, (PACK_HEADER_PAGE_LEN, len), 0, Purpose::Check).map_err(io)?;
     if scan.end < len {
         // No commit starts here, and none follows, although the snapshot says that there were some.
         let (offset, len) = (scan.end, committed_len - scan.end);

@@ -11,6 +11,15 @@ use crate::pack::{Commit, HEADER_LEN, HeaderError, PAGE_LEN, PackKey, Record};
 /// Bytes read at once in search of the next commit behind damage.
 const SEARCH_LEN: usize = 1 << 20;
 
+/// What a scan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// All records, to index them.
+    Index,
+    /// Damage only: records are kept of damaged commits alone, so that checking a large pack takes little memory.
+    Check,
+}
+
 /// What was found in a pack.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -56,7 +65,13 @@ pub(crate) struct LastCommit {
 
 /// Walks the commits from `from`, where one must start, to `to`. Commits have sequence numbers above `sequence`: what
 /// has a lower one is the rest of an append that was given up.
-pub(crate) fn scan(file: &File, key: &PackKey, from: u64, to: u64, sequence: u64) -> io::Result<Scan> {
+pub(crate) fn scan(
+    file: &File,
+    key: &PackKey,
+    (from, to): (u64, u64),
+    sequence: u64,
+    purpose: Purpose,
+) -> io::Result<Scan> {
     let mut scan = Scan { end: from, sequence, ..Scan::default() };
     let mut offset = from;
     let mut page = vec![0u8; PAGE_LEN as usize];
@@ -65,7 +80,11 @@ pub(crate) fn scan(file: &File, key: &PackKey, from: u64, to: u64, sequence: u64
         scan.bytes_read += got as u64;
         match key.read_commit_header(offset, &page[..got]) {
             Ok(commit) if commit.sequence > scan.sequence => {
+                let (records, damage) = (scan.records.len(), scan.damage.len());
                 scan_commit(file, key, offset, &commit, &page[..got], &mut scan)?;
+                if purpose == Purpose::Check && scan.damage.len() == damage {
+                    scan.records.truncate(records);
+                }
                 offset += commit.extent_len;
                 scan.end = offset;
                 scan.sequence = commit.sequence;

@@ -102,8 +102,9 @@ fn watched(address: usize) -> Option<&'static Entry> {
 }
 
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid `siginfo_t` to a handler with SA_SIGINFO, and SIGBUS fills in the address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the kernel passes a valid `siginfo_t` to a handler with SA_SIGINFO; a fault (a positive code, unlike a
+    // signal that a process sent) fills in the address.
+    let address = unsafe { if (*info).si_code > 0 { (*info).si_addr() as usize } else { 0 } };
     let Some(entry) = watched(address) else {
         // SAFETY: the arguments are those that the kernel gave.
         unsafe { hand_on(signal, info, context) };

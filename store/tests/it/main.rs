@@ -3,7 +3,9 @@
 mod crash;
 mod damage;
 mod disk;
+mod disk_full;
 mod lists;
 mod packs;
+mod residency;
 mod roundtrip;
 mod support;
