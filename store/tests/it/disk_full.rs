@@ -67,6 +67,7 @@ fn a_full_disk_refuses_appends_and_keeps_what_it_has() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "says why it was skipped")]
 fn a_full_file_system_does_the_same() {
     let Some(mount) = Tmpfs::mount("24m") else {
         eprintln!("skipped: mounting a tmpfs needs root; the test above stands in");

@@ -78,8 +78,9 @@ fn readers_see_segments_whole_or_not_at_all_while_writers_write() {
         });
         std::thread::scope(|writers| {
             for half in all.chunks(150) {
-                writers
-                    .spawn(|| half.chunks(7).for_each(|batch| drop(store.append(batch.to_vec()).unwrap())));
+                writers.spawn(|| {
+                    half.chunks(7).map(|batch| store.append(batch.to_vec()).unwrap().segments).sum::<u64>()
+                });
             }
         });
         done.store(true, Ordering::Release);
@@ -100,7 +101,7 @@ fn a_fault_outside_our_mappings_still_kills() {
         file.set_len(4096).unwrap();
         // SAFETY: nobody else has the file; what reading the page behind its end does is what is tested.
         let map = unsafe { memmap2::MmapOptions::new().len(8192).map(&file).unwrap() };
-        println!("survived, and read {}", map[4096]);
+        panic!("survived, and read {}", map[4096]);
         return;
     }
     let name = "residency::a_fault_outside_our_mappings_still_kills";
