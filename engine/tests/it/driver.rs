@@ -55,6 +55,8 @@ for_each_driver!(
     empty_datagrams_are_dropped_and_counted,
     several_sockets_are_told_apart,
     a_dropped_driver_lets_go_of_its_port,
+    a_full_socket_buffer_holds_batches_back_and_keeps_their_order,
+    a_driver_dropped_with_batches_held_back_lets_go_of_its_port,
 );
 
 fn batches_are_cut_on_the_way_out_and_merged_on_the_way_in(subject: Subject) {
@@ -365,8 +367,7 @@ fn a_dropped_driver_lets_go_of_its_port(subject: Subject) {
         UdpSocket::bind("127.0.0.1:0".parse().expect("literal"), &alone).expect("a free port").local_addr();
     let client = StdSocket::bind("127.0.0.1:0").expect("a free port");
     for round in 0..100 {
-        // Binding fails while anything still refers to the last round's socket.
-        let socket = UdpSocket::bind(addr, &alone).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let socket = bind_again(addr, &alone);
         let waker = Waker::new().expect("an eventfd");
         let mut driver = open_subject(subject, vec![socket], waker);
         client.send_to(b"unread", addr).expect("loopback takes it");
@@ -384,7 +385,91 @@ fn a_dropped_driver_lets_go_of_its_port(subject: Subject) {
     }
 }
 
+fn a_full_socket_buffer_holds_batches_back_and_keeps_their_order(subject: Subject) {
+    const BATCHES: u64 = 300;
+    const DATAGRAMS: u64 = 45;
+    behind_a_slow_device(move |options| {
+        let sockets = [(); 2]
+            .map(|()| UdpSocket::bind("127.0.0.1:0".parse().expect("literal"), &options).expect("a port"));
+        let to = sockets[1].local_addr();
+        let mut driver = open_subject(subject, sockets.into(), Waker::new().expect("an eventfd"));
+        let deadline = Instant::now() + FOREVER;
+        let (mut sent, mut arrived) = (0, 0);
+        while arrived < BATCHES * DATAGRAMS {
+            assert!(Instant::now() < deadline, "{sent} batches sent, {arrived} datagrams arrived");
+            while sent < BATCHES
+                && let Some(buffer) = driver.send_buffer()
+            {
+                for (place, datagram) in
+                    driver.buffer_mut(&buffer).chunks_mut(1400).take(DATAGRAMS as usize).enumerate()
+                {
+                    datagram[..8].copy_from_slice(&(sent * DATAGRAMS + place as u64).to_ne_bytes());
+                }
+                driver
+                    .send(buffer, SendMeta { socket: 0, from: None, to, segment_len: 1400, len: 45 * 1400 });
+                sent += 1;
+            }
+            driver.wait(Some(deadline)).expect("wait");
+            while let Some(batch) = driver.received() {
+                for datagram in driver.bytes_mut(&batch).chunks(batch.meta.segment_len) {
+                    assert_eq!(datagram[..8], arrived.to_ne_bytes(), "datagrams keep their order");
+                    arrived += 1;
+                }
+                driver.recycle(batch);
+            }
+        }
+        let counters = driver.counters();
+        assert!(counters.send_would_block > 0 && counters.send_buffers_exhausted > 0, "{counters:?}");
+        assert_eq!((counters.send_batches, counters.send_datagrams), (BATCHES, BATCHES * DATAGRAMS));
+    });
+}
+
+fn a_driver_dropped_with_batches_held_back_lets_go_of_its_port(subject: Subject) {
+    behind_a_slow_device(move |options| {
+        let alone = SocketOptions { reuse_port: false, ..options };
+        let addr = UdpSocket::bind("127.0.0.1:0".parse().expect("literal"), &alone)
+            .expect("a free port")
+            .local_addr();
+        let mut would_block = 0;
+        for _ in 0..5 {
+            let socket = bind_again(addr, &alone);
+            let mut driver = open_subject(subject, vec![socket], Waker::new().expect("an eventfd"));
+            while let Some(buffer) = driver.send_buffer() {
+                driver.send(
+                    buffer,
+                    SendMeta { socket: 0, from: None, to: addr, segment_len: 1400, len: 45 * 1400 },
+                );
+            }
+            would_block += driver.counters().send_would_block;
+        }
+        assert!(would_block > 0);
+    });
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
+
+/// Runs `test` in a network namespace of its own whose loopback device passes 400 Mbit/s, with sockets whose send buffers
+/// are soon full. Needs root; without it, there is no such device and nothing is tested.
+fn behind_a_slow_device(test: impl FnOnce(SocketOptions) + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: the call takes no pointers and concerns this thread alone, which ends with the test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return;
+        }
+        for command in
+            ["ip link set lo up", "tc qdisc add dev lo root tbf rate 400mbit burst 256kb limit 64mb"]
+        {
+            let words: Vec<_> = command.split(' ').collect();
+            let status = std::process::Command::new(words[0])
+                .args(&words[1..])
+                .status()
+                .expect("iproute2 is installed");
+            assert!(status.success(), "{command}");
+        }
+        test(SocketOptions { send_buffer_bytes: 128 << 10, ..SocketOptions::default() });
+    });
+    thread.join().expect("what the thread asserts");
+}
 
 struct Opened {
     driver: AnyDriver,
@@ -405,6 +490,19 @@ fn driver_with(subject: Subject, addrs: &[&str], waker: Waker) -> Opened {
     let addrs: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
     let driver = open_subject(subject, sockets, waker);
     Opened { driver, addr: addrs[0], addrs }
+}
+
+/// Binds a port that was given up. That fails while anything refers to the last socket, be it the kernel for the ring or, for
+/// a moment, a process that another test has just forked.
+fn bind_again(addr: SocketAddr, options: &SocketOptions) -> UdpSocket {
+    let deadline = Instant::now() + FOREVER;
+    loop {
+        match UdpSocket::bind(addr, options) {
+            Ok(socket) => return socket,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn open_subject(subject: Subject, sockets: Vec<UdpSocket>, waker: Waker) -> AnyDriver {
