@@ -1,14 +1,16 @@
 //! One engine process, started here or adopted: waited for and signalled through a pidfd, which never means another
 //! process, whatever becomes of the number.
 
-use crate::configuration::{Configuration, Driver, StorageExecutor};
+use crate::configuration::{Driver, Engine, StorageExecutor};
 use crate::cores::Cores;
 use crate::data_directory::DataDirectory;
 use crate::engine_socket::{EngineSocket, EngineSocketError};
 use relay::policy::Status;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -49,14 +51,20 @@ pub enum EngineProcessError {
 }
 
 impl EngineProcess {
-    /// Starts the engine with the configuration's arguments. Its log goes to this process's standard error.
+    /// Starts the engine, listening on `listen` and otherwise as `settings` say. Its log goes to this process's standard error.
     pub fn start(
         program: &Path,
         directory: &DataDirectory,
-        configuration: &Configuration,
+        settings: &Engine,
+        listen: &[SocketAddr],
     ) -> Result<EngineProcess, EngineProcessError> {
-        let child = Command::new(program)
-            .args(arguments(directory, configuration))
+        let mut command = Command::new(program);
+        if std::env::var_os("IOEX_LOG").is_none() {
+            // Beside what `ioex up` itself says, a person needs to hear only of trouble.
+            command.env("IOEX_LOG", "warn");
+        }
+        let child = command
+            .args(arguments(directory, settings, listen))
             .stdin(Stdio::null())
             // What it listens on is asked over its control socket; two programs on one standard output would mix.
             .stdout(Stdio::null())
@@ -149,11 +157,10 @@ fn watch(pid: Pid) -> Result<(Arc<OwnedFd>, watch::Receiver<bool>), EngineProces
 }
 
 /// The engine's command line. Limits and publishers do not belong here: they are the policy, sent over the socket.
-fn arguments(directory: &DataDirectory, configuration: &Configuration) -> Vec<std::ffi::OsString> {
-    let engine = &configuration.engine;
+fn arguments(directory: &DataDirectory, engine: &Engine, listen: &[SocketAddr]) -> Vec<OsString> {
     let mut arguments = vec!["--data".into(), directory.root().into()];
     let mut push = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
-    for address in &engine.listen {
+    for address in listen {
         push("--listen", address.to_string());
     }
     if let Cores::List(_) = engine.cores {

@@ -42,9 +42,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Structured logs on standard error; `IOEX_LOG` filters them (`info`, `debug`, `control_plane=trace`), warnings by default.
+/// Structured logs on standard error; `IOEX_LOG` filters them (`info`, `debug`, `control_plane=trace`). Without it
+/// warnings are shown, and of the peer library errors alone: what it warns of stands in the command's own summary.
 fn log_to_stderr() {
+    use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("IOEX_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_env("IOEX_LOG").unwrap_or_else(|_| EnvFilter::new("warn,peer=error"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
 }

@@ -10,6 +10,7 @@ use relay::policy::{Policy, Status};
 use rustix::process::Signal;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -89,6 +90,9 @@ pub struct Supervisor {
     directory: DataDirectory,
     uid: Uid,
     backoff: Duration,
+    /// What the last engine listened on. One that takes its place listens on the same ports, also where the
+    /// configuration leaves the choice (port 0): its URLs are in others' hands.
+    bound: Vec<SocketAddr>,
     /// Held as long as this process lives.
     _lock: File,
 }
@@ -128,7 +132,7 @@ impl Supervisor {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
-        Ok(Supervisor { directory, uid, backoff: BACKOFF_FIRST, _lock: file })
+        Ok(Supervisor { directory, uid, backoff: BACKOFF_FIRST, bound: Vec::new(), _lock: file })
     }
 
     /// Adopts the engine that runs here, or starts one, and hands it its policy.
@@ -145,7 +149,8 @@ impl Supervisor {
     /// Starts an engine and hands it its policy.
     pub async fn start(&mut self, configuration: &Configuration) -> Result<Running, SupervisorError> {
         let program = engine_program::find()?;
-        let mut process = EngineProcess::start(&program, &self.directory, configuration)?;
+        let listen = self.listen(&configuration.engine.listen);
+        let mut process = EngineProcess::start(&program, &self.directory, &configuration.engine, &listen)?;
         let ready = async {
             loop {
                 if self.is_ready(&process)? {
@@ -244,12 +249,23 @@ impl Supervisor {
     }
 
     fn hand_over(
-        &self,
+        &mut self,
         process: EngineProcess,
         configuration: &Configuration,
     ) -> Result<Running, SupervisorError> {
         let status = self.set_policy(configuration)?;
+        let udp = status.listeners.iter().filter_map(|listener| listener.strip_prefix("udp://"));
+        self.bound = udp.filter_map(|address| address.parse().ok()).collect();
         Ok(Running { process, status, since: Instant::now() })
+    }
+
+    /// The configured addresses, with the last engine's ports in place of those left open.
+    fn listen(&self, configured: &[SocketAddr]) -> Vec<SocketAddr> {
+        let of_last = |(i, address): (usize, &SocketAddr)| match self.bound.get(i) {
+            Some(bound) if address.port() == 0 && bound.ip() == address.ip() => *bound,
+            _ => *address,
+        };
+        configured.iter().enumerate().map(of_last).collect()
     }
 
     fn policy(&self, configuration: &Configuration, generation: u64) -> Policy {

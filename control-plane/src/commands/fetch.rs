@@ -38,15 +38,16 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let options = FetchOptions { publisher, as_segment: asked.is_segment, ..FetchOptions::default() };
     let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);
     let started = Instant::now();
-    let (fetched, output) = interruptible(async {
+    let (fetched, output, seconds) = interruptible(async {
         let client = Client::new(ClientOptions { authorities, ..ClientOptions::default() })?;
         let nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
         let outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        let seconds = started.elapsed().as_secs_f64();
         drop(nodes);
         client.wait_closed().await;
-        outcome
+        outcome.map(|(fetched, output)| (fetched, output, seconds))
     })?;
-    show(console, &asked.hash, &fetched, output.as_deref(), started.elapsed().as_secs_f64())?;
+    show(console, &asked.hash, &fetched, output.as_deref(), seconds)?;
     Ok(ExitCode::SUCCESS)
 }
 

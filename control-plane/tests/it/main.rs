@@ -7,6 +7,7 @@ mod engine_socket;
 mod fake_engine;
 mod help;
 mod identity;
+mod node;
 mod program;
 mod publish;
 mod reachable;

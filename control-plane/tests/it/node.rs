@@ -1,0 +1,232 @@
+//! A whole node: `ioex up` with the real engine, publishing to it and fetching from it.
+
+use crate::program::{err, ioex};
+use control_plane::data_directory::DataDirectory;
+use control_plane::node_identity::NodeIdentity;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+/// A running `ioex up`.
+struct Node {
+    up: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    ready: Value,
+}
+
+impl Node {
+    /// Starts `ioex up` in `home` on a free port of loopback and waits until it is ready.
+    fn up(home: &Path, arguments: &[&str]) -> Node {
+        let engine = Path::new(env!("CARGO_BIN_EXE_ioex")).with_file_name("ioex-engine");
+        assert!(engine.exists(), "{} is missing; run: cargo build -p engine", engine.display());
+        let mut up = on(home, "up")
+            .args(["--json", "--listen", "127.0.0.1:0", "--cores", "0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut events = BufReader::new(up.stdout.take().unwrap()).lines();
+        let ready = events.next().expect("`ioex up` became ready; if not, it said why above").unwrap();
+        Node { up, events, ready: serde_json::from_str(&ready).unwrap() }
+    }
+
+    fn url(&self) -> String {
+        self.ready["urls"][0].as_str().unwrap().to_string()
+    }
+
+    fn uid(&self) -> &str {
+        self.ready["uid"].as_str().unwrap()
+    }
+
+    fn engine(&self) -> Pid {
+        Pid::from_raw(self.ready["engine"]["pid"].as_i64().unwrap() as i32).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.up), signal).unwrap();
+    }
+
+    /// The next event, which must be `name`.
+    fn event(&mut self, name: &str) -> Value {
+        let line = self.events.next().unwrap_or_else(|| panic!("`ioex up` ended before {name}")).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["event"], name, "{line}");
+        event
+    }
+
+    fn end(mut self) {
+        self.signal(Signal::TERM);
+        self.event("draining");
+        assert_eq!(self.event("stopped")["drained"], true);
+        assert!(self.up.wait().unwrap().success());
+    }
+}
+
+/// A test that fails leaves no processes behind.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Ok(None) = self.up.try_wait() {
+            self.signal(Signal::INT);
+            let _ = self.up.wait();
+        }
+    }
+}
+
+/// `ioex COMMAND --data HOME/data`.
+fn on(home: &Path, command: &str) -> Command {
+    let mut ioex = ioex(home);
+    ioex.arg(command).arg("--data").arg(home.join("data"));
+    ioex
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", err(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn code(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    (output.status.code().unwrap(), err(&output))
+}
+
+/// A file whose segments all differ, and whose last one is short.
+fn file(home: &Path) -> (PathBuf, Vec<u8>) {
+    let mut content = vec![0; (3 << 20) + 4321];
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for byte in &mut content {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *byte = (state >> 56) as u8;
+    }
+    let path = home.join("firmware.img");
+    std::fs::write(&path, &content).unwrap();
+    (path, content)
+}
+
+#[test]
+fn a_file_goes_through_a_node_and_every_failure_has_its_code() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let (path, content) = file(home);
+    let node = Node::up(home, &[]);
+    let published =
+        json(&on(home, "publish").arg(&path).args(["--version", "1.4.2", "--json"]).output().unwrap());
+    assert_eq!((&published["bytes"], &published["segments"]), (&Value::from(content.len()), &Value::from(4)));
+    let list = published["list"].as_str().unwrap();
+    let url = published["urls"][0].as_str().unwrap();
+    assert_eq!(url, format!("{}/list/{list}", node.url()));
+
+    // By URL, under the publisher's name, in another directory.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let fetch = |arguments: &[&str]| {
+        let mut command = ioex(elsewhere.path());
+        command.current_dir(elsewhere.path()).arg("fetch").args(arguments);
+        command
+    };
+    let fetched = json(&fetch(&[url, "--publisher", node.uid(), "--json"]).output().unwrap());
+    assert_eq!((&fetched["name"], &fetched["version"]), (&"firmware.img".into(), &"1.4.2".into()));
+    assert_eq!(std::fs::read(elsewhere.path().join("firmware.img")).unwrap(), content);
+    // What is there already is not overwritten unless it is named.
+    let (exit, text) = code(&mut fetch(&[url]));
+    assert!(exit == 2 && text.contains("is there already"), "{exit} {text}");
+    // By hash, to standard output, from the local node.
+    let piped = on(home, "fetch").args([list, "-o", "-"]).output().unwrap();
+    assert!(piped.status.success(), "{}", err(&piped));
+    assert!(piped.stdout == content, "{} bytes of {} came", piped.stdout.len(), content.len());
+
+    let stranger = identity::SecretKey::from_seed([3; 32]).uid().to_string();
+    let unknown = "ab".repeat(32);
+    let authority = node.url().split_once('@').unwrap().1.to_string();
+    let pinned_wrongly = format!("https://{stranger}@{authority}");
+    let ca = home.join("data/tls/cert.pem");
+    for (arguments, expected, what) in [
+        (vec![unknown.as_str(), "--from", &node.url()], 3, "does not hold"),
+        (vec![list, "--from", &node.url(), "--publisher", &stranger], 4, "is signed by"),
+        (vec![list, "--from", &pinned_wrongly], 7, "but the URL pins"),
+        (vec![list, "--from", &format!("https://{authority}")], 7, "not trusted"),
+        (vec![list, "--from", &format!("https://{authority}"), "--ca", ca.to_str().unwrap()], 0, ""),
+    ] {
+        let (exit, text) = code(fetch(&arguments).args(["-o", "other"]));
+        assert!(exit == expected && text.contains(what), "{arguments:?}: {exit} {text}");
+        assert_eq!(elsewhere.path().join("other").exists(), expected == 0, "{arguments:?}");
+    }
+    node.end();
+}
+
+#[test]
+fn a_publisher_is_taken_once_the_configuration_names_it() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let (path, content) = file(home);
+    let vendor = tempfile::tempdir().unwrap();
+    let directory = DataDirectory::prepare(&vendor.path().join("data")).unwrap();
+    let uid = NodeIdentity::load_or_create(&directory).unwrap().0.uid();
+    let settings = home.join("ioex.toml");
+    std::fs::write(&settings, "").unwrap();
+    let mut node = Node::up(home, &["--config", settings.to_str().unwrap()]);
+    let publish = || {
+        let mut command = on(vendor.path(), "publish");
+        command.arg(&path).args(["--to", &node.url(), "--json"]);
+        command
+    };
+    let (exit, text) = code(&mut publish());
+    assert!(exit == 7 && text.contains("add that UID to the publishers"), "{exit} {text}");
+
+    std::fs::write(&settings, "[publishers]\ntrusted = [\"nobody\"]\n").unwrap();
+    let mut publish = publish();
+    node.signal(Signal::HUP);
+    let failed = node.event("reload_failed");
+    assert!(failed["reason"].as_str().unwrap().contains("ioex.toml:2:12"), "{failed}");
+
+    std::fs::write(&settings, format!("[publishers]\ntrusted = [\"{uid}\"]\n")).unwrap();
+    node.signal(Signal::HUP);
+    let reloaded = node.event("reloaded");
+    assert_eq!(
+        reloaded["policy_generation"].as_u64(),
+        node.ready["policy_generation"].as_u64().map(|n| n + 1)
+    );
+    let published = json(&publish.output().unwrap());
+    assert_eq!(published["publisher"], uid.to_string());
+    let url = published["urls"][0].as_str().unwrap();
+    let fetched = ioex(vendor.path()).args(["fetch", url, "-o", "-"]).output().unwrap();
+    assert!(fetched.stdout == content, "{}", err(&fetched));
+    node.end();
+}
+
+#[test]
+fn an_engine_that_dies_is_replaced_on_the_same_port() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let (path, content) = file(home);
+    let mut node = Node::up(home, &["--driver", "epoll"]);
+    assert_eq!(node.ready["engine"]["driver"], "epoll");
+    let published = json(&on(home, "publish").arg(&path).arg("--json").output().unwrap());
+    kill_process(node.engine(), Signal::KILL).unwrap();
+    let died = node.event("engine_died");
+    assert!(died["status"].as_str().unwrap().contains("signal: 9"), "{died}");
+    let started = node.event("engine_started");
+    assert_ne!(started["pid"], node.ready["engine"]["pid"]);
+    let url = published["urls"][0].as_str().unwrap();
+    let fetched = ioex(home).args(["fetch", url, "-o", "-"]).output().unwrap();
+    assert!(fetched.stdout == content, "{}", err(&fetched));
+    node.end();
+}
+
+#[test]
+fn an_engine_outlives_its_control_plane_and_is_adopted() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let mut first = Node::up(home, &[]);
+    first.up.kill().unwrap();
+    first.up.wait().unwrap();
+    let second = Node::up(home, &[]);
+    assert_eq!(second.ready["engine"]["adopted"], true);
+    assert_eq!(second.ready["engine"]["pid"], first.ready["engine"]["pid"]);
+    assert_eq!((second.url(), &second.ready["certificate"]), (first.url(), &Value::from("kept")));
+    let engine = second.engine();
+    second.end();
+    // It has ended: either its number is free, or its parent (this machine's init) has yet to collect it.
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", engine.as_raw_pid())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}
