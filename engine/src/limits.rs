@@ -42,6 +42,12 @@ pub const TCP_CONNECTIONS_MAX: usize = 1_024;
 /// Bytes that a body hands to the TLS layer at a time: four TLS records.
 pub const TCP_CHUNK_LEN: usize = 64 << 10;
 
+/// Bytes of a refused request's body that are read all the same: a segment of the usual length.
+pub const TCP_DISCARD_LEN: usize = 1 << 20;
+
+/// Time that this may take.
+pub const TCP_DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Cold segments that TCP requests wait for at the same time; further requests wait for a permit.
 pub const TCP_LOADS_MAX: usize = 64;
 

@@ -18,8 +18,8 @@ use crate::limits::{LOAD_THREADS, LOADS_AT_ONCE};
 use crate::metrics::NodeCounters;
 use glommio::io::{BufferedFile, OpenOptions};
 use glommio::{
-    GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, ReactorErrorKind,
-    Shares, TaskQueueHandle,
+    GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares,
+    TaskQueueHandle,
 };
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -36,6 +36,9 @@ const IO_MEMORY: usize = 64 << 10;
 /// Submissions of one ring. A handful of operations are in flight at any time.
 const RING_DEPTH: usize = 64;
 
+/// The locked memory that glommio asks for, bytes (`MIN_MEMLOCK_LIMIT` in its `sys/uring.rs`).
+const LOCKED_MEMORY_MIN: u64 = 512 << 10;
+
 /// Weight of the appends: a writer waits for its acknowledgement with all of its upload.
 const APPEND_SHARES: usize = 600;
 
@@ -47,6 +50,7 @@ const LOAD_SHARES: usize = 400;
 /// # Errors
 /// glommio does not run here.
 pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, StartError> {
+    check_locked_memory()?;
     let bell = event.descriptor().map_err(StartError::Thread)?;
     let (started, when_started) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || {
@@ -62,7 +66,7 @@ pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, Sta
                 let _ = started.send(Ok(()));
                 run(&executor, work, event, bell);
             }
-            Err(error) => drop(started.send(Err(StartError::from(error)))),
+            Err(error) => drop(started.send(Err(StartError::Glommio(error.to_string())))),
         }
     });
     let thread = thread.map_err(StartError::Thread)?;
@@ -70,6 +74,16 @@ pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, Sta
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(error),
         Err(mpsc::RecvError) => Err(StartError::Glommio("its thread panicked".into())),
+    }
+}
+
+/// glommio refuses to start below this limit, with an error that does not say how to raise it.
+fn check_locked_memory() -> Result<(), StartError> {
+    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+        Some(limit) if limit < LOCKED_MEMORY_MIN => {
+            Err(StartError::LockedMemory { limit, needed: LOCKED_MEMORY_MIN })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -276,16 +290,5 @@ fn failed(path: &Path, source: io::Error) -> AppendError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::NoSpace { path },
         _ => AppendError::Io { path, source },
-    }
-}
-
-impl From<GlommioError<()>> for StartError {
-    fn from(error: GlommioError<()>) -> StartError {
-        match error {
-            GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(limit, needed)) => {
-                StartError::LockedMemory { limit, needed }
-            }
-            error => StartError::Glommio(error.to_string()),
-        }
     }
 }

@@ -3,12 +3,17 @@
 use super::TcpConfig;
 use super::body::ContentBody;
 use super::content::Unavailable;
+use crate::limits::{TCP_DISCARD_LEN, TCP_DISCARD_TIMEOUT};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use hyper::body::Body as _;
 use relay::content::{self, Action, Problem, RETRY_AFTER_S, Read};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -31,8 +36,7 @@ pub(super) fn router(config: &TcpConfig, draining: watch::Receiver<bool>) -> Rou
 }
 
 async fn answer(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
-    // What a client sends as a body is never read: nothing here takes one.
-    let (request, _) = request.into_parts();
+    let (request, body) = request.into_parts();
     let head = request.method == Method::HEAD;
     let counters = &service.config.counters;
     let mut response = match service.respond(&request).await {
@@ -41,6 +45,7 @@ async fn answer(State(service): State<Arc<Service>>, request: Request<Body>) -> 
             response
         }
         Err(problem) => {
+            discard(body).await;
             counters.tcp_requests_problem.increment();
             service.response(problem.response(head), None)
         }
@@ -99,6 +104,21 @@ impl Service {
         }
         answer
     }
+}
+
+/// Reads a short body that nothing here takes, so that its sender comes to read the answer: many clients see an error
+/// instead when their upload is cut off. What is longer or slow is cut off all the same.
+async fn discard(mut body: Body) {
+    let read = async {
+        let mut rest = TCP_DISCARD_LEN;
+        while rest > 0 {
+            match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+                Some(Ok(frame)) => rest = rest.saturating_sub(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) | None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(TCP_DISCARD_TIMEOUT, read).await;
 }
 
 /// A client that wants to write is told where it can.

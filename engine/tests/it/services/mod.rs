@@ -1,6 +1,10 @@
 //! Storage executors, control socket, TCP service, and the engine as a program.
 
+mod control;
+mod engine;
+mod program;
 mod storage;
+mod tcp;
 
 use bytes::Bytes;
 use store::{FileBackend, Hash, Options, Store};
