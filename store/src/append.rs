@@ -15,6 +15,10 @@ use crate::packs::{self, Pack};
 use crate::store::{Inner, Store, Writer};
 use crate::{Hash, SEGMENT_LEN_MAX};
 
+/// Commits from this length on have their space set aside before they are written. Measured on ext4 with 32 MiB: 0.13
+/// instead of 0.21 CPU-seconds a GB and a quarter less time; with 64 KiB it only costs.
+const ALLOCATE_LEN_MIN: u64 = 1 << 20;
+
 /// Operations that make a batch of segments durable, to be run in order; then [`Store::commit`]. One plan is
 /// outstanding at a time. A plan that is dropped is abandoned.
 #[derive(Debug)]
@@ -214,6 +218,9 @@ impl Store {
             ops.push(WriteOp::Create { path: Arc::clone(&pack.path) });
             let bytes = Bytes::from(key.pack_header_page());
             ops.push(WriteOp::Write { path: Arc::clone(&pack.path), offset: 0, bytes });
+        }
+        if extent_len >= ALLOCATE_LEN_MIN {
+            ops.push(WriteOp::Allocate { path: Arc::clone(&pack.path), offset: start, len: extent_len });
         }
         write_commit(&pack.path, &key, start, &commit, &records, segments, &mut ops);
         ops.push(WriteOp::Sync { path: Arc::clone(&pack.path) });

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -449,11 +448,8 @@ fn read_start(path: &Path) -> Result<Vec<u8>, OpenError> {
 
 fn verify_payload(file: &File, record: &Record) -> io::Result<bool> {
     let mut payload = vec![0u8; record.payload_len as usize];
-    match file.read_exact_at(&mut payload, record.payload_offset) {
-        Ok(()) => Ok(Hash::of(&payload) == record.hash),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+    let got = scan::read_up_to(file, &mut payload, record.payload_offset)?;
+    Ok(got == payload.len() && Hash::of(&payload) == record.hash)
 }
 
 fn version_error(path: &Path, found: u16) -> OpenError {

@@ -155,6 +155,12 @@ impl Segment {
         self.bytes.clone()
     }
 
+    /// Whether the whole segment is in memory now. For whoever keeps a segment for long, as a slow reader's stream does:
+    /// pages may have been evicted since the lookup, and touching them would wait for a disk.
+    pub fn is_resident(&self) -> bool {
+        self.mapping.is_resident_slice(&self.bytes)
+    }
+
     /// Whether the file shrank or failed under the mapping (SIGBUS): bytes read since then may be zeros. Whoever sent
     /// from it must reset what it sent; [`mapping::sigbus_generation`](crate::mapping::sigbus_generation) says cheaply
     /// that there may be something to look for.

@@ -167,7 +167,8 @@ fn next_commit(file: &File, key: &PackKey, from: u64, to: u64, sequence: u64) ->
     Ok(None)
 }
 
-/// Fills `buffer` from `offset`, or as much of it as the file has.
+/// Fills `buffer` from `offset`, or as much of it as the file has. Pages that the disk cannot read are zeros, and so
+/// holes: the rest of the store must open all the same.
 pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
     while got < buffer.len() {
@@ -175,6 +176,13 @@ pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Res
             Ok(0) => break,
             Ok(n) => got += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                let at = offset + got as u64;
+                let page_left = (at / PAGE_LEN + 1) * PAGE_LEN - at;
+                let end = buffer.len().min(got + page_left as usize);
+                buffer[got..end].fill(0);
+                got = end;
+            }
             Err(error) => return Err(error),
         }
     }

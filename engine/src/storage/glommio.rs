@@ -278,6 +278,7 @@ fn path_of(op: &WriteOp) -> Arc<Path> {
     match op {
         WriteOp::CreateDir { path } | WriteOp::SyncDir { path } => Arc::from(path.as_path()),
         WriteOp::Create { path }
+        | WriteOp::Allocate { path, .. }
         | WriteOp::Write { path, .. }
         | WriteOp::Truncate { path, .. }
         | WriteOp::Sync { path }

@@ -13,13 +13,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions};
+use rustix::param::page_size;
 
 pub use sigbus::{install_sigbus_handler, sigbus_generation};
 
-/// Page size that the formats and residency checks count in, in bytes.
-const PAGE_LEN: usize = 4096;
-
-/// Pages asked of one `mincore` call: 1 MiB of file.
+/// Pages asked of one `mincore` call: 1 MiB of file where pages have 4 KiB.
 const MINCORE_PAGES: usize = 256;
 
 /// Bytes asked for with one read-ahead advice: what Linux reads at once unless it was told otherwise.
@@ -70,20 +68,12 @@ impl Mapping {
 
     /// Whether every page of `range` is in the page cache now, so that touching it waits for no disk.
     pub(crate) fn is_resident(&self, range: Range<u64>) -> bool {
-        let Some(bytes) = self.get(range) else { return false };
-        let start = bytes.as_ptr() as usize / PAGE_LEN * PAGE_LEN;
-        let end = bytes.as_ptr() as usize + bytes.len();
-        let mut pages = [0u8; MINCORE_PAGES];
-        for from in (start..end).step_by(MINCORE_PAGES * PAGE_LEN) {
-            let len = (end - from).min(MINCORE_PAGES * PAGE_LEN);
-            // SAFETY: `from..from + len` lies in the mapping, `from` is a multiple of the page size, and `pages` has
-            // a byte for every page that `len` bytes touch.
-            let status = unsafe { libc::mincore(from as *mut libc::c_void, len, pages.as_mut_ptr()) };
-            if status != 0 || pages[..len.div_ceil(PAGE_LEN)].iter().any(|page| page & 1 == 0) {
-                return false;
-            }
-        }
-        true
+        self.get(range).is_some_and(is_resident)
+    }
+
+    /// The same of a slice that [`slice`](Mapping::slice) gave.
+    pub(crate) fn is_resident_slice(&self, bytes: &[u8]) -> bool {
+        bytes.is_empty() || self.map.as_ptr_range().contains(&bytes.as_ptr()) && is_resident(bytes)
     }
 
     /// Reads `range` from disk into the page cache and maps it. Blocks.
@@ -92,7 +82,7 @@ impl Mapping {
     /// `UnexpectedEof` if the file or the disk does not give these bytes, else what the kernel says.
     pub(crate) fn populate(&self, range: Range<u64>) -> io::Result<()> {
         let Some(bytes) = self.get(range) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
-        let start = bytes.as_ptr() as usize / PAGE_LEN * PAGE_LEN;
+        let start = page_start(bytes.as_ptr() as usize);
         let len = bytes.as_ptr() as usize + bytes.len() - start;
         // WILLNEED starts reading although the mapping is advised RANDOM, but the kernel reads only as much of one call
         // as its read-ahead allows. POPULATE_READ then waits, and reports what cannot be read as an error, where
@@ -120,6 +110,29 @@ impl Mapping {
     pub(crate) fn is_poisoned(&self) -> bool {
         self.watch.is_poisoned()
     }
+}
+
+/// Whether every page under `bytes`, a part of a live mapping, is in the page cache.
+fn is_resident(bytes: &[u8]) -> bool {
+    let page_len = page_size();
+    let start = page_start(bytes.as_ptr() as usize);
+    let end = bytes.as_ptr() as usize + bytes.len();
+    let mut pages = [0u8; MINCORE_PAGES];
+    for from in (start..end).step_by(MINCORE_PAGES * page_len) {
+        let len = (end - from).min(MINCORE_PAGES * page_len);
+        // SAFETY: `from..from + len` lies in the mapping, `from` is a multiple of the page size, and `pages` has
+        // a byte for every page that `len` bytes touch.
+        let status = unsafe { libc::mincore(from as *mut libc::c_void, len, pages.as_mut_ptr()) };
+        if status != 0 || pages[..len.div_ceil(page_len)].iter().any(|page| page & 1 == 0) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The first address of the kernel's page that `address` lies in.
+fn page_start(address: usize) -> usize {
+    address & !(page_size() - 1)
 }
 
 /// A part of a mapping as the owner of `Bytes`.

@@ -31,6 +31,9 @@ static ENTRIES_USED: AtomicUsize = AtomicUsize::new(0);
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
+/// The kernel's page size, noted before the handler can run.
+static PAGE_LEN: AtomicUsize = AtomicUsize::new(4096);
+
 /// Who handled SIGBUS before.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
@@ -44,6 +47,7 @@ pub fn sigbus_generation() -> u64 {
 pub fn install_sigbus_handler() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
+        PAGE_LEN.store(rustix::param::page_size(), Ordering::Relaxed);
         // SAFETY: `sigaction` structs are plain data, for which zeros are valid; the pointers are to live locals. The
         // previous action is kept before the handler that reads it can run. `on_sigbus` does only what is allowed in
         // a signal handler: atomics, `mmap`, `sigaction`.
@@ -112,7 +116,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     };
     // Whatever lies behind the first page that is gone is taken to be gone too: one replacement, not one a page, so
     // that a large truncated pack cannot use up the kernel's count of mappings.
-    let page = address & !4095;
+    let page = address & !(PAGE_LEN.load(Ordering::Relaxed) - 1);
     let end = entry.start.load(Ordering::Relaxed) + entry.len.load(Ordering::Relaxed);
     // SAFETY: `page..end` lies in a mapping that is alive, since the faulting thread holds a reference to it while it
     // reads; read-only zeros take its place and are unmapped with it. `errno` is the interrupted code's, so it is

@@ -132,6 +132,7 @@ impl Disk {
     pub fn apply(&mut self, op: &WriteOp) {
         match op {
             WriteOp::CreateDir { path } => self.dirs.push(path.clone()),
+            WriteOp::Allocate { .. } => {}
             WriteOp::Create { path } => match self.names.get(&**path) {
                 Some(&inode) => self.inodes[inode].pending.push(Change::Truncate(0)),
                 None => {

@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod disk_full;
 mod lists;
+mod model;
 mod packs;
 mod residency;
 mod roundtrip;
