@@ -18,7 +18,7 @@ use super::sockets::UdpSocket;
 use super::sys::{self, EpollOperation};
 use super::transmit::{SEND_BUFFER_STRIDE, Transmit};
 use super::waker::Waker;
-use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, gso};
+use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta};
 
 /// Receive buffers: the shard normally holds one batch at a time.
 const RECV_BUFFERS: u16 = 16;
@@ -134,24 +134,7 @@ impl EpollDriver {
     fn try_send(&mut self, buffer: &SendBuffer, meta: &SendMeta) -> bool {
         let socket = &self.outlets[meta.socket].socket;
         let payload = self.send_pool.bytes_mut(buffer.buffer, 0, meta.len);
-        let is_batch = meta.len > meta.segment_len;
-        if is_batch && !socket.has_gso() {
-            self.transmit.send_singly(socket, meta, payload, &mut self.counters);
-            return true;
-        }
-        loop {
-            self.counters.syscalls += 1;
-            match self.transmit.send(socket, meta, payload) {
-                Ok(len) => self.counters.sent(meta.datagrams(), len as u64),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if is_batch && gso::is_refused(&error) => {
-                    self.transmit.send_singly(socket, meta, payload, &mut self.counters);
-                }
-                Err(error) => self.counters.send_failed(&error, meta.datagrams()),
-            }
-            return true;
-        }
+        self.transmit.try_send(socket, meta, payload, &mut self.counters)
     }
 }
 

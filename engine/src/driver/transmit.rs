@@ -91,6 +91,35 @@ impl Transmit {
         unsafe { sys::send(socket.as_fd(), header) }
     }
 
+    /// Sends `payload` as one batch, singly if the kernel refuses to segment, and counts what became of it. `false`: the
+    /// socket's send buffer is full, and nothing was sent.
+    pub fn try_send(
+        &mut self,
+        socket: &UdpSocket,
+        meta: &SendMeta,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) -> bool {
+        let is_batch = meta.len > meta.segment_len;
+        if is_batch && !socket.has_gso() {
+            self.send_singly(socket, meta, payload, counters);
+            return true;
+        }
+        loop {
+            counters.syscalls += 1;
+            match self.send(socket, meta, payload) {
+                Ok(len) => counters.sent(meta.datagrams(), len as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_batch && gso::is_refused(&error) => {
+                    self.send_singly(socket, meta, payload, counters);
+                }
+                Err(error) => counters.send_failed(&error, meta.datagrams()),
+            }
+            return true;
+        }
+    }
+
     /// After the kernel refused to segment a batch: sends its datagrams one by one, and counts what became of each.
     pub fn send_singly(
         &mut self,

@@ -3,14 +3,15 @@
 //!
 //! Sends are submitted as soon as a few are queued, though the turn goes on: a batch is 64 KiB, and what is copied out
 //! while it is still in the cache need not be fetched again. They never wait in the kernel (MSG_DONTWAIT), so their
-//! completions are there when the submission returns, their buffers are used again at once, and the order of a
-//! connection's batches is kept in one place: where a socket's send buffer is full, its batches queue here until the
-//! socket takes more.
+//! completions are there when the submission returns and their buffers are used again at once. Where a socket's send buffer
+//! is full, its batches queue here until the socket takes more.
 //!
 //! Nothing here allocates after the driver is open.
 
 mod buffer_ring;
+mod memory;
 mod operation;
+mod send;
 mod setup;
 
 use std::collections::VecDeque;
@@ -25,35 +26,19 @@ use std::time::{Duration, Instant};
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use self::buffer_ring::{BufferRing, GROUP};
+use self::buffer_ring::GROUP;
+use self::memory::{Memory, RECV_BUFFERS, RECV_PAYLOAD_OFFSET, SEND_BUFFERS};
 use self::operation::Operation;
 pub use self::setup::{RingError, TaskRun, can_run_tasks, is_supported};
-use super::buffers::Pool;
-use super::cmsg::CONTROL_LEN;
 use super::counters::Counters;
-use super::receive::{Description, Inlet, RECV_BUFFER_LEN};
+use super::receive::{Description, Inlet};
 use super::sockets::{SocketOptions, UdpSocket};
-use super::transmit::{SEND_BUFFER_STRIDE, Transmit};
 use super::waker::{self, Waker};
-use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketIndex, gso, sys};
-
-/// Receive buffers: few, so that they stay in the cache, yet enough that a turn takes in a burst of small batches.
-const RECV_BUFFERS: u16 = 16;
-
-/// Send buffers: those of one submission, and some for sockets whose send buffer is full.
-const SEND_BUFFERS: u16 = 16;
+use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketIndex};
 
 /// Sends that may be queued before they are submitted: 256 KiB, which stay in the cache. Measured as CPU for forwarding,
 /// full batches: 1 costs 6 % more than 4, and 2, 8 and 16 cost 1 to 3 % more.
 const SENDS_QUEUED_MAX: usize = 4;
-
-/// Bytes for the source address in a receive buffer; a multiple of eight keeps what follows aligned.
-const RECV_NAME_LEN: usize = 32;
-
-/// What the kernel writes in front of the payload: its own header (`struct io_uring_recvmsg_out`, four `u32`), the source
-/// address, the control messages.
-const RECV_PAYLOAD_OFFSET: usize = 16 + RECV_NAME_LEN + CONTROL_LEN;
-const _: () = assert!(RECV_PAYLOAD_OFFSET + 65_535 <= RECV_BUFFER_LEN, "a full GRO batch fits a buffer");
 
 /// Wakes of other shards that may be in flight at once; further ones take the eventfd.
 const WAKES_IN_FLIGHT_MAX: u16 = 64;
@@ -88,15 +73,6 @@ pub struct UringDriver {
     _not_send: PhantomData<*const ()>,
 }
 
-/// What the kernel reads and writes while operations are in flight. None of it moves before `Drop`.
-struct Memory {
-    recv_buffers: BufferRing,
-    /// How receives lay out a buffer; the kernel reads only its lengths, and only when a receive is submitted.
-    recv_layout: Box<libc::msghdr>,
-    send_pool: Pool,
-    transmits: Box<[Transmit]>,
-}
-
 /// One socket and what is pending on it.
 struct Outlet {
     socket: UdpSocket,
@@ -104,6 +80,8 @@ struct Outlet {
     is_receiving: bool,
     was_receiving: bool,
     is_waiting_for_room: bool,
+    /// Batches that are still sent one by one, since the socket was full not long ago.
+    singles_left: u32,
     /// Batches that wait for room in the socket's send buffer, oldest first.
     backlog: VecDeque<SendBuffer>,
 }
@@ -154,6 +132,7 @@ impl UringDriver {
             is_receiving: false,
             was_receiving: false,
             is_waiting_for_room: false,
+            singles_left: 0,
             backlog: VecDeque::with_capacity(usize::from(SEND_BUFFERS)),
         };
         let nothing = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -362,108 +341,6 @@ impl UringDriver {
             None => buffers.recycle(buffer),
         }
     }
-
-    /// Queues the sending of a buffer whose [`SendMeta`] is noted.
-    fn queue_send(&mut self, buffer: SendBuffer) {
-        let meta = self.send_metas[usize::from(buffer.buffer)];
-        let socket = &self.outlets[meta.socket].socket;
-        let payload = self.memory.send_pool.address(buffer.buffer);
-        let header = self.memory.transmits[usize::from(buffer.buffer)].prepare(socket, &meta, payload);
-        let Some(header) = header.map(std::ptr::from_ref) else {
-            self.counters.send_dropped_invalid += meta.datagrams().max(1);
-            return self.release(buffer);
-        };
-        let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
-        let send = opcode::SendMsg::new(Fd(socket.as_fd().as_raw_fd()), header).flags(flags).build();
-        if !self.queue(send, Operation::Send { buffer: buffer.buffer }) {
-            self.counters.send_dropped_no_buffers += meta.datagrams();
-            return self.release(buffer);
-        }
-        self.prompt_queued += 1;
-    }
-
-    /// Submits the queued sends and takes their buffers back. An error shows again, and is told, when the shard waits.
-    fn submit_sends(&mut self) {
-        if self.enter(0, None).is_ok() {
-            self.reap();
-        }
-    }
-
-    fn send_completed(&mut self, buffer: SendBuffer, result: i32) {
-        let meta = self.send_metas[usize::from(buffer.buffer)];
-        let outlet = &mut self.outlets[meta.socket];
-        let is_batch = meta.len > meta.segment_len;
-        let error = match usize::try_from(result) {
-            Ok(len) => {
-                self.counters.sent(meta.datagrams(), len as u64);
-                return self.release(buffer);
-            }
-            Err(_) => io::Error::from_raw_os_error(-result),
-        };
-        if error.kind() == io::ErrorKind::WouldBlock {
-            self.counters.send_would_block += 1;
-            outlet.backlog.push_back(buffer);
-            return self.await_room(meta.socket);
-        }
-        if is_batch && gso::is_refused(&error) {
-            let memory = &mut *self.memory;
-            let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, meta.len);
-            let transmit = &mut memory.transmits[usize::from(buffer.buffer)];
-            transmit.send_singly(&outlet.socket, &meta, payload, &mut self.counters);
-        } else {
-            self.counters.send_failed(&error, meta.datagrams());
-        }
-        self.release(buffer);
-    }
-
-    /// Has the ring tell when a socket with a backlog takes more.
-    fn await_room(&mut self, socket: SocketIndex) {
-        let outlet = &self.outlets[socket];
-        if outlet.is_waiting_for_room || outlet.backlog.is_empty() {
-            return;
-        }
-        let watch = opcode::PollAdd::new(Fd(outlet.socket.as_fd().as_raw_fd()), libc::POLLOUT as u32).build();
-        let is_queued = self.queue(watch, Operation::Room { socket: socket as u16 });
-        self.outlets[socket].is_waiting_for_room = is_queued;
-        if !is_queued {
-            self.drop_backlog(socket);
-        }
-    }
-
-    /// When nothing will tell that there is room, what waits for it would wait for ever.
-    fn drop_backlog(&mut self, socket: SocketIndex) {
-        self.outlets[socket].is_waiting_for_room = false;
-        while let Some(buffer) = self.outlets[socket].backlog.pop_front() {
-            self.counters.send_dropped_other += self.send_metas[usize::from(buffer.buffer)].datagrams();
-            self.release(buffer);
-        }
-    }
-
-    /// A socket takes more: queues what waited, oldest first. What still finds no room comes back to the backlog in the
-    /// same order, since sends complete in the order of their submission.
-    fn send_backlog(&mut self, socket: SocketIndex) {
-        self.outlets[socket].is_waiting_for_room = false;
-        for _ in 0..self.outlets[socket].backlog.len() {
-            if let Some(buffer) = self.outlets[socket].backlog.pop_front() {
-                self.queue_send(buffer);
-            }
-        }
-    }
-}
-
-impl Memory {
-    fn new(ring: &IoUring) -> Result<Self, RingError> {
-        let lacks = |source| RingError::Lacks { what: "rings of provided buffers", since: "5.19", source };
-        let recv_buffers =
-            BufferRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_LEN as u32).map_err(lacks)?;
-        let mut recv_layout = Box::new(sys::empty_header());
-        recv_layout.msg_namelen = RECV_NAME_LEN as libc::socklen_t;
-        recv_layout.msg_controllen = CONTROL_LEN as _;
-        let send_pool =
-            Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE).map_err(|source| RingError::Resources { source })?;
-        let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new()).collect();
-        Ok(Self { recv_buffers, recv_layout, send_pool, transmits })
-    }
 }
 
 impl Driver for UringDriver {
@@ -511,20 +388,12 @@ impl Driver for UringDriver {
 
     fn send(&mut self, buffer: SendBuffer, meta: SendMeta) {
         let outlet = self.outlets.get_mut(meta.socket).filter(|outlet| meta.is_sendable(&outlet.socket));
-        let Some(outlet) = outlet else {
+        if outlet.is_none() {
             self.counters.send_dropped_invalid += meta.datagrams().max(1);
             return self.release(buffer);
-        };
-        self.send_metas[usize::from(buffer.buffer)] = meta;
-        // Behind a backlog, so that datagrams of one connection keep their order.
-        if outlet.backlog.is_empty() {
-            self.queue_send(buffer);
-            if self.prompt_queued >= SENDS_QUEUED_MAX {
-                self.submit_sends();
-            }
-        } else {
-            outlet.backlog.push_back(buffer);
         }
+        self.send_metas[usize::from(buffer.buffer)] = meta;
+        self.send_in_order(buffer, meta.socket);
     }
 
     fn release(&mut self, buffer: SendBuffer) {
