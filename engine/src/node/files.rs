@@ -24,18 +24,23 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
+    /// The data directory at `root`; touches nothing.
+    #[must_use]
+    pub fn new(root: &Path) -> DataDirectory {
+        DataDirectory { root: root.to_path_buf() }
+    }
+
     /// Makes the directories that are the engine's own, and closes them to other users.
     ///
     /// # Errors
     /// [`FileError`], with the path.
-    pub fn open(root: &Path) -> Result<DataDirectory, FileError> {
-        let directory = DataDirectory { root: root.to_path_buf() };
-        for path in [directory.root.join("engine"), directory.root.join("run")] {
+    pub fn prepare(&self) -> Result<(), FileError> {
+        for path in [self.root.join("engine"), self.root.join("run")] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)))
                 .map_err(|source| FileError::Io { path, source })?;
         }
-        Ok(directory)
+        Ok(())
     }
 
     /// Certificate chain, PEM.
@@ -205,7 +210,8 @@ mod tests {
     #[test]
     fn the_quic_secret_is_drawn_once_and_kept_from_others() {
         let directory = tempfile::tempdir().unwrap();
-        let data = DataDirectory::open(directory.path()).unwrap();
+        let data = DataDirectory::new(directory.path());
+        data.prepare().unwrap();
         let first = data.quic_secret().unwrap();
         assert_eq!(data.quic_secret().unwrap(), first);
         assert_ne!(first.key, [0; 32]);
@@ -219,7 +225,9 @@ mod tests {
     #[test]
     fn a_missing_identity_says_who_makes_one() {
         let directory = tempfile::tempdir().unwrap();
-        let data = DataDirectory::open(directory.path()).unwrap();
+        let missing = directory.path().join("mistyped");
+        let data = DataDirectory::new(&missing);
         assert!(data.uid().unwrap_err().to_string().contains("ioex up"));
+        assert!(!missing.exists(), "a mistyped path leaves nothing behind");
     }
 }

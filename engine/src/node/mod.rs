@@ -4,39 +4,41 @@
 //! services. Stop: the same backwards, after what is in flight has been finished within the drain time-out.
 
 mod cores;
+mod error;
 pub(crate) mod files;
 mod observe;
 mod process;
 mod ready;
 mod shards;
+mod signals;
 mod sockets;
 
 pub use cores::Cores;
+pub use error::NodeError;
 pub use files::{DataDirectory, FileError, QuicSecret};
 pub use observe::Numbers;
 pub use ready::Ready;
 pub use shards::ShardsError;
 pub use sockets::ListenError;
 
-use crate::control::{self, Control, PolicyFile, PolicyFileError};
+use crate::control::{self, Control, PolicyFile};
 use crate::driver::DriverKind;
 use crate::limits::DRAIN_GRACE;
 use crate::metrics::NodeCounters;
-use crate::quic::{Tls, TlsError};
+use crate::quic::Tls;
 use crate::storage::{self, Storage};
 use crate::tcp::{self, Content, TcpConfig, TcpTls};
 use relay::policy::Status;
 use shards::{Shards, ShardsOptions};
+use signals::{Asked, Signals};
 use sockets::Sockets;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{FileBackend, OpenError, OpenReport, Store};
+use store::{FileBackend, OpenReport, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -76,6 +78,7 @@ pub struct Node {
     tcp_tls: Arc<TcpTls>,
     quic_secret: QuicSecret,
     counters: Arc<NodeCounters>,
+    signals: Signals,
     drain: watch::Sender<bool>,
     services: JoinSet<()>,
     /// Ends with the process or with [`Node::run`], after the TCP connections.
@@ -99,12 +102,17 @@ impl Node {
     pub fn start(options: &NodeOptions) -> Result<Node, NodeError> {
         let started = Instant::now();
         process::raise_limits();
-        let directory = DataDirectory::open(&options.data)?;
+        let directory = DataDirectory::new(&options.data);
         let uid = directory.uid()?;
+        directory.prepare()?;
         let policy = Arc::new(PolicyFile::open(&directory.policy())?);
         let (store, report) = open_store(&directory, &policy)?;
         let counters = Arc::new(NodeCounters::default());
         let storage = Storage::start(&store, options.storage, &counters)?;
+
+        if report.packs_unchecked > 0 {
+            storage.check_structure()?;
+        }
 
         let quic_secret = directory.quic_secret()?;
         let quic_tls = load_quic_tls(&directory, &quic_secret)?;
@@ -125,12 +133,18 @@ impl Node {
             storage: &storage,
         })?;
 
+        if let Some(why) = shards.fallback() {
+            tracing::warn!(why, "the shards run on epoll; io_uring would cost less");
+        }
+
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("services")
             .enable_all()
             .build()
             .map_err(NodeError::Runtime)?;
+        // From here on signals wait for `run`.
+        let signals = runtime.block_on(async { Signals::new() }).map_err(NodeError::Runtime)?;
         let numbers = Arc::new(Numbers {
             shards: shards.counters(),
             node: Arc::clone(&counters),
@@ -164,6 +178,7 @@ impl Node {
             tcp_tls,
             quic_secret,
             counters,
+            signals,
             drain,
             services: JoinSet::new(),
             background: JoinSet::new(),
@@ -190,24 +205,23 @@ impl Node {
     /// # Errors
     /// A shard died. The rest has been stopped.
     pub fn run(mut self) -> Result<End, NodeError> {
-        let mut signals = self.runtime.block_on(async { Signals::new() }).map_err(NodeError::Runtime)?;
         let mut draining = self.drain.subscribe();
         let died = loop {
             let event = self.runtime.block_on(async {
                 tokio::select! {
                     _ = draining.wait_for(|draining| *draining) => Event::Drain,
-                    event = signals.next() => event,
+                    asked = self.signals.next() => Event::Asked(asked),
                     died = self.shards.died() => Event::Died(died),
                 }
             });
             match event {
-                Event::Reload => self.reload(),
-                Event::Drain => break None,
+                Event::Asked(Asked::Reload) => self.reload(),
+                Event::Asked(Asked::End) | Event::Drain => break None,
                 Event::Died(error) => break Some(error),
             }
         };
         self.drain.send_replace(true);
-        let forced = self.finish(&mut signals);
+        let forced = self.finish();
         match died {
             Some(error) => Err(error.into()),
             None if forced => Ok(End::Forced),
@@ -245,13 +259,12 @@ impl Node {
 
     /// Finishes what is in flight, then takes everything down in the order that keeps promises: services and shards end
     /// before storage, which writes all it has acknowledged anyway. Says whether a signal cut it short.
-    fn finish(&mut self, signals: &mut Signals) -> bool {
+    fn finish(&mut self) -> bool {
         let timeout = Duration::from_millis(self.policy.shared().load().limits.drain_timeout_ms.into());
         tracing::info!(timeout_ms = timeout.as_millis() as u64, "draining");
         self.shards.drain(Instant::now() + timeout);
-        let services = &mut self.services;
-        let shards = &mut self.shards;
-        let forced = self.runtime.block_on(async {
+        let Node { runtime, services, shards, signals, .. } = self;
+        let forced = runtime.block_on(async {
             let finished = async {
                 while services.join_next().await.is_some() {}
                 shards.ended().await;
@@ -342,43 +355,11 @@ impl Node {
     }
 }
 
+/// What ends the wait of a running node.
 enum Event {
-    Reload,
+    Asked(Asked),
     Drain,
     Died(ShardsError),
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the next signal.
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.terminate.recv() => Event::Drain,
-            _ = self.interrupt.recv() => Event::Drain,
-            _ = self.reload.recv() => Event::Reload,
-        }
-    }
-
-    /// Waits for the next signal that asks to end.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 fn open_store(directory: &DataDirectory, policy: &PolicyFile) -> Result<(Store, OpenReport), NodeError> {
@@ -415,50 +396,4 @@ async fn bind_metrics(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Nod
     let listener = TcpListener::bind(addr).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     Ok((listener, addr))
-}
-
-/// Why a node does not start, or does not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// A file of the data directory.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The last policy.
-    #[error(transparent)]
-    Policy(#[from] PolicyFileError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The storage executors.
-    #[error(transparent)]
-    Storage(#[from] storage::StartError),
-    /// The certificate, as HTTP/3 takes it.
-    #[error("DIR/tls: {0}")]
-    QuicTls(#[from] TlsError),
-    /// The certificate, as the TCP service takes it.
-    #[error(transparent)]
-    TcpTls(#[from] tcp::TlsError),
-    /// The choice of cores.
-    #[error(transparent)]
-    Cores(#[from] process::CoresError),
-    /// A socket.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// A shard.
-    #[error(transparent)]
-    Shards(#[from] ShardsError),
-    /// The control socket.
-    #[error(transparent)]
-    Control(#[from] control::ListenError),
-    /// The metrics endpoint.
-    #[error("cannot serve metrics on {addr}: {source}")]
-    Metrics {
-        /// Where.
-        addr: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Threads, epoll or signal handlers of the services.
-    #[error("the services do not start: {0}")]
-    Runtime(io::Error),
 }

@@ -196,6 +196,29 @@ impl Storage {
         AsyncStorageClient::new(self.lanes.clone())
     }
 
+    /// Checks in the background what opening the store left unchecked, at the weight of storage. What is damaged is
+    /// logged, quarantined and not served.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn check_structure(&self) -> Result<(), StartError> {
+        let store = self.store.clone();
+        let check = move || {
+            lower_weight();
+            match store.check_structure() {
+                Ok(damage) => {
+                    for damage in &damage {
+                        tracing::error!(%damage, "quarantined: not served any more");
+                    }
+                    tracing::info!(damaged = damage.len(), "the structure of every pack is checked");
+                }
+                Err(error) => tracing::error!(%error, "the structure of packs could not be checked"),
+            }
+        };
+        std::thread::Builder::new().name("storage-check".into()).spawn(check).map_err(StartError::Thread)?;
+        Ok(())
+    }
+
     /// Ends the executors after everything that has been asked is done.
     pub fn stop(mut self) {
         self.stop_and_join();

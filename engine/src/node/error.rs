@@ -1,0 +1,58 @@
+//! Why a node does not start, or does not go on.
+
+use super::files::FileError;
+use super::process::CoresError;
+use super::shards::ShardsError;
+use super::sockets::ListenError;
+use crate::control::{self, PolicyFileError};
+use crate::quic::TlsError;
+use crate::{storage, tcp};
+use std::io;
+use std::net::SocketAddr;
+use store::OpenError;
+
+/// Why a node does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file of the data directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The last policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The storage executors.
+    #[error(transparent)]
+    Storage(#[from] storage::StartError),
+    /// The certificate, as HTTP/3 takes it.
+    #[error("DIR/tls: {0}")]
+    QuicTls(#[from] TlsError),
+    /// The certificate, as the TCP service takes it.
+    #[error(transparent)]
+    TcpTls(#[from] tcp::TlsError),
+    /// The choice of cores.
+    #[error(transparent)]
+    Cores(#[from] CoresError),
+    /// A socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A shard.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] control::ListenError),
+    /// The metrics endpoint.
+    #[error("cannot serve metrics on {addr}: {source}")]
+    Metrics {
+        /// Where.
+        addr: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Threads, epoll or signal handlers of the services.
+    #[error("the services do not start: {0}")]
+    Runtime(io::Error),
+}
