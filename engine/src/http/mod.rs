@@ -6,10 +6,12 @@
 //! and what each of them waits for. Nothing here blocks: a segment that is not in memory is asked of the storage
 //! executors, its stream waits, and the others go on.
 
+mod answers;
 mod body;
 mod content;
 mod fields;
 mod lists;
+mod requests;
 mod session;
 mod upload;
 

@@ -18,8 +18,8 @@ pub(super) struct Connection {
     pub(super) serial: u64,
     /// The ids by which clients reach it, as they stand in the endpoint's map.
     pub(super) ids: Vec<ConnectionId>,
-    /// The id that the client chose for its first flight, until the handshake is complete.
-    pub(super) initial_id: Option<Box<[u8]>>,
+    /// The id that the client chose for its first flight.
+    pub(super) initial_id: Box<[u8]>,
     /// Whether it stands in the queue of those that may have something to send.
     pub(super) queued: bool,
     /// Whether datagrams have arrived since the session last looked.
@@ -59,7 +59,7 @@ impl Connection {
             http: None,
             serial,
             ids: vec![id],
-            initial_id: Some(initial_id.into()),
+            initial_id: initial_id.into(),
             queued: false,
             received: false,
             flushed: true,

@@ -11,8 +11,10 @@ mod connection;
 mod endpoint;
 mod header;
 mod rate;
+mod receive;
 mod reset;
 mod retry;
+mod serve;
 mod tls;
 mod transport;
 

@@ -1,0 +1,209 @@
+//! Requests as they come in: what they ask for, who may write, and the bodies of uploads.
+
+use super::body::Pieces;
+use super::content::{Content, OpenList};
+use super::session::{AcceptedToken, GoingAway, Session, State};
+use super::upload::{Complete, Upload};
+use super::{Waiter, fields};
+use crate::quic::QuicConnection;
+use identity::Uid;
+use quiche::Shutdown;
+use quiche::h3::{self, NameValue, WireErrorCode};
+use relay::content::{self as logic, Action, Problem, Read, Request, Response, Target};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use store::Hash;
+
+impl Session {
+    pub(super) fn on_headers(
+        &mut self,
+        now: Instant,
+        quic: &mut QuicConnection,
+        content: &mut Content,
+        waiter: Waiter,
+        list: &[h3::Header],
+    ) {
+        let stream = waiter.stream;
+        if self.requests.contains_key(&stream) || self.answered.contains(&stream) {
+            // Trailers: nothing in them matters here.
+            return;
+        }
+        if let GoingAway::From(first_refused) = self.going_away
+            && stream >= first_refused
+        {
+            self.abort(quic, content, stream, WireErrorCode::RequestRejected);
+            return;
+        }
+        self.next_stream = self.next_stream.max(stream + 4);
+        content.counters.requests.increment();
+        let header_bytes_max = u64::from(content.limits().header_bytes_max);
+        if fields::section_len(list) > header_bytes_max {
+            self.refuse(now, quic, content, stream, &Problem::header_too_large(header_bytes_max), false);
+            return;
+        }
+        if !self.requests_rate.take(now) {
+            let problem = Problem::overloaded("requests_per_s_max", logic::RETRY_AFTER_S);
+            self.refuse(now, quic, content, stream, &problem, false);
+            return;
+        }
+        let is_head = list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD");
+        let routed = match fields::malformed(list) {
+            Some(why) => Err(Problem::bad_request(why)),
+            None => Request::from_fields(list.iter().map(|field| (field.name(), field.value())))
+                .and_then(|request| self.route(now, content, waiter, &request)),
+        };
+        if let Err(problem) = routed {
+            self.refuse(now, quic, content, stream, &problem, is_head);
+        }
+    }
+
+    fn route(
+        &mut self,
+        now: Instant,
+        content: &mut Content,
+        waiter: Waiter,
+        request: &Request<'_>,
+    ) -> Result<(), Problem> {
+        match logic::route(request, true)? {
+            Action::Read(read) => self.read(now, content, waiter, read),
+            Action::Health { .. } if self.going_away != GoingAway::No => return Err(Problem::draining()),
+            Action::Health { head } => self.answer(now, waiter.stream, Response::healthy(head), None, head),
+            Action::Put { hash, token, len } => {
+                let hash = Hash(hash);
+                self.authorize(content, token, &hash, len)?;
+                let upload = Box::new(Upload::start(content, hash, len)?);
+                self.requests.insert(waiter.stream, State::Uploading { upload, progress: now });
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, now: Instant, content: &mut Content, waiter: Waiter, read: Read) {
+        match read.target {
+            Target::List(_) => self.open_list(now, content, waiter, read),
+            Target::Segment(hash) => {
+                let hash = Hash(hash);
+                match content.len_of(&hash) {
+                    Some(len) => {
+                        let pieces = Pieces::One(hash, len.into());
+                        self.answer_read(now, waiter.stream, &read, len.into(), pieces);
+                    }
+                    None => self.not_found(now, content, waiter.stream, read.head),
+                }
+            }
+        }
+    }
+
+    pub(super) fn open_list(&mut self, now: Instant, content: &mut Content, waiter: Waiter, read: Read) {
+        let hash = Hash(*read.target.hash());
+        let opened = content.open_list(&hash, waiter);
+        self.answer_list(now, content, waiter, read, opened);
+    }
+
+    pub(super) fn answer_list(
+        &mut self,
+        now: Instant,
+        content: &mut Content,
+        waiter: Waiter,
+        read: Read,
+        opened: OpenList,
+    ) {
+        match opened {
+            OpenList::Ready(list) => {
+                self.answer_read(now, waiter.stream, &read, list.file_len(), Pieces::List(list));
+            }
+            OpenList::Waiting | OpenList::Stalled => {
+                self.requests.insert(waiter.stream, State::OpeningList { read, since: now });
+            }
+            OpenList::Absent => self.not_found(now, content, waiter.stream, read.head),
+        }
+    }
+
+    fn answer_read(&mut self, now: Instant, stream: u64, read: &Read, len: u64, pieces: Pieces) {
+        let response = read.respond(len, "application/octet-stream");
+        self.answer(now, stream, response, Some(pieces), read.head);
+    }
+
+    fn not_found(&mut self, now: Instant, content: &Content, stream: u64, is_head: bool) {
+        content.counters.requests_not_found.increment();
+        self.answer(now, stream, Problem::not_found().response(is_head), None, is_head);
+    }
+
+    pub(super) fn on_data(
+        &mut self,
+        now: Instant,
+        quic: &mut QuicConnection,
+        content: &mut Content,
+        stream: u64,
+    ) {
+        let Some(State::Uploading { upload, progress }) = self.requests.get_mut(&stream) else {
+            // The body of a request that has none, or that has been refused.
+            let _ = quic.stream_shutdown(stream, Shutdown::Read, WireErrorCode::NoError as u64);
+            return;
+        };
+        match upload.receive(&mut self.h3, quic, stream, &mut content.scratch) {
+            Ok(0) => {}
+            Ok(len) => {
+                *progress = now;
+                content.counters.upload_bytes.add(len as u64);
+            }
+            Err(problem) => self.refuse(now, quic, content, stream, &problem, false),
+        }
+    }
+
+    pub(super) fn on_finished(
+        &mut self,
+        now: Instant,
+        quic: &mut QuicConnection,
+        content: &mut Content,
+        waiter: Waiter,
+    ) {
+        let stream = waiter.stream;
+        if !matches!(self.requests.get(&stream), Some(State::Uploading { .. })) {
+            return;
+        }
+        let Some(State::Uploading { upload, .. }) = self.requests.remove(&stream) else { return };
+        let response = match upload.finish() {
+            Ok(Complete::Held(hash)) => Response::stored(hash.as_bytes(), true),
+            Ok(Complete::Store(hash, bytes, reservation)) => {
+                if content.append(hash, bytes, reservation, waiter) {
+                    self.requests.insert(stream, State::Appending { hash });
+                    return;
+                }
+                Problem::overloaded("storage requests", logic::RETRY_AFTER_S).response(false)
+            }
+            Err(problem) => return self.refuse(now, quic, content, stream, &problem, false),
+        };
+        self.answer(now, stream, response, None, false);
+    }
+
+    /// Checks a token, or that the same text was accepted before under the same policy and has not expired.
+    fn authorize(
+        &mut self,
+        content: &mut Content,
+        text: &[u8],
+        hash: &Hash,
+        len: u64,
+    ) -> Result<(), Problem> {
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let generation = content.policy.generation;
+        if let Some(token) = &self.token
+            && token.text == text
+            && token.policy_generation == generation
+            && now_s < token.claims.expires_s
+        {
+            return token
+                .claims
+                .permits_listed(identity::token::Action::Put, hash.as_bytes(), len, |list| {
+                    content.list_names(&Hash(*list), hash)
+                })
+                .map_err(|denied| Problem::forbidden(format!("{denied}.")));
+        }
+        let (node, policy) = (content.node, Arc::clone(&content.policy));
+        let is_publisher = |uid: &Uid| policy.trusts(uid.as_bytes());
+        let list_names = |list: &[u8; 32], hash: &[u8; 32]| content.list_names(&Hash(*list), &Hash(*hash));
+        let claims = logic::authorize(text, hash.as_bytes(), len, now_s, &node, is_publisher, list_names)?;
+        self.token = Some(AcceptedToken { text: text.to_vec(), policy_generation: generation, claims });
+        Ok(())
+    }
+}
