@@ -5,14 +5,18 @@
 //! changes the file system goes through a [`Backend`], so that tests can crash it at every point. `unsafe` lives in
 //! [`mapping`] alone. The pages `docs/pack.md`, `docs/index.md` and `docs/list.md` draw every field.
 
+#![deny(unsafe_code)]
+
 mod append;
 mod backend;
+mod check;
 mod error;
 mod hash;
 pub mod import;
 mod index;
 pub mod list;
 mod lock;
+#[expect(unsafe_code, reason = "the only place for it: mapping files, and surviving what happens to them")]
 pub mod mapping;
 mod open;
 pub mod pack;

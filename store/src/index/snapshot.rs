@@ -266,6 +266,12 @@ impl SnapshotWriter<'_> {
         out.flush()?;
         header.hash = *out.hasher.finalize().as_bytes();
         self.write_at(0, header.as_bytes().to_vec())?;
+        if old.mapping.as_ref().is_some_and(|mapping| mapping.is_poisoned()) {
+            // What was merged may be zeros. The packs still know better, and so will the next opening.
+            return Err(io::Error::other(
+                "the old index was truncated while it was in use: open the store again",
+            ));
+        }
 
         self.backend.run(&WriteOp::Sync { path: Arc::clone(&self.temporary) })?;
         self.backend

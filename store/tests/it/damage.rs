@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use store::pack::{HEADER_LEN, PACK_HEADER_PAGE_LEN};
-use store::{DamageKind, Hash, LoadError, Lookup, Store, mapping};
+use store::{DamageKind, Hash, LoadError, Lookup, Options, Store, mapping};
 
 use crate::disk::Dice;
-use crate::support::{open, read, segment};
+use crate::support::{open, open_with, read, segment};
 
 /// A store with one commit of short segments, one of a short and a long one, and one long one; all covered by a snapshot
 /// or not.
@@ -249,4 +249,33 @@ fn a_pack_that_shrinks_under_its_mapping_poisons_it_and_kills_nobody() {
     assert_eq!((damage.kind, damage.hash), (DamageKind::Truncated, Some(held[4].0)));
     assert_eq!(check_served(&store, &held), [4]);
     assert!(matches!(reader.lookup(&held[3].0), Lookup::Ready(_)));
+}
+
+#[test]
+fn an_index_that_shrinks_in_use_is_not_merged_into_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = filled(dir.path(), true);
+    let (store, _) = open(dir.path());
+    OpenOptions::new().write(true).open(dir.path().join("index")).unwrap().set_len(0).unwrap();
+    store.append(vec![segment(6, 10)]).unwrap();
+    assert!(store.snapshot().is_err());
+    drop(store);
+    let (store, report) = open(dir.path());
+    assert_eq!((report.damage.len(), report.segments), (1, 6));
+    assert_eq!(check_served(&store, &held), Vec::<usize>::new());
+}
+
+#[test]
+fn packs_that_opening_did_not_check_are_checked_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = filled(dir.path(), true);
+    flip(&pack(dir.path()), PACK_HEADER_PAGE_LEN + HEADER_LEN + 30);
+    let options = Options { structure_check_bytes_max: 0, ..Options::default() };
+    let (store, report) = open_with(dir.path(), options);
+    assert_eq!((report.packs_unchecked, report.damage.len()), (1, 0));
+    let damage = store.check_structure().unwrap();
+    assert_eq!(damage.len(), 1);
+    assert_eq!((damage[0].kind, damage[0].hash), (DamageKind::RecordHeader, Some(held[0].0)));
+    assert_eq!(check_served(&store, &held), [0]);
+    assert!(store.check_structure().unwrap().is_empty(), "found once");
 }
