@@ -3,6 +3,7 @@
 //! `cargo run --release -p store --example import_bench -- [MIB] [THREADS] [DIR]` (defaults: 4096, one a core, a temporary
 //! directory in the working directory).
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures with real files")]
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::error::Error;

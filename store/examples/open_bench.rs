@@ -3,6 +3,7 @@
 //! `cargo run --release -p store --example open_bench -- [SEGMENTS] [BYTES] [DIR]` (defaults: 1,000,000 of 100 bytes, a
 //! temporary directory in the working directory).
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures with real files")]
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::error::Error;

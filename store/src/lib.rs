@@ -6,6 +6,11 @@
 //! [`mapping`] alone. The pages `docs/pack.md`, `docs/index.md` and `docs/list.md` draw every field.
 
 #![deny(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clippy.toml is for the format modules, which deny them"
+)]
 
 mod append;
 mod backend;

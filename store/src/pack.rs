@@ -4,6 +4,8 @@
 //! headers, and the payloads. Payloads of [`ALIGNED_LEN_MIN`] bytes and more start at a multiple of 4 KiB and so own
 //! their pages; shorter ones lie close together, so that a million of them do not cost a million pages.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

@@ -5,6 +5,8 @@
 //! file's tree. But the second hashing needs no second thread and no order: each segment's subtree is hashed on its
 //! own, and [`FileTree`] merges the subtrees.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::{Hash, SEGMENT_LEN_MAX};

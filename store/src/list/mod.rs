@@ -4,6 +4,8 @@
 //! Fixed-width little-endian fields, read in place. [`ListView::open`] is the only way to a list's contents, and checks
 //! every bound and then the signature before it gives any.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod builder;
 mod layout;
 mod view;

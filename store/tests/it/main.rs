@@ -1,9 +1,12 @@
 //! Tests of the store through its public surface, on real files.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests use real files")]
+
 mod crash;
 mod damage;
 mod disk;
 mod disk_full;
+mod killed;
 mod lists;
 mod model;
 mod packs;
