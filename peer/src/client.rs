@@ -131,9 +131,12 @@ impl Client {
         self.shared.roots.get_or_try_init(load).await.cloned()
     }
 
-    /// Waits until every connection has said goodbye to its node; at most three round trips each. Call it
-    /// before a program ends, so that nodes need not wait for idle time-outs.
+    /// Closes every connection and waits until each has said goodbye to its node; at most three round trips. Call it
+    /// when all is done, so that nodes need not wait for idle time-outs. Requests that still run fail, and later ones
+    /// too.
     pub async fn wait_closed(&self) {
+        // H3_NO_ERROR (RFC 9114 section 8.1).
+        self.shared.endpoint.close(VarInt::from_u32(0x100), b"");
         self.shared.endpoint.wait_idle().await;
     }
 }

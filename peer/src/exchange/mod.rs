@@ -159,7 +159,6 @@ impl Node {
         hash: &Hash,
         headers: HeaderMap,
     ) -> Result<Exchange, ExchangeError> {
-        let connection = self.connection().await?;
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = http::Uri::builder()
@@ -169,6 +168,16 @@ impl Node {
             .build()
             .map_err(|e| lost(&e))?;
         *request.headers_mut() = headers;
+        match self.open(request.clone()).await {
+            // The connection takes no further requests: the node drains it (GOAWAY, RFC 9114 section 5.2), or it was
+            // lost while it was idle. Nothing was asked yet, so a new one costs nothing but its handshake.
+            Err(ExchangeError::Lost { .. }) => self.open(request).await,
+            opened => opened,
+        }
+    }
+
+    async fn open(&self, request: Request<()>) -> Result<Exchange, ExchangeError> {
+        let connection = self.connection().await?;
         let stall_timeout = self.options().stall_timeout;
         let mut requests: SendRequest = connection.requests.clone();
         match tokio::time::timeout(stall_timeout, requests.send_request(request)).await {
@@ -180,8 +189,6 @@ impl Node {
                 _connection: connection,
             }),
             Ok(Err(e)) => {
-                // GOAWAY and closed connections take no further requests; the next one opens a new
-                // connection.
                 self.retire(&connection).await;
                 Err(stream_error(&e))
             }

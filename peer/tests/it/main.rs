@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
+mod connection;
 mod content;
 mod fetch;
 mod hostile;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -95,6 +96,10 @@ struct Shared {
     log: Mutex<Vec<(Method, Hash)>>,
     /// Who may PUT.
     publishers: Mutex<Vec<Uid>>,
+    /// How many connections were made.
+    connections: AtomicUsize,
+    /// Changes when the connections there are must be drained.
+    drain: tokio::sync::watch::Sender<()>,
 }
 
 impl TestNode {
@@ -105,9 +110,36 @@ impl TestNode {
     }
 
     pub fn start_as(key: &SecretKey, content: &[Bytes], rules: Vec<Rule>) -> TestNode {
-        let (config, certificate_pem) = tls(key);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint = quinn::Endpoint::server(config, address).expect("loopback has a free port");
+        let socket = std::net::UdpSocket::bind(address).expect("loopback has a free port");
+        TestNode::serve_on(socket, key, content, rules)
+    }
+
+    /// A node where another one was; waits until that one has let go of its port.
+    pub async fn start_at(
+        key: &SecretKey,
+        address: SocketAddr,
+        content: &[Bytes],
+        rules: Vec<Rule>,
+    ) -> TestNode {
+        loop {
+            match std::net::UdpSocket::bind(address) {
+                Ok(socket) => return TestNode::serve_on(socket, key, content, rules),
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    fn serve_on(
+        socket: std::net::UdpSocket,
+        key: &SecretKey,
+        content: &[Bytes],
+        rules: Vec<Rule>,
+    ) -> TestNode {
+        let (config, certificate_pem) = tls(key);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)
+            .expect("a socket that quinn can use");
         let address = endpoint.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             uid: key.uid(),
@@ -115,6 +147,8 @@ impl TestNode {
             rules: Mutex::new(rules.into_iter().map(|rule| (rule, 0)).collect()),
             log: Mutex::default(),
             publishers: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            drain: tokio::sync::watch::channel(()).0,
         });
         tokio::spawn(accept(endpoint.clone(), shared.clone()));
         TestNode { uid: key.uid(), address, certificate_pem, shared, endpoint }
@@ -159,6 +193,15 @@ impl TestNode {
     pub fn puts(&self) -> Vec<Hash> {
         let log = self.shared.log.lock().unwrap();
         log.iter().filter(|(m, _)| m == Method::PUT).map(|(_, hash)| *hash).collect()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Drains the connections there are (GOAWAY): requests under way end well, later ones are refused.
+    pub fn drain(&self) {
+        self.shared.drain.send_replace(());
     }
 
     /// Dies: every connection is closed, and nobody answers any more.
@@ -223,7 +266,19 @@ async fn serve(quic: quinn::Connection, shared: Arc<Shared>) {
     let Ok(mut http) = h3::server::builder().build(h3_quinn::Connection::new(quic.clone())).await else {
         return;
     };
-    while let Ok(Some(resolver)) = http.accept().await {
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let mut drain = shared.drain.subscribe();
+    loop {
+        let resolver = tokio::select! {
+            accepted = http.accept() => match accepted {
+                Ok(Some(resolver)) => resolver,
+                _ => break,
+            },
+            Ok(()) = drain.changed() => {
+                let _ = http.shutdown(0).await;
+                continue;
+            }
+        };
         let (shared, quic) = (shared.clone(), quic.clone());
         tokio::spawn(async move {
             if let Ok((request, stream)) = resolver.resolve_request().await {
