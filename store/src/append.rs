@@ -189,7 +189,7 @@ impl Store {
             return Err(AppendError::BatchTooLong { bytes_needed: extent_len, pack_len_max });
         }
         let grows_by = extent_len + if is_new_pack { PACK_HEADER_PAGE_LEN } else { 0 };
-        let (bytes_used, bytes_max) = (writer.bytes_used, inner.options.bytes_max);
+        let (bytes_used, bytes_max) = (writer.bytes_used, writer.bytes_max);
         if bytes_used.checked_add(grows_by).is_none_or(|used| used > bytes_max) {
             return Err(AppendError::Full { bytes_needed: grows_by, bytes_used, bytes_max });
         }

@@ -71,6 +71,7 @@ pub(crate) fn open(
     report.packs = all.len() as u64;
     let bytes_used = all.iter().map(|pack| pack.committed_len()).sum();
     let quarantined = known.into_iter().chain(report.damage.iter().cloned()).collect();
+    let bytes_max = options.bytes_max;
     let inner = Inner {
         dir: dir.to_owned(),
         options,
@@ -78,7 +79,7 @@ pub(crate) fn open(
         store_id,
         index,
         packs,
-        writer: Mutex::new(Writer { busy: false, active, next_pack, sequence, bytes_used }),
+        writer: Mutex::new(Writer { busy: false, active, next_pack, sequence, bytes_used, bytes_max }),
         writer_free: Condvar::new(),
         snapshotting: Mutex::new(()),
         quarantined: Mutex::new(quarantined),

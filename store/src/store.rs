@@ -120,6 +120,8 @@ pub(crate) struct Writer {
     /// The last sequence number given to a plan.
     pub(crate) sequence: u64,
     pub(crate) bytes_used: u64,
+    /// Most bytes that all packs together may take.
+    pub(crate) bytes_max: u64,
 }
 
 /// A backend that `Debug` can pass by.
@@ -167,15 +169,24 @@ impl Store {
 
     /// Figures.
     pub fn stats(&self) -> Stats {
+        let (bytes_used, bytes_max) = {
+            let writer = self.inner.writer();
+            (writer.bytes_used, writer.bytes_max)
+        };
         Stats {
             segments: self.inner.index.len(),
-            bytes_used: self.inner.writer().bytes_used,
-            bytes_max: self.inner.options.bytes_max,
+            bytes_used,
+            bytes_max,
             packs: self.inner.packs.all().len() as u64,
             tail_segments: self.inner.index.tail.len(),
             snapshot_due: self.inner.is_snapshot_due(),
             quarantined: self.inner.quarantined().len() as u64,
         }
+    }
+
+    /// Changes [`Options::bytes_max`] for appends from now on. What the store holds stays, also where it is more.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.inner.writer().bytes_max = bytes_max;
     }
 
     /// Writes the index snapshot and replaces the old one atomically. Blocks; readers and writers go on.

@@ -9,13 +9,16 @@ use relay::policy::{
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use store::Store;
 
 /// The policy in force together with its file.
 #[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
     shared: Arc<SharedPolicy>,
+    /// Its limit follows the policy. Opened after the policy was read, since opening takes a limit, too.
+    store: OnceLock<Store>,
     /// One change at a time: what is in force and what is on disk must not cross.
     changing: Mutex<()>,
 }
@@ -30,13 +33,21 @@ impl PolicyFile {
         let policy = read(path)?.unwrap_or_default();
         let shared = SharedPolicy::new(policy)
             .map_err(|source| PolicyFileError::Limit { path: path.to_path_buf(), source })?;
-        Ok(PolicyFile { path: path.to_path_buf(), shared, changing: Mutex::new(()) })
+        Ok(PolicyFile { path: path.to_path_buf(), shared, store: OnceLock::new(), changing: Mutex::new(()) })
     }
 
     /// The policy for those who enforce it.
     #[must_use]
     pub fn shared(&self) -> &Arc<SharedPolicy> {
         &self.shared
+    }
+
+    /// Has the store's limit follow `store_bytes_max` from now on.
+    pub fn govern(&self, store: Store) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        store.set_bytes_max(self.shared.load().limits.store_bytes_max);
+        // A second store would be a mistake without harm: the first keeps its governor.
+        let _ = self.store.set(store);
     }
 
     /// Checks a policy, writes it to disk and puts it in force, in this order: what was promised to be in force is in
@@ -48,8 +59,7 @@ impl PolicyFile {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.check(&policy)?;
         self.write(&policy)?;
-        self.shared.replace(policy)?;
-        Ok(())
+        self.put_in_force(policy)
     }
 
     /// Reads the file again and puts it in force, if it has changed.
@@ -61,7 +71,16 @@ impl PolicyFile {
         if let Some(policy) = read(&self.path)?
             && policy != *self.shared.load()
         {
-            self.shared.replace(policy)?;
+            self.put_in_force(policy)?;
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, policy: Policy) -> Result<(), PolicyFileError> {
+        let bytes_max = policy.limits.store_bytes_max;
+        self.shared.replace(policy)?;
+        if let Some(store) = self.store.get() {
+            store.set_bytes_max(bytes_max);
         }
         Ok(())
     }

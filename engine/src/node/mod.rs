@@ -107,6 +107,7 @@ impl Node {
         directory.prepare()?;
         let policy = Arc::new(PolicyFile::open(&directory.policy())?);
         let (store, report) = open_store(&directory, &policy)?;
+        policy.govern(store.clone());
         let counters = Arc::new(NodeCounters::default());
         let storage = Storage::start(&store, options.storage, &counters)?;
 

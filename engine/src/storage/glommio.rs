@@ -251,8 +251,10 @@ impl Shelf {
                     file.fdatasync().await.map_err(|error| failed(&path, error.into()))?;
                 }
                 op => {
-                    // What these do to files must not be hidden by a descriptor that is still open.
-                    self.file.borrow_mut().take();
+                    // A file that is made anew or renamed must not be hidden by a descriptor that is still open.
+                    if !matches!(op, WriteOp::Allocate { .. }) {
+                        self.file.borrow_mut().take();
+                    }
                     let (backend, path) = (Arc::clone(&self.rare), path_of(&op));
                     let result = glommio::executor().spawn_blocking(move || backend.run(&op)).await;
                     result.map_err(|source| failed(&path, source))?;

@@ -76,6 +76,10 @@ fn packs_roll_over_at_their_limit_and_the_store_at_its_own() {
     }
     // What is held already needs no room.
     assert_eq!(store.append(held).unwrap().duplicates, 15);
+    let one_more = segment(1000, 5 << 20);
+    assert!(matches!(store.append(vec![one_more.clone()]), Err(AppendError::Full { .. })));
+    store.set_bytes_max(96 << 20);
+    assert_eq!(store.append(vec![one_more]).unwrap().segments, 1);
 }
 
 #[test]

@@ -92,6 +92,31 @@ fn a_file_is_imported_whole_and_twice_is_no_more() {
 }
 
 #[test]
+fn the_limit_of_the_store_follows_the_policy() {
+    let data = data_directory();
+    let engine = Engine::start(data.path(), &[]);
+    let mut control = engine.control();
+    let mut policy = Policy { generation: 1, ..Policy::default() };
+    policy.limits.store_bytes_max = 16 << 20;
+    control.ask(&ToEngine::SetPolicy(policy.clone()));
+    assert_eq!(engine.metric("ioex_store_bytes_max"), 16 << 20);
+    let (_, bytes) = segment(4, 24 << 20);
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&bytes).expect("room");
+    std::io::Seek::rewind(&mut file).expect("a regular file");
+    control.send_with_file(&ToEngine::Import { segment_len: 1 << 20 }, &file);
+    let end = std::iter::from_fn(|| control.receive())
+        .find(|answer| !matches!(answer, FromEngine::ImportProgress { .. }))
+        .expect("an answer");
+    assert!(rejected(end).contains("the store is full"));
+
+    policy.generation = 2;
+    policy.limits.store_bytes_max = 64 << 20;
+    control.ask(&ToEngine::SetPolicy(policy));
+    assert_eq!(control.import(&bytes, 1 << 20).bytes, 24 << 20);
+}
+
+#[test]
 fn a_pipe_is_imported_to_its_end() {
     let data = data_directory();
     let engine = Engine::start(data.path(), &[]);
