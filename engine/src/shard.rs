@@ -200,7 +200,7 @@ fn run(
     };
     let endpoint = Endpoint::new(options, content, Instant::now())
         .map_err(|source| ShardError::Config { index, source })?;
-    // Nobody waits any more if the node has given up meanwhile; the mailbox will say so.
+    // Whoever waits for this waits until the thread ends.
     let why_not_uring = opened.why_not_uring.map(|error| error.to_string());
     let _ = started.send((opened.driver.kind(), why_not_uring));
     let parts = Parts {
@@ -324,9 +324,6 @@ impl<D: Driver> Shard<D> {
                 }
                 Command::Stop => self.close(now),
             }
-        }
-        if self.commands.is_closed() && self.ending.is_none() {
-            self.close(now);
         }
         if let Some(Ending::Draining(deadline)) = self.ending
             && deadline <= now

@@ -4,4 +4,5 @@ mod driver;
 mod endpoint;
 mod probe;
 mod services;
+mod shard;
 mod steering;

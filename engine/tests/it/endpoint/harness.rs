@@ -41,7 +41,7 @@ pub struct Node {
     pub publisher: SecretKey,
     pub policy: Arc<Policy>,
     pub tls: Arc<Tls>,
-    _storage: Storage,
+    pub storage: Storage,
     pub dir: tempfile::TempDir,
 }
 
@@ -102,7 +102,7 @@ impl Node {
             publisher,
             policy,
             tls,
-            _storage: storage,
+            storage,
             dir,
         };
         for shard in 0..options.shard_count {
@@ -117,7 +117,7 @@ impl Node {
         self.counters.push(Arc::clone(&counters));
         let content = Content::new(ContentOptions {
             reader: self.store.reader(),
-            storage: self._storage.client(Waker::new().expect("a waker")),
+            storage: self.storage.client(Waker::new().expect("a waker")),
             node: self.key.uid(),
             policy: Arc::clone(&self.policy),
             shard_count,
@@ -388,10 +388,13 @@ impl Client {
     }
 
     pub fn with_config(local: SocketAddr, config: &mut quiche::Config) -> Self {
+        Self::to(address(SERVER), local, config)
+    }
+
+    pub fn to(server: SocketAddr, local: SocketAddr, config: &mut quiche::Config) -> Self {
         let scid = bytes(16, u64::from(local.port()));
         let scid = quiche::ConnectionId::from_ref(&scid);
-        let quic =
-            quiche::connect(Some("localhost"), &scid, local, address(SERVER), config).expect("a connection");
+        let quic = quiche::connect(Some("localhost"), &scid, local, server, config).expect("a connection");
         Self {
             quic,
             h3: None,
@@ -443,7 +446,7 @@ impl Client {
         self.local == to || self.extra_addresses.contains(&to)
     }
 
-    fn receive(&mut self, datagram: &mut Datagram) {
+    pub fn receive(&mut self, datagram: &mut Datagram) {
         // After a rebinding the client's own address is still what it was.
         let to = if self.quic.path_stats().any(|path| path.local_addr == datagram.to) {
             datagram.to
@@ -453,7 +456,7 @@ impl Client {
         let _ = self.quic.recv(&mut datagram.bytes, quiche::RecvInfo { from: datagram.from, to });
     }
 
-    fn work(&mut self, under_way: &mut VecDeque<Datagram>) {
+    pub fn work(&mut self, under_way: &mut VecDeque<Datagram>) {
         if self.quic.timeout().is_some_and(|timeout| timeout.is_zero()) {
             self.quic.on_timeout();
         }

@@ -1,6 +1,6 @@
 //! The endpoint and the content service against quiche clients, without sockets.
 
 mod content;
-mod harness;
+pub mod harness;
 mod transport;
-mod upload;
+pub mod upload;

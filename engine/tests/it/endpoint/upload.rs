@@ -5,9 +5,10 @@ use identity::SecretKey;
 use identity::token::{self, Action, Claims, Scope};
 use relay::policy::Limits;
 use std::time::{SystemTime, UNIX_EPOCH};
+use store::list::ListBuilder;
 use store::{Hash, Options};
 
-fn token_of(node: &Node, key: &SecretKey, scope: Scope, bytes_max: Option<u64>) -> String {
+pub fn token_of(node: &Node, key: &SecretKey, scope: Scope, bytes_max: Option<u64>) -> String {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let claims = Claims {
         issuer: key.uid(),
@@ -97,6 +98,31 @@ fn what_is_refused_and_why() {
     let forged = bytes(200_000, 2);
     assert_eq!(put(&mut network, client, &hash, &token, &forged).status(), 422);
     assert!(network.get(client, &path).body == body);
+}
+
+#[test]
+fn a_token_for_a_list_allows_its_segments() {
+    let mut network = Network::of_one();
+    let client = network.join();
+    let (listed, other) = (bytes(100_000, 1), bytes(100_000, 2));
+    let list = ListBuilder {
+        name: "file".into(),
+        version: (1, 0, 0),
+        counter: 1,
+        expires_s: 0,
+        target: String::new(),
+        file_hash: None,
+        segments: vec![(Hash::of(&listed), 100_000)],
+    };
+    let document = list.sign(&SecretKey::from_seed([2; 32])).expect("a list");
+    let list = Hash::of(&document);
+    let token = token_of(&network.node, &network.node.publisher, Scope::List(*list.as_bytes()), None);
+    assert_eq!(put(&mut network, client, &Hash::of(&listed), &token, &listed).status(), 403, "no list yet");
+    assert_eq!(put(&mut network, client, &list, &token, &document).status(), 201);
+    assert_eq!(put(&mut network, client, &Hash::of(&listed), &token, &listed).status(), 201);
+    assert_eq!(put(&mut network, client, &Hash::of(&other), &token, &other).status(), 403);
+    // Now that the segment is there, so is the file.
+    assert!(network.get(client, &format!("/list/{list}")).body == listed);
 }
 
 #[test]
