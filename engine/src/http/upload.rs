@@ -1,4 +1,7 @@
 //! The body of a PUT: taken straight into one buffer of its announced length, hashed as it arrives.
+//!
+//! quiche copies a received byte twice: from the datagram, where it was decrypted in place, into its receive queue, and
+//! from there into this buffer. Storage then takes the buffer as it is.
 
 use super::content::{Content, Reservation};
 use crate::quic::QuicConnection;
@@ -8,7 +11,7 @@ use relay::content::Problem;
 use store::Hash;
 
 /// Bytes that are hashed at a time: enough to fill BLAKE3's widest SIMD four times over, little enough to be in the
-/// cache still.
+/// cache still, and a whole subtree of its tree, so that nothing is hashed one block after the other.
 const HASH_STEP_LEN: usize = 64 << 10;
 
 /// A body under way.
@@ -77,11 +80,10 @@ impl Upload {
             let read = match &mut self.body {
                 Destination::Buffer { bytes, hashed, .. } => {
                     let read = h3.recv_body_buf(quic, stream, bytes.limit(room));
-                    let is_complete = read.as_ref().is_ok_and(|read| *read == room);
-                    if bytes.len() - *hashed >= HASH_STEP_LEN || is_complete {
-                        self.hasher.update(&bytes[*hashed..]);
-                        *hashed = bytes.len();
-                    }
+                    let is_complete = bytes.len() == self.len;
+                    let end = if is_complete { self.len } else { bytes.len() - bytes.len() % HASH_STEP_LEN };
+                    self.hasher.update(&bytes[*hashed..end]);
+                    *hashed = end;
                     read
                 }
                 Destination::Compare => {
