@@ -141,6 +141,9 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("services")
+            .max_blocking_threads(SERVICE_THREADS)
+            // They stay, so that their CPU time stays countable.
+            .thread_keep_alive(Duration::from_secs(365 * 86_400))
             .enable_all()
             .build()
             .map_err(NodeError::Runtime)?;

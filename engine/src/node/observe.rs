@@ -7,7 +7,6 @@ use axum::http::header;
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::collections::HashSet;
 use std::sync::Arc;
 use store::Store;
 use tokio::net::TcpListener;
@@ -55,52 +54,39 @@ impl Numbers {
     }
 }
 
-/// Groups of threads by the beginning of their names.
-const THREAD_GROUPS: [(&str, &[(&str, &str)]); 3] = [
-    ("shard", &[("threads", "shards")]),
-    ("storage", &[("threads", "storage")]),
-    ("services", &[("threads", "services")]),
-];
-
-/// CPU time by group of threads, as the kernel counts it. The kernel's own workers for a thread's ring count with that
-/// thread, so the storage executors' share of an upload is all there.
-fn thread_cpu() -> impl Iterator<Item = Sample> {
-    let tasks = tasks();
-    THREAD_GROUPS.into_iter().map(move |(prefix, labels)| {
-        let members: HashSet<&str> =
-            tasks.iter().filter(|task| task.name.starts_with(prefix)).map(|task| task.id.as_str()).collect();
-        let is_member = |task: &&Task| {
-            let owner = task.name.strip_prefix("iou-wrk-").unwrap_or(&task.id);
-            members.contains(owner)
-        };
-        let descriptor = Descriptor {
-            name: "ioex_cpu_nanoseconds_total",
-            kind: Kind::Counter,
-            labels,
-            help: "CPU time, user and system, by group of threads.",
-        };
-        Sample { descriptor, value: tasks.iter().filter(is_member).map(|task| task.cpu_ns).sum() }
-    })
+/// CPU time by group of threads, user and system. Shards and services live as long as the process and are read one by
+/// one; what is left of the process's total is storage: executors, imports (whose threads come and go), and the kernel's
+/// workers for their rings.
+fn thread_cpu() -> [Sample; 3] {
+    let (shards, services) = (threads_cpu_ns("shard-"), threads_cpu_ns("services"));
+    // After the parts, so that it is never less than they are.
+    let total = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let total_ns = total.tv_sec.unsigned_abs() * 1_000_000_000 + total.tv_nsec.unsigned_abs();
+    let sample = |labels, value| {
+        let name = "ioex_cpu_nanoseconds_total";
+        let help = "CPU time, user and system, by group of threads.";
+        Sample { descriptor: Descriptor { name, kind: Kind::Counter, labels, help }, value }
+    };
+    [
+        sample(&[("threads", "shards")], shards),
+        sample(&[("threads", "services")], services),
+        sample(&[("threads", "storage")], total_ns.saturating_sub(shards + services)),
+    ]
 }
 
-struct Task {
-    id: String,
-    name: String,
-    cpu_ns: u64,
-}
-
-/// The threads of this process. One that ends meanwhile is left out.
-fn tasks() -> Vec<Task> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+/// CPU time of the threads of this process whose names begin with `prefix`.
+fn threads_cpu_ns(prefix: &str) -> u64 {
+    let Ok(entries) = std::fs::read_dir("/proc/self/task") else { return 0 };
     let read = |entry: std::fs::DirEntry| {
-        let id = entry.file_name().into_string().ok()?;
-        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?.trim_end().to_owned();
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        if !name.starts_with(prefix) {
+            return None;
+        }
         // The first figure of schedstat is the time on a core in nanoseconds (Documentation/scheduler/sched-stats).
         let schedstat = std::fs::read_to_string(entry.path().join("schedstat")).ok()?;
-        let cpu_ns = schedstat.split_ascii_whitespace().next()?.parse().ok()?;
-        Some(Task { id, name, cpu_ns })
+        schedstat.split_ascii_whitespace().next()?.parse::<u64>().ok()
     };
-    entries.flatten().filter_map(read).collect()
+    entries.flatten().filter_map(read).sum()
 }
 
 /// Serves `GET /metrics` over plain HTTP for as long as it is polled.

@@ -23,6 +23,26 @@ fn version_and_probe_speak_without_a_data_directory() {
 }
 
 #[test]
+fn cpu_time_is_told_apart_and_does_not_go_back() {
+    let data = data_directory();
+    let engine = Engine::start(data.path(), &[]);
+    let cpu = || {
+        ["shards", "services", "storage"]
+            .map(|threads| engine.metric(&format!("ioex_cpu_nanoseconds_total{{threads=\"{threads}\"}}")))
+    };
+    let before = cpu();
+    let (_, bytes) = segment(1, 64 << 20);
+    let (list, imported) = engine.control().publish(&bytes, 1 << 20);
+    let between = cpu();
+    // The import's threads have ended by now; their time still counts.
+    assert!(between[2] - before[2] >= imported.write_cpu_ns, "{before:?} {between:?} {imported:?}");
+    engine.curl(&["--output", "/dev/null", &engine.url(&format!("/list/{list}"))]);
+    let after = cpu();
+    assert!(after[1] > between[1], "{between:?} {after:?}");
+    assert!(after.iter().zip(between).all(|(after, between)| *after >= between), "{between:?} {after:?}");
+}
+
+#[test]
 fn a_wrong_command_line_is_told_and_ends_with_2() {
     let data = data_directory();
     for (arguments, expected) in [
