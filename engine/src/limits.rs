@@ -51,6 +51,9 @@ pub const TCP_DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Cold segments that TCP requests wait for at the same time; further requests wait for a permit.
 pub const TCP_LOADS_MAX: usize = 64;
 
+/// Bytes of opened lists that the TCP service keeps. A segment takes 40 bytes: 800,000 segments, or 800 GB of files.
+pub const TCP_LISTS_BYTES_MAX: usize = 32 << 20;
+
 /// Connections of the control socket: one control plane and a few commands of a person.
 pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 

@@ -1,18 +1,14 @@
 //! The store as the TCP service sees it: targets with a length, and segments that are resident.
 
+use super::lists::{List, Lists};
 use crate::limits::TCP_LOADS_MAX;
 use crate::storage::{AsyncStorageClient, Reply, Request};
 use bytes::Bytes;
 use relay::content::Target;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use store::list::ListView;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{Hash, Lookup, Reader, Store};
 use tokio::sync::Semaphore;
-
-/// Segments that a walk over a list looks up in the document at a time: at 36 bytes each 9 KiB a body, and the
-/// document's signature is checked again once in 256 segments.
-const WALK_LEN: usize = 256;
 
 /// Reads the store for asynchronous tasks.
 #[derive(Debug)]
@@ -20,6 +16,7 @@ pub struct Content {
     store: Store,
     /// Lookups are short and touch no disk, so tasks take turns.
     reader: Mutex<Reader>,
+    lists: Mutex<Lists>,
     storage: AsyncStorageClient,
     loads: Semaphore,
 }
@@ -29,8 +26,8 @@ pub struct Content {
 pub(super) enum Found {
     /// One segment.
     Segment(Hash, u32),
-    /// A file: its list's document, and its length in bytes.
-    List(Bytes, u64),
+    /// A file.
+    List(Arc<List>),
 }
 
 impl Found {
@@ -38,7 +35,7 @@ impl Found {
     pub(super) fn len(&self) -> u64 {
         match self {
             Found::Segment(_, len) => u64::from(*len),
-            Found::List(_, len) => *len,
+            Found::List(list) => list.file_len(),
         }
     }
 }
@@ -48,7 +45,7 @@ impl Content {
     #[must_use]
     pub fn new(store: Store, storage: AsyncStorageClient) -> Content {
         let reader = Mutex::new(store.reader());
-        Content { store, reader, storage, loads: Semaphore::new(TCP_LOADS_MAX) }
+        Content { store, reader, lists: Mutex::default(), storage, loads: Semaphore::new(TCP_LOADS_MAX) }
     }
 
     /// Finds a target.
@@ -61,19 +58,27 @@ impl Content {
                 let hash = Hash(*hash);
                 Ok(self.reader().len_of(&hash).map(|len| Found::Segment(hash, len)))
             }
-            Target::List(hash) => {
-                let Some(document) = self.segment(&Hash(*hash)).await? else { return Ok(None) };
-                // A segment that is no list is nothing that this path could show.
-                let len = ListView::open(&document).ok().map(|list| list.file_len());
-                Ok(len.map(|len| Found::List(document, len)))
-            }
+            Target::List(hash) => Ok(self.list(&Hash(*hash)).await?.map(Found::List)),
         }
+    }
+
+    async fn list(&self, hash: &Hash) -> Result<Option<Arc<List>>, Unavailable> {
+        if let Some(list) = self.lists().get(hash) {
+            return Ok(Some(list));
+        }
+        let Some(document) = self.segment(hash).await? else { return Ok(None) };
+        // A signature over up to 16 MiB: tens of milliseconds, which other connections need not wait for.
+        let opened = tokio::task::spawn_blocking(move || List::open(&document)).await;
+        // A segment that is no list is nothing that this path could show.
+        let Ok(Ok(list)) = opened else { return Ok(None) };
+        let list = Arc::new(list);
+        self.lists().insert(*hash, &list);
+        Ok(Some(list))
     }
 
     /// Whether every segment of these bytes of the target is held, so that the answer can be completed.
     pub(super) fn holds(&self, found: &Found, range: &Range<u64>) -> bool {
-        let mut walk = Walk::new(found.clone(), range.clone());
-        std::iter::from_fn(|| walk.next()).all(|piece| self.store.contains(&piece.hash))
+        Walk::new(found.clone(), range.clone()).all(|piece| self.store.contains(&piece.hash))
     }
 
     /// The bytes of a segment, verified and resident; `None` if the store does not hold it.
@@ -97,6 +102,10 @@ impl Content {
             }
             Err(_) => Err(Unavailable::Busy),
         }
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reader(&self) -> MutexGuard<'_, Reader> {
@@ -127,48 +136,32 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) struct Walk {
     found: Found,
-    /// What has not been looked up, in bytes of the target.
+    /// Bytes of the target that no piece has been made of.
     rest: Range<u64>,
-    /// What has, the last piece first.
-    ready: Vec<Piece>,
 }
 
 impl Walk {
     /// Walks `range` of `found`, which ends at or before the target's length.
     pub(super) fn new(found: Found, range: Range<u64>) -> Walk {
-        Walk { found, rest: range, ready: Vec::new() }
+        Walk { found, rest: range }
     }
+}
 
-    /// The next piece.
-    pub(super) fn next(&mut self) -> Option<Piece> {
-        if self.ready.is_empty() && !self.rest.is_empty() {
-            self.look_ahead();
-            self.ready.reverse();
-        }
-        self.ready.pop()
-    }
+impl Iterator for Walk {
+    type Item = Piece;
 
-    fn look_ahead(&mut self) {
-        match &self.found {
-            Found::Segment(hash, _) => {
-                // A segment's length is below 2^32, and so is its range's end.
-                let range = self.rest.start as usize..self.rest.end as usize;
-                self.ready.push(Piece { hash: *hash, range });
-                self.rest.start = self.rest.end;
-            }
-            Found::List(document, _) => {
-                // It opened when the target was found, and its bytes have not changed; if they have (a mapping that lost
-                // its file), the walk ends short and so does the body.
-                let Ok(list) = ListView::open(document) else { return self.rest.start = self.rest.end };
-                while self.ready.len() < WALK_LEN && !self.rest.is_empty() {
-                    let Some((i, within)) = list.locate(self.rest.start) else { break };
-                    let Some((hash, len)) = list.segment(i) else { break };
-                    let take = (u64::from(len) - u64::from(within)).min(self.rest.end - self.rest.start);
-                    let start = within as usize;
-                    self.ready.push(Piece { hash, range: start..start + take as usize });
-                    self.rest.start += take;
-                }
-            }
+    fn next(&mut self) -> Option<Piece> {
+        if self.rest.is_empty() {
+            return None;
         }
+        let (hash, held) = match &self.found {
+            Found::Segment(hash, len) => (*hash, 0..u64::from(*len)),
+            Found::List(list) => list.segment_at(self.rest.start)?,
+        };
+        let end = held.end.min(self.rest.end);
+        // A segment's length is below 2^32, and so are offsets within it.
+        let range = (self.rest.start - held.start) as usize..(end - held.start) as usize;
+        self.rest.start = end;
+        Some(Piece { hash, range })
     }
 }

@@ -7,6 +7,7 @@
 mod body;
 mod content;
 mod idle;
+mod lists;
 mod service;
 mod tls;
 
