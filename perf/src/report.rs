@@ -31,6 +31,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("read_bytes_per_segment", "read from disk, bytes a segment"),
     ("opened_memory_bytes_per_segment", "memory after opening, bytes a segment"),
     ("used_memory_bytes_per_segment", "memory after looking all up, bytes a segment"),
+    ("peak_memory_bytes_per_segment", "memory at most, bytes a segment"),
     ("wall_s", "wall s"),
 ];
 

@@ -136,42 +136,46 @@ impl Connection {
     fn send_requests(&mut self) -> anyhow::Result<()> {
         while self.flights.len() < self.requests_in_flight {
             let Some(request) = self.waiting.pop_front() else { break };
-            let flight = match request {
-                Request::Get { path, first, len } => self.send_get(&path, first, len)?,
-                Request::Put { path, authorization, body } => self.send_put(&path, &authorization, body)?,
+            let (expected, upload) = match &request {
+                Request::Get { len, .. } => (*len, Bytes::new()),
+                Request::Put { body, .. } => (0, body.clone()),
             };
-            self.flights.push(flight);
+            let Some(stream) = self.send_head(&request)? else {
+                self.waiting.push_front(request);
+                break;
+            };
+            let hasher = self.hash.then(blake3::Hasher::new);
+            let upload_len = upload.len() as u64;
+            self.flights.push(Flight { stream, upload, upload_len, expected, arrived: 0, hasher });
         }
         Ok(())
     }
 
-    fn send_get(&mut self, path: &str, first: u64, len: u64) -> anyhow::Result<Flight> {
-        let last = first + len - 1;
-        let stream = match &mut self.http {
-            None => {
-                let stream = self.next_raw_stream;
-                self.next_raw_stream += 4;
-                self.quic.stream_send(stream, format!("{first}-{last}").as_bytes(), true)?;
-                stream
+    /// Opens a stream for the request and sends its head; `None` while the server's windows have no room.
+    fn send_head(&mut self, request: &Request) -> anyhow::Result<Option<u64>> {
+        let Some(http) = &mut self.http else {
+            let Request::Get { first, len, .. } = request else { bail!("the raw protocol has no uploads") };
+            let stream = self.next_raw_stream;
+            self.next_raw_stream += 4;
+            self.quic.stream_send(stream, format!("{first}-{}", first + len - 1).as_bytes(), true)?;
+            return Ok(Some(stream));
+        };
+        let (headers, fin) = match request {
+            Request::Get { path, first, len } => {
+                let range = format!("bytes={first}-{}", first + len - 1);
+                (headers("GET", &self.authority, path, &[("range", &range)]), true)
             }
-            Some(http) => {
-                let headers =
-                    headers("GET", &self.authority, path, ("range", &format!("bytes={first}-{last}")));
-                http.send_request(&mut self.quic, &headers, true).with_context(|| format!("GET {path}"))?
+            Request::Put { path, authorization, body } => {
+                let len = body.len().to_string();
+                let extra = [("authorization", authorization.as_str()), ("content-length", &len)];
+                (headers("PUT", &self.authority, path, &extra), false)
             }
         };
-        let hasher = self.hash.then(blake3::Hasher::new);
-        Ok(Flight { stream, upload: Bytes::new(), upload_len: 0, expected: len, arrived: 0, hasher })
-    }
-
-    fn send_put(&mut self, path: &str, authorization: &str, body: Bytes) -> anyhow::Result<Flight> {
-        let http = self.http.as_mut().context("the raw protocol has no uploads")?;
-        let mut headers = headers("PUT", &self.authority, path, ("authorization", authorization));
-        headers.push(h3::Header::new(b"content-length", body.len().to_string().as_bytes()));
-        let stream =
-            http.send_request(&mut self.quic, &headers, false).with_context(|| format!("PUT {path}"))?;
-        let upload_len = body.len() as u64;
-        Ok(Flight { stream, upload: body, upload_len, expected: 0, arrived: 0, hasher: None })
+        match http.send_request(&mut self.quic, &headers, fin) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(h3::Error::StreamBlocked | h3::Error::TransportError(quiche::Error::StreamLimit)) => Ok(None),
+            Err(e) => Err(e).context("sending a request"),
+        }
     }
 
     /// Hands quiche as much of each upload as its windows take now.
@@ -272,9 +276,10 @@ impl Flight {
     }
 }
 
-fn headers(method: &str, authority: &str, path: &str, extra: (&str, &str)) -> Vec<h3::Header> {
-    [(":method", method), (":scheme", "https"), (":authority", authority), (":path", path), extra]
-        .into_iter()
+fn headers(method: &str, authority: &str, path: &str, extra: &[(&str, &str)]) -> Vec<h3::Header> {
+    [(":method", method), (":scheme", "https"), (":authority", authority), (":path", path)]
+        .iter()
+        .chain(extra)
         .map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes()))
         .collect()
 }

@@ -1,0 +1,101 @@
+//! Instructions that pure code executes, counted by callgrind through gungraun.
+//!
+//! A change of more than two percent against the last run on the same machine fails the run.
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use engine::cid::Keys;
+use engine::timers::Timers;
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use store::list::ListView;
+use store::pack::{Commit, PackKey, Record};
+
+#[library_benchmark]
+#[bench::ranged_get(benches::get_fields())]
+fn content_request(fields: benches::Fields) -> usize {
+    black_box(benches::request_work(black_box(&fields)))
+}
+
+#[library_benchmark]
+#[bench::valid(benches::token())]
+fn token_verify(token: benches::Token) -> bool {
+    black_box(benches::token_work(black_box(&token)))
+}
+
+#[library_benchmark]
+#[bench::address(benches::address_text())]
+fn address_parse(text: String) -> [u8; 4] {
+    black_box(benches::address_work(black_box(&text)))
+}
+
+#[library_benchmark]
+#[bench::segments_4096(benches::list(4096))]
+fn list_open(document: Vec<u8>) -> u64 {
+    black_box(benches::list_open_work(black_box(&document)))
+}
+
+/// A view of a list that lives as long as the process.
+fn leaked_view(segments: u32) -> ListView<'static> {
+    ListView::open(benches::list(segments).leak()).expect("the list is valid")
+}
+
+#[library_benchmark]
+#[bench::segments_4096(leaked_view(4096))]
+fn list_locate(view: ListView<'static>) -> u64 {
+    black_box(benches::list_locate_work(black_box(&view)))
+}
+
+#[library_benchmark]
+#[bench::one_record(benches::pack_headers())]
+fn pack_headers(headers: (PackKey, Commit, Record)) -> u32 {
+    black_box(benches::pack_headers_work(black_box(&headers)))
+}
+
+#[library_benchmark]
+#[bench::publishers_1000(benches::policy_frame(1000))]
+fn policy_decode(frame: Vec<u8>) -> usize {
+    black_box(benches::policy_work(black_box(&frame)))
+}
+
+#[library_benchmark]
+#[bench::drain(benches::drain_frame())]
+fn frame_decode(frame: Vec<u8>) -> bool {
+    black_box(benches::drain_work(black_box(&frame)))
+}
+
+#[library_benchmark]
+#[bench::eight_shards(benches::connection_id_keys())]
+fn connection_id(keys: Keys) -> usize {
+    black_box(benches::connection_id_work(black_box(&keys)))
+}
+
+#[library_benchmark]
+#[bench::connections_10000(benches::timers(10_000))]
+fn timers_1000_packets(mut timers: (Timers, Instant)) -> usize {
+    black_box(benches::timers_work(black_box(&mut timers)))
+}
+
+library_benchmark_group!(
+    name = pure_code,
+    benchmarks = [
+        content_request,
+        token_verify,
+        address_parse,
+        list_open,
+        list_locate,
+        pack_headers,
+        policy_decode,
+        frame_decode,
+        connection_id,
+        timers_1000_packets
+    ]
+);
+
+main!(
+    config =
+        LibraryBenchmarkConfig::default().tool(Callgrind::default().soft_limits([(EventKind::Ir, 2f64)])),
+    library_benchmark_groups = pure_code
+);
