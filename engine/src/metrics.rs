@@ -170,6 +170,8 @@ counters! {
         bodies_unavailable: counter "ioex_bodies_unavailable_total" [],
         /// Bytes of bodies handed to QUIC.
         body_bytes: counter "ioex_body_bytes_total" [],
+        /// Bytes of streams sent, and so copied out of the mapping, once more, of connections that have ended.
+        stream_bytes_retransmitted: counter "ioex_stream_bytes_retransmitted_total" [],
         /// Bytes of uploads taken in.
         upload_bytes: counter "ioex_upload_bytes_total" [],
         /// Uploads that became durable.

@@ -143,6 +143,7 @@ impl Endpoint {
             return;
         }
         connection.http = None;
+        self.counters.stream_bytes_retransmitted.add(connection.quic.stats().stream_retrans_bytes);
         self.live -= 1;
         if connection.is_handshaking() {
             connection.handshake_done();
