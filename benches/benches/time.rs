@@ -7,40 +7,31 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use store::list::ListView;
 
 fn requests(c: &mut Criterion) {
-    let fields = benches::get_fields();
-    c.bench_function("content/ranged GET, fields to response", |b| {
-        b.iter(|| benches::request_work(black_box(&fields)))
-    });
-    let token = benches::token();
-    c.bench_function("token/verify", |b| b.iter(|| benches::token_work(black_box(&token))));
-    let address = benches::address_text();
-    c.bench_function("address/parse", |b| b.iter(|| benches::address_work(black_box(&address))));
+    measure(c, "content/ranged GET, fields to response", &benches::get_fields(), benches::request_work);
+    measure(c, "token/verify", &benches::token(), benches::token_work);
+    measure(c, "address/parse", benches::address_text().as_str(), benches::address_work);
 }
 
 fn formats(c: &mut Criterion) {
     let list = benches::list(4096);
-    c.bench_function("list/open 4096 segments", |b| b.iter(|| benches::list_open_work(black_box(&list))));
+    measure(c, "list/open 4096 segments", list.as_slice(), benches::list_open_work);
     let view = ListView::open(&list).expect("the list is valid");
-    c.bench_function("list/locate 64 bytes", |b| b.iter(|| benches::list_locate_work(black_box(&view))));
-    let headers = benches::pack_headers();
-    c.bench_function("pack/headers of a commit", |b| {
-        b.iter(|| benches::pack_headers_work(black_box(&headers)))
-    });
-    let policy = benches::policy_frame(1000);
-    c.bench_function("policy/decode 1000 publishers", |b| {
-        b.iter(|| benches::policy_work(black_box(&policy)))
-    });
-    let drain = benches::drain_frame();
-    c.bench_function("policy/decode an empty frame", |b| b.iter(|| benches::drain_work(black_box(&drain))));
+    measure(c, "list/locate 64 bytes", &view, benches::list_locate_work);
+    measure(c, "pack/headers of a commit", &benches::pack_headers(), benches::pack_headers_work);
+    measure(c, "policy/decode 1000 publishers", benches::policy_frame(1000).as_slice(), benches::policy_work);
+    measure(c, "policy/decode an empty frame", benches::drain_frame().as_slice(), benches::drain_work);
 }
 
 fn packets(c: &mut Criterion) {
-    let keys = benches::connection_id_keys();
-    c.bench_function("connection id/issue and read", |b| {
-        b.iter(|| benches::connection_id_work(black_box(&keys)))
+    measure(c, "connection id/issue and read", &benches::connection_id_keys(), benches::connection_id_work);
+    c.bench_function("timers/1000 packets of 10000 connections", |bencher| {
+        bencher.iter_batched_ref(|| benches::timers(10_000), benches::timers_work, BatchSize::SmallInput);
     });
-    c.bench_function("timers/1000 packets of 10000 connections", |b| {
-        b.iter_batched_ref(|| benches::timers(10_000), benches::timers_work, BatchSize::SmallInput);
+}
+
+fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
+    c.bench_function(name, |bencher| {
+        bencher.iter(|| work(black_box(input)));
     });
 }
 

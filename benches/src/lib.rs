@@ -2,7 +2,7 @@
 //! and instructions under callgrind (gungraun, `benches/instructions.rs`).
 //!
 //! Instruction counts are the same on every run and machine, so they tell a regression of a percent; wall time tells
-//! what they mean. Code with SIMD differs under valgrind, which hides AVX-512: hashing and ciphers are not measured here.
+//! what they mean. Code with SIMD differs under valgrind, which hides AVX-512: hashing and ciphers by themselves are not measured here.
 //! Each `*_work` function is the work that is measured; everything else is set-up.
 
 use std::hint::black_box;

@@ -204,8 +204,8 @@ impl<'a> Lineup<'a> {
         if let (Some(datagrams), Some(batches)) = (difference(DATAGRAMS_SENT), difference(BATCHES_SENT)) {
             counted.insert("datagrams_per_batch".to_owned(), datagrams / batches.max(1.0));
         }
-        if let Some(copied) = difference(MAPPED_BYTES_COPIED) {
-            counted.insert("copies_per_byte".to_owned(), copied / sample.bytes as f64);
+        if let (Some(handed_over), Some(again)) = (difference(BODY_BYTES), difference(BYTES_RETRANSMITTED)) {
+            counted.insert("copies_per_byte".to_owned(), (handed_over + again) / sample.bytes as f64);
         }
         Ok(counted)
     }
@@ -258,4 +258,7 @@ impl<'a> Lineup<'a> {
 /// Names of the engine's counters that perf reads.
 const DATAGRAMS_SENT: &str = "ioex_datagrams_sent_total";
 const BATCHES_SENT: &str = "ioex_batches_sent_total";
-const MAPPED_BYTES_COPIED: &str = "ioex_mapped_bytes_copied_total";
+/// Bytes handed to QUIC as slices of the mapping, each copied once, into its packet.
+const BODY_BYTES: &str = "ioex_body_bytes_total";
+/// Bytes of them that were lost, and so copied once more.
+const BYTES_RETRANSMITTED: &str = "ioex_stream_bytes_retransmitted_total";
