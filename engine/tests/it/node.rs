@@ -2,12 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use identity::SecretKey;
 use identity::token::{self, Action, Claims, Scope};
+use identity::{SecretKey, Uid, certificate};
+use relay::policy::{Decoder, FromEngine, Limits, Policy, ToEngine, encode_to_engine};
 use serde_json::Value;
 use store::list::ListBuilder;
 use store::{FileBackend, Hash, Options, Store};
@@ -20,7 +23,7 @@ pub const DRIVERS: [&str; 2] = ["uring", "epoll"];
 pub struct Settings {
     /// `--driver`.
     pub driver: &'static str,
-    /// Number of shards; they share the machine's cores if there are fewer.
+    /// Number of shards, a core each.
     pub shards: usize,
     /// Handshakes in flight above which newcomers are sent a Retry.
     pub retry_above: u32,
@@ -44,7 +47,7 @@ pub struct Node {
     file: Arc<Vec<u8>>,
     segments: Vec<Hash>,
     list: Hash,
-    node_uid: identity::Uid,
+    node_uid: Uid,
 }
 
 impl Node {
@@ -145,11 +148,31 @@ impl Node {
         self.child.wait().expect("wait for the engine")
     }
 
-    fn set_policy(&self, settings: Settings) {
-        use relay::policy::{Limits, Policy};
+    /// Hands the engine a policy over its control socket, as `ioex up` does.
+    pub fn set_policy(&self, settings: Settings) {
         let limits = Limits { retry_handshakes_min: settings.retry_above, ..Limits::default() };
         let policy = Policy { generation: 1, publishers: vec![*publisher().uid().as_bytes()], limits };
-        let _ = policy;
+        match self.ask(&ToEngine::SetPolicy(policy)) {
+            FromEngine::PolicyApplied { generation: 1 } => {}
+            other => panic!("the engine did not take the policy: {other:?}"),
+        }
+    }
+
+    /// One question over the control socket and the first answer.
+    pub fn ask(&self, message: &ToEngine) -> FromEngine {
+        let path = self.folder.path().join("data/run/engine.sock");
+        let mut stream = UnixStream::connect(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        stream.write_all(&encode_to_engine(message).expect("a frame")).expect("write");
+        let mut decoder = Decoder::<FromEngine>::new();
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(answer) = decoder.next_message().expect("a valid frame") {
+                return answer;
+            }
+            let len = stream.read(&mut buffer).expect("read");
+            assert!(len > 0, "the engine closed the control socket without an answer");
+            decoder.push(&buffer[..len]);
+        }
     }
 }
 
@@ -158,6 +181,79 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Identity and certificate as `ioex up` makes them.
+fn lay_out_data_directory(data: &Path) -> Uid {
+    let key = SecretKey::from_seed([2; 32]);
+    for folder in ["identity", "tls"] {
+        std::fs::create_dir_all(data.join(folder)).expect("create");
+    }
+    std::fs::write(data.join("identity/uid.pub"), format!("{}\n", key.uid())).expect("write the UID");
+    let pair = rcgen::KeyPair::generate().expect("a P-256 key");
+    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a host name");
+    let binding = certificate::extension_value(&key, &pair.subject_public_key_info());
+    parameters
+        .custom_extensions
+        .push(rcgen::CustomExtension::from_oid_content(certificate::EXTENSION_OID, binding));
+    let certificate = parameters.self_signed(&pair).expect("a certificate");
+    std::fs::write(data.join("tls/cert.pem"), certificate.pem()).expect("write the certificate");
+    let key_path = data.join("tls/key.pem");
+    std::fs::write(&key_path, pair.serialize_pem()).expect("write the key");
+    std::fs::set_permissions(&key_path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    key.uid()
+}
+
+/// Puts a file and its list into the store, before the engine takes it over.
+fn publish(data: &Path, file: &[u8]) -> (Vec<Hash>, Hash) {
+    let folder = data.join("store");
+    let (store, _) =
+        Store::open(&folder, Options::default(), Arc::new(FileBackend::new())).expect("an empty store");
+    let segments: Vec<(Hash, &[u8])> = store::split::segments(file, store::SEGMENT_LEN_DEFAULT).collect();
+    let list = ListBuilder {
+        name: "firmware.img".to_owned(),
+        version: (1, 0, 0),
+        counter: 1,
+        expires_s: 0,
+        target: String::new(),
+        file_hash: Some(Hash::of(file)),
+        segments: segments.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)).collect(),
+    }
+    .sign(&publisher())
+    .expect("a list");
+    let address = Hash::of(&list);
+    let mut batch: Vec<_> =
+        segments.iter().map(|(hash, bytes)| (*hash, bytes::Bytes::copy_from_slice(bytes))).collect();
+    batch.push((address, list.into()));
+    store.append(batch).expect("append");
+    (segments.into_iter().map(|(hash, _)| hash).collect(), address)
+}
+
+/// Starts the engine and waits for its ready line.
+fn spawn(data: &Path, settings: Settings) -> (Child, SocketAddr, SocketAddr) {
+    let cores: Vec<String> = (0..settings.shards).map(|core| core.to_string()).collect();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ioex-engine"))
+        .arg("--data")
+        .arg(data)
+        .args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--json"])
+        .args(["--driver", settings.driver, "--cores", &cores.join(",")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("start the engine");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("standard output is a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("the ready line");
+    let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready: {e}: {line}"));
+    let udp = ready["listeners"]
+        .as_array()
+        .expect("listeners")
+        .iter()
+        .find_map(|listener| listener.as_str()?.strip_prefix("udp://")?.parse().ok())
+        .expect("a UDP listener");
+    let metrics = ready["metrics"].as_str().expect("metrics").trim_start_matches("http://");
+    let metrics = metrics.trim_end_matches("/metrics").parse().expect("an address");
+    (child, udp, metrics)
 }
 
 /// The key that publishes in tests.
