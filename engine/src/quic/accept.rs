@@ -163,9 +163,8 @@ impl Endpoint {
         };
         let serial = self.next_serial;
         self.next_serial += 1;
-        let local = (meta.to, meta.socket);
         let deadline = now + Duration::from_millis(self.content.limits().handshake_timeout_ms.into());
-        let connection = Connection::new(quic, serial, id, initial.dcid, local, deadline);
+        let connection = Connection::new(quic, serial, id, initial.dcid, meta, deadline);
         let key = self.connections.insert(connection);
         self.ids.insert(id, key);
         self.initial_ids.insert(initial.dcid.into(), key);

@@ -2,8 +2,9 @@
 //! remember to find it, wake it and send for it.
 
 use super::buf::QuicConnection;
+use super::paths::Paths;
 use crate::cid::ConnectionId;
-use crate::driver::{GSO_SEGMENTS_MAX, SEND_BUFFER_LEN, SendMeta, SocketIndex};
+use crate::driver::{GSO_SEGMENTS_MAX, RecvMeta, SEND_BUFFER_LEN, SendMeta, SocketIndex};
 use crate::http::Session;
 use relay::policy::Limits;
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     handshake_deadline: Option<Instant>,
     /// A packet that did not fit into the last batch: larger than the others, or for another address.
     carried: Option<Carried>,
+    pub(super) paths: Paths,
     /// The socket of the address that datagrams last came in on, and of the one before.
     sockets: [(SocketAddr, SocketIndex); 2],
 }
@@ -51,7 +53,7 @@ impl Connection {
         serial: u64,
         id: ConnectionId,
         initial_id: &[u8],
-        local: (SocketAddr, SocketIndex),
+        first: &RecvMeta,
         handshake_deadline: Instant,
     ) -> Self {
         Self {
@@ -67,7 +69,8 @@ impl Connection {
             stall_check: None,
             handshake_deadline: Some(handshake_deadline),
             carried: None,
-            sockets: [local; 2],
+            paths: Paths::new(first.to, first.from),
+            sockets: [(first.to, first.socket); 2],
         }
     }
 
@@ -134,7 +137,11 @@ impl Connection {
         }
         // At most GSO_SEGMENTS_MAX rounds: quiche may go on returning packets for as long as it is asked.
         while batch.has_room(room) {
-            match self.quic.send(&mut out[batch.len..room]) {
+            let sent = self.quic.send(&mut out[batch.len..room]).map(|(len, mut info)| {
+                (info.from, info.to) = self.paths.redirect(info.from, info.to);
+                (len, info)
+            });
+            match sent {
                 Ok((len, info)) if batch.segments == 0 => batch.start(len, info.from, info.to),
                 Ok((len, info)) if batch.takes(len, info.from, info.to) => {
                     batch.push(len);

@@ -10,6 +10,7 @@ mod buf;
 mod connection;
 mod endpoint;
 mod header;
+mod paths;
 mod rate;
 mod receive;
 mod reset;

@@ -106,7 +106,10 @@ impl Endpoint {
         let Some(connection) = self.connections.get_mut(key) else { return };
         while let Some(event) = connection.quic.path_event_next() {
             match event {
-                quiche::PathEvent::PeerMigrated(..) => self.counters.paths_migrated.increment(),
+                quiche::PathEvent::PeerMigrated(local, remote) => {
+                    self.counters.paths_migrated.increment();
+                    connection.paths.migrated(&mut connection.quic, local, remote);
+                }
                 quiche::PathEvent::FailedValidation(..) => self.counters.paths_failed.increment(),
                 _ => {}
             }
