@@ -10,7 +10,7 @@ vanish     --count clients ask for PATH, read a little and disappear without a w
 half-open  --count client Initials, no handshake is ever finished
 malformed  one broken HTTP/3 connection after another; says which error code the server closed each with
 version    an Initial of an unknown version; says which versions the server offers
-reset      a short-header datagram with an unknown connection id; says what came back
+reset      short-header datagrams for a connection that is no more; says what came back
 slow       one GET that reads with long pauses and a small flow-control window
 rapid      --count requests, each reset at once
 """
@@ -268,8 +268,6 @@ def malformed(arguments) -> dict:
         "second-control-stream": on_new_uni_stream(encode_uint_var(0) + encode_frame(FrameType.SETTINGS, b"")),
         # A field section that no QPACK decoder can read: QPACK_DECOMPRESSION_FAILED.
         "qpack-garbage": on_request_stream(encode_frame(FrameType.HEADERS, b"\xff\xff\xff\xff\xff\xff\xff\xff")),
-        # A frame type reserved because HTTP/2 used it: H3_FRAME_UNEXPECTED.
-        "http2-frame": on_request_stream(encode_frame(0x2, b"")),
         # A frame that ends in the middle: H3_FRAME_ERROR or H3_REQUEST_INCOMPLETE.
         "truncated-frame": on_request_stream(encode_uint_var(1) + encode_uint_var(100) + b"abc"),
         # Garbage where a push would be: a server refuses push streams with H3_STREAM_CREATION_ERROR.
@@ -325,16 +323,36 @@ def version(arguments) -> dict:
 
 
 def reset(arguments) -> dict:
+    """A connection that the server has forgotten, though it made the connection's id (RFC 9000, section 10.3)."""
+    client = Client(arguments.host, arguments.port)
+    client.until(lambda: client.connected, 10)
+    # An answer shows that the server has confirmed the handshake.
+    stream = client.request("/healthz")
+    client.until(lambda: stream in client.ended, 10)
+    connection_id, token = client.quic._peer_cid.cid, client.quic._peer_cid.stateless_reset_token
+    client.quic.close()
+    client.flush()
+    # The server forgets a closed connection after three probe time-outs, and is asked until it has.
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sender.settimeout(1)
-    answers = []
-    for length in (20, 30, 42, 100, 1200):
-        sender.sendto(b"\x40" + os.urandom(length - 1), (arguments.host, arguments.port))
+
+    def ask(destination: bytes, length: int) -> list:
+        datagram = b"\x40" + destination
+        datagram += os.urandom(length - len(datagram))
+        sender.sendto(datagram, (arguments.host, arguments.port))
         try:
-            answers.append([length, len(sender.recv(65536))])
+            answer = sender.recv(65536)
+            return [length, len(answer), answer[-16:] == token]
         except TimeoutError:
-            answers.append([length, 0])
-    return {"answers": answers}
+            return [length, 0, False]
+
+    deadline = time.monotonic() + 20
+    while ask(connection_id, 100)[1] == 0 and time.monotonic() < deadline:
+        pass
+    return {
+        "known": [ask(connection_id, length) for length in (25, 42, 43, 100, 1200)],
+        "unknown": [ask(os.urandom(len(connection_id)), length) for length in (42, 100, 1200)],
+    }
 
 
 def slow(arguments) -> dict:

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use identity::token::{self, Action, Claims, Scope};
 use identity::{SecretKey, Uid, certificate};
+use rcgen::PublicKeyData;
 use relay::policy::{Decoder, FromEngine, Limits, Policy, ToEngine, encode_to_engine};
 use serde_json::Value;
 use store::list::ListBuilder;
@@ -136,16 +137,6 @@ impl Node {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
         let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("RssAnon");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
-    }
-
-    /// The engine's process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits for the engine to end by itself.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        self.child.wait().expect("wait for the engine")
     }
 
     /// Hands the engine a policy over its control socket, as `ioex up` does.
