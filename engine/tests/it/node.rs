@@ -119,17 +119,16 @@ impl Node {
         token::to_text(&claims.sign(key))
     }
 
-    /// The sum of a counter over its labels, as the metrics endpoint gives it.
-    pub fn counter(&self, name: &str) -> u64 {
+    /// The sum over the shards of a counter, given as the metrics endpoint names it: `name` or `label="value"` with it.
+    pub fn counter(&self, name: &str, label: &str) -> u64 {
         let mut stream = TcpStream::connect(self.metrics).expect("connect to the metrics endpoint");
         write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("ask");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("metrics");
-        text.lines()
-            .filter(|line| line.starts_with(name))
-            .filter(|line| line[name.len()..].starts_with(['{', ' ']))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum::<f64>() as u64
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with(name) && line.contains(label)).collect();
+        assert!(!lines.is_empty(), "no metric {name} with {label}");
+        lines.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// The engine's resident memory, without the pages of mapped packs.
