@@ -121,7 +121,8 @@ impl Endpoint {
         self.receive(now, meta, bytes, false);
     }
 
-    /// Fills `out` with the next GSO batch, at most [`SEND_BUFFER_LEN`] bytes. Connections take turns, a batch each.
+    /// Fills `out` with the next GSO batch, at most [`crate::driver::SEND_BUFFER_LEN`] bytes.
+    /// Connections take turns, a batch each.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<SendMeta> {
         if let Some((meta, packet)) = self.stateless.pop_front() {
             out[..packet.len()].copy_from_slice(&packet);

@@ -5,7 +5,7 @@ use super::connection::INTERNAL_ERROR;
 use super::endpoint::{Endpoint, new_id};
 use super::transport::CONNECTION_IDS_PER_CONNECTION;
 use crate::cid::ConnectionId;
-use crate::driver::{SEND_BUFFER_LEN, SendMeta};
+use crate::driver::SendMeta;
 use crate::http::{ConnectionRef, Content, Session, Waiter};
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ impl Endpoint {
         self.serve(now, key);
         let connection = self.connections.get_mut(key)?;
         connection.queued = false;
-        let meta = connection.fill_batch(&mut out[..SEND_BUFFER_LEN]);
+        let meta = connection.fill_batch(out);
         if connection.quic.is_closed() {
             self.remove(key);
         } else if connection.flushed {
