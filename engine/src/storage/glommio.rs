@@ -51,6 +51,7 @@ const LOAD_SHARES: usize = 400;
 /// glommio does not run here.
 pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, StartError> {
     check_locked_memory()?;
+    check_ring()?;
     let bell = event.descriptor().map_err(StartError::Thread)?;
     let (started, when_started) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || {
@@ -85,6 +86,14 @@ fn check_locked_memory() -> Result<(), StartError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Where the kernel or a seccomp profile refuses a ring or its probe, glommio panics. So both are tried here first.
+fn check_ring() -> Result<(), StartError> {
+    let mut probe = io_uring::Probe::new();
+    io_uring::IoUring::new(2)
+        .and_then(|ring| ring.submitter().register_probe(&mut probe))
+        .map_err(StartError::Ring)
 }
 
 fn run(executor: &LocalExecutor, work: Work, event: Arc<Event>, bell: OwnedFd) {

@@ -285,12 +285,15 @@ pub enum StartError {
         /// What glommio wants, bytes.
         needed: u64,
     },
-    /// glommio does not run here.
+    /// io_uring is blocked.
     #[error(
-        "glommio does not start: {0}; io_uring may be blocked (containers: a seccomp profile that allows \
-         io_uring_setup, io_uring_enter and io_uring_register; hosts: sysctl kernel.io_uring_disabled=0); \
-         or start with --storage threads"
+        "glommio needs io_uring, which is not to be had: {0}; allow it (containers: a seccomp profile that permits \
+         io_uring_setup, io_uring_enter and io_uring_register; hosts: sysctl kernel.io_uring_disabled=0) or start with \
+         --storage threads"
     )]
+    Ring(io::Error),
+    /// glommio does not run here.
+    #[error("glommio does not start: {0}; --storage threads does without it")]
     Glommio(String),
     /// The operating system gave no thread or descriptor.
     #[error("storage threads do not start: {0}")]

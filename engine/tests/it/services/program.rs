@@ -178,6 +178,21 @@ fn without_locked_memory_storage_runs_on_threads_and_says_why() {
 }
 
 #[test]
+fn where_io_uring_is_blocked_all_of_it_runs_without_and_says_how_to_allow_it() {
+    let data = data_directory();
+    let engine = Engine::start_without_io_uring(data.path());
+    for (part, runs) in [("driver", "epoll"), ("storage", "threads")] {
+        assert_eq!(engine.ready[part]["name"], runs);
+        let why = engine.ready[part]["fallback"].as_str().expect("a reason");
+        assert!(why.contains("seccomp") && why.contains("kernel.io_uring_disabled=0"), "{why}");
+    }
+    assert!(!engine.log().contains("panicked"), "{}", engine.log());
+    let (_, bytes) = segment(1, 100_000);
+    let (list, _) = engine.control().publish(&bytes, 4096);
+    assert_eq!(engine.curl(&[&engine.url(&format!("/list/{list}"))]).stdout, bytes);
+}
+
+#[test]
 fn acknowledged_imports_survive_kill() {
     let data = data_directory();
     let (_, bytes) = segment(1, 5 << 20);
