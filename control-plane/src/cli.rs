@@ -56,10 +56,10 @@ pub enum Command {
 #[derive(Args, Debug, Clone, Default)]
 pub struct Place {
     /// Data directory with identity, certificate, store and control socket [configuration: node.data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// Configuration file [default: $IOEX_CONFIG, else /etc/ioex/ioex.toml if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 }
 
@@ -144,7 +144,8 @@ split and hashed here and each node receives what it lacks; a node takes it only
 #[derive(Args, Debug, Clone)]
 #[command(after_long_help = format!("{FETCH_EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Fetch {
-    /// What to fetch: the hash of a content address list, or a URL https://[UID@]HOST:PORT/list/HASH
+    /// What to fetch: the hash of a content address list, or a URL https://[UID@]HOST:PORT/list/HASH (or /b3/HASH for one
+    /// segment)
     #[arg(value_name = "LIST|ADDRESS")]
     pub list: String,
     /// Fetch from this node; may be given more than once, all are used at once [default: the URL's node, else the local one]

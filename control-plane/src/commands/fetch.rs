@@ -35,7 +35,10 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
         (true, None) => vec![local_node(&settings)?],
     };
     let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
-    let options = FetchOptions { publisher, as_segment: asked.is_segment, ..FetchOptions::default() };
+    // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a segment has none.
+    let counter_min = (!asked.is_segment).then_some(0);
+    let options =
+        FetchOptions { publisher, counter_min, as_segment: asked.is_segment, ..FetchOptions::default() };
     let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);
     let started = Instant::now();
     let (fetched, output, seconds) = interruptible(async {
@@ -85,7 +88,7 @@ async fn fetch(
 async fn name_of_list(nodes: &[Node], hash: &Hash, options: &FetchOptions) -> Result<PathBuf, Failure> {
     let mut document = Vec::new();
     let (sender, _) = watch::channel(Progress::default());
-    let as_segment = FetchOptions { publisher: None, as_segment: true, ..options.clone() };
+    let as_segment = FetchOptions { publisher: None, counter_min: None, as_segment: true, ..options.clone() };
     fetch_to_writer(nodes, hash, &mut document, &as_segment, &sender)
         .await
         .map_err(transfer_failure::of_fetch)?;

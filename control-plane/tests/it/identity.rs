@@ -78,8 +78,7 @@ fn id_shows_what_create_made_and_creates_nothing_itself() {
     assert!(err(&missing).contains("ioex id create"), "{}", err(&missing));
     assert!(!data.exists(), "a command that only shows must not create");
 
-    let created =
-        ioex(root.path()).args(["id", "--json", "--data"]).arg(&data).arg("create").output().unwrap();
+    let created = ioex(root.path()).args(["id", "create", "--json", "--data"]).arg(&data).output().unwrap();
     assert!(created.status.success(), "{}", err(&created));
     let created: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap();
     let shown = ioex(root.path()).args(["id", "--data"]).arg(&data).output().unwrap();
