@@ -1,0 +1,139 @@
+//! What a shard counts.
+
+use super::{Counter, Descriptor, Kind};
+
+counters! {
+    /// What a shard counts. Aligned to two cache lines, so that no other writer shares a line with it.
+    pub struct ShardCounters of Counter {
+        /// Turns of the shard's loop.
+        turns: counter "ioex_turns_total" [],
+        /// Nanoseconds in which the shard was awake.
+        busy_ns: counter "ioex_busy_nanoseconds_total" [],
+
+        /// Datagrams that arrived.
+        datagrams_received: counter "ioex_datagrams_received_total" [],
+        /// Bytes of UDP payload that arrived.
+        datagram_bytes_received: counter "ioex_datagram_bytes_received_total" [],
+        /// GRO batches that arrived; datagrams divided by batches is the batching in.
+        batches_received: counter "ioex_batches_received_total" [],
+        /// Datagrams sent.
+        datagrams_sent: counter "ioex_datagrams_sent_total" [],
+        /// Bytes of UDP payload sent.
+        datagram_bytes_sent: counter "ioex_datagram_bytes_sent_total" [],
+        /// GSO batches sent; datagrams divided by batches is the batching out.
+        batches_sent: counter "ioex_batches_sent_total" [],
+
+        /// System calls of the driver.
+        syscalls: counter "ioex_syscalls_total" [],
+        /// Times that another thread woke the shard.
+        wakes: counter "ioex_wakes_total" [],
+        /// Batches dropped because they did not fit a buffer.
+        receive_dropped_truncated: counter "ioex_receive_dropped_total" [("cause", "truncated")],
+        /// Datagrams dropped that carry nothing, and batches whose description could not be read.
+        receive_dropped_malformed: counter "ioex_receive_dropped_total" [("cause", "malformed")],
+        /// Datagrams that the kernel dropped because the socket's receive buffer was full.
+        receive_dropped_socket_buffer: counter "ioex_receive_dropped_total" [("cause", "socket_buffer")],
+        /// Receive calls that failed.
+        receive_errors: counter "ioex_receive_errors_total" [],
+        /// Times that datagrams waited because all receive buffers were in use.
+        receive_buffers_exhausted: counter "ioex_receive_buffers_exhausted_total" [],
+        /// Batches that the kernel would not segment, sent as single datagrams instead.
+        gso_refused: counter "ioex_gso_refused_total" [],
+        /// Batches that waited because the socket's send buffer was full.
+        send_blocked: counter "ioex_send_blocked_total" [],
+        /// Times that no send buffer was free.
+        send_buffers_exhausted: counter "ioex_send_buffers_exhausted_total" [],
+        /// Datagrams lost because the device's queue or the kernel's memory was full.
+        send_dropped_no_buffers: counter "ioex_send_dropped_total" [("cause", "no_buffers")],
+        /// Datagrams lost because they were longer than the path or the protocol allows.
+        send_dropped_too_long: counter "ioex_send_dropped_total" [("cause", "too_long")],
+        /// Datagrams lost because no route leads there.
+        send_dropped_unreachable: counter "ioex_send_dropped_total" [("cause", "unreachable")],
+        /// Datagrams lost because a firewall or the kernel forbids it.
+        send_dropped_forbidden: counter "ioex_send_dropped_total" [("cause", "forbidden")],
+        /// Datagrams lost for another cause.
+        send_dropped_other: counter "ioex_send_dropped_total" [("cause", "other")],
+
+        /// Datagrams dropped that are cut short or have no header.
+        datagrams_malformed: counter "ioex_datagrams_dropped_total" [("cause", "malformed")],
+        /// Datagrams dropped that belong to no connection and open none.
+        datagrams_unknown: counter "ioex_datagrams_dropped_total" [("cause", "unknown")],
+        /// Datagrams dropped whose connection id was made by a process of another key generation.
+        datagrams_other_generation: counter "ioex_datagrams_dropped_total" [("cause", "other_generation")],
+        /// Datagrams that broke the protocol and so closed their connection.
+        datagrams_rejected: counter "ioex_datagrams_dropped_total" [("cause", "protocol")],
+        /// Datagrams of another shard's connection dropped because too many waited to be handed over.
+        datagrams_hand_over_full: counter "ioex_datagrams_dropped_total" [("cause", "hand_over_full")],
+        /// Datagrams handed over to the shard that owns their connection.
+        datagrams_handed_over: counter "ioex_datagrams_handed_over_total" [],
+
+        /// Version negotiation packets made.
+        version_negotiations: counter "ioex_stateless_answers_total" [("kind", "version_negotiation")],
+        /// Retry packets made.
+        retries_sent: counter "ioex_stateless_answers_total" [("kind", "retry")],
+        /// Stateless resets made.
+        resets_sent: counter "ioex_stateless_answers_total" [("kind", "reset")],
+        /// Stateless answers not sent because of their rate or number.
+        stateless_suppressed: counter "ioex_stateless_suppressed_total" [],
+        /// Tokens in first packets that were not ours, or not any more.
+        tokens_rejected: counter "ioex_tokens_rejected_total" [],
+
+        /// Connections that are open now, their handshakes included.
+        connections_open: gauge "ioex_connections" [],
+        /// First packets that opened a connection.
+        connections_accepted: counter "ioex_connections_accepted_total" [],
+        /// Handshakes that were completed.
+        connections_established: counter "ioex_connections_established_total" [],
+        /// First packets dropped because the bound of connections was reached.
+        refused_connections_max: counter "ioex_connections_refused_total" [("cause", "connections_max")],
+        /// First packets dropped because the bound of handshakes in flight was reached.
+        refused_handshakes_max: counter "ioex_connections_refused_total" [("cause", "handshakes_max")],
+        /// First packets dropped because the node shuts down.
+        refused_draining: counter "ioex_connections_refused_total" [("cause", "draining")],
+        /// Connections that were closed for the last time by this side, for whatever reason.
+        connections_closed: counter "ioex_connections_ended_total" [("cause", "closed_here")],
+        /// Connections that the client closed.
+        connections_closed_by_peer: counter "ioex_connections_ended_total" [("cause", "closed_by_client")],
+        /// Connections that fell silent.
+        connections_idle_timeout: counter "ioex_connections_ended_total" [("cause", "idle_timeout")],
+        /// Handshakes given up because they took too long (among those closed here).
+        connections_handshake_timeout: counter "ioex_connections_failed_total" [("cause", "handshake_timeout")],
+        /// Connections closed because stored bytes could not be read while they were sent (among those closed here).
+        connections_mapping_fault: counter "ioex_connections_failed_total" [("cause", "mapping_fault")],
+        /// Connections closed because of an HTTP/3 error (among those closed here).
+        connections_http_error: counter "ioex_connections_failed_total" [("cause", "http_error")],
+        /// Connections closed because they aborted more requests than they finished (among those closed here).
+        connections_rapid_reset: counter "ioex_connections_failed_total" [("cause", "rapid_reset")],
+        /// Connections that moved to another address.
+        paths_migrated: counter "ioex_paths_total" [("result", "migrated")],
+        /// New addresses of clients that did not prove to be theirs.
+        paths_failed: counter "ioex_paths_total" [("result", "failed_validation")],
+
+        /// Requests.
+        requests: counter "ioex_requests_total" [],
+        /// Requests for content that the node does not hold.
+        requests_not_found: counter "ioex_requests_failed_total" [("cause", "not_found")],
+        /// Requests answered with a problem document other than for content that is not held.
+        requests_refused: counter "ioex_requests_failed_total" [("cause", "refused")],
+        /// Requests that the client aborted, or that had to be aborted.
+        requests_aborted: counter "ioex_requests_failed_total" [("cause", "aborted")],
+        /// Requests aborted because no byte moved for the stall time-out (among those aborted).
+        requests_stalled: counter "ioex_requests_stalled_total" [],
+        /// Answers whose content could not be had to the end.
+        bodies_unavailable: counter "ioex_bodies_unavailable_total" [],
+        /// Bytes of bodies handed to QUIC.
+        body_bytes: counter "ioex_body_bytes_total" [],
+        /// Bytes of streams sent, and so copied out of the mapping, once more, of connections that have ended.
+        stream_bytes_retransmitted: counter "ioex_stream_bytes_retransmitted_total" [],
+        /// Bytes of uploads taken in.
+        upload_bytes: counter "ioex_upload_bytes_total" [],
+        /// Uploads that became durable.
+        uploads_stored: counter "ioex_uploads_stored_total" [],
+        /// Uploads refused because others hold the memory for them.
+        uploads_refused_memory: counter "ioex_uploads_refused_total" [("cause", "upload_bytes_in_flight_max")],
+        /// Segments that were not in memory when they were asked for.
+        segments_cold: counter "ioex_segments_cold_total" [],
+        /// Requests to the storage executors that found their queue full.
+        storage_stalled: counter "ioex_storage_queue_full_total" [],
+    }
+}
