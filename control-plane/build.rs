@@ -1,4 +1,5 @@
-//! Facts of the build for `ioex --version`: commit, compiler, target, profile. Works from a source archive without git.
+//! Facts of the build for `ioex --version`: commit, compiler, target, profile. Works from a source archive
+//! without git.
 
 use std::process::Command;
 
@@ -6,7 +7,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo::rerun-if-env-changed=IOEX_COMMIT");
-    // A worktree's HEAD lies outside of .git; git knows where. The log of HEAD changes with every commit and checkout.
+    // A worktree's HEAD lies outside of .git; git knows where. The log of HEAD changes with every commit and
+    // checkout.
     for name in ["HEAD", "logs/HEAD"] {
         if let Some(path) = output("git", &["rev-parse", "--git-path", name])
             && std::path::Path::new(&path).exists()

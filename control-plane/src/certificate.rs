@@ -1,7 +1,9 @@
-//! The node's own TLS certificate: self-signed, P-256, with the extension that binds its key to the node's UID.
+//! The node's own TLS certificate: self-signed, P-256, with the extension that binds its key to the node's
+//! UID.
 //!
-//! Who pins the UID needs no authority and looks neither at names nor at dates; who trusts `tls/cert.pem` as a CA file
-//! needs the right names in it. A certificate that the operator put there (from an authority) is kept as it is.
+//! Who pins the UID needs no authority and looks neither at names nor at dates; who trusts `tls/cert.pem` as
+//! a CA file needs the right names in it. A certificate that the operator put there (from an authority) is
+//! kept as it is.
 
 use crate::data_directory::{DataDirectory, DataDirectoryError, read_secret, write_whole};
 use identity::certificate::{EXTENSION_OID, extension_value, verify_extension};
@@ -17,8 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// How long a certificate is valid. It is no authority's statement but the node's own, and renewed by `ioex up`, so it
-/// need only outlast the longest time that a node runs without a restart.
+/// How long a certificate is valid. It is no authority's statement but the node's own, and renewed by `ioex
+/// up`, so it need only outlast the longest time that a node runs without a restart.
 const VALID_FOR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Clocks of devices lag: the certificate is valid from this long before it was made.
@@ -39,7 +41,8 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-    /// The one there is not the node's own work (no UID extension). It is kept; pinning by UID will not work with it.
+    /// The one there is not the node's own work (no UID extension). It is kept; pinning by UID will not work
+    /// with it.
     Foreign,
 }
 
@@ -82,8 +85,8 @@ pub struct Names {
     pub required: BTreeSet<String>,
 }
 
-/// Makes sure that `tls/cert.pem` and `tls/key.pem` are there and fit the node's UID and `names`; `now` decides about
-/// renewal.
+/// Makes sure that `tls/cert.pem` and `tls/key.pem` are there and fit the node's UID and `names`; `now`
+/// decides about renewal.
 pub fn ensure(
     directory: &DataDirectory,
     key: &SecretKey,

@@ -36,7 +36,8 @@ UID in front of the @ is the node's identity, and a node that cannot prove it is
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run this node: make its identity on the first start, start and watch the engine, print what listens where
+    /// Run this node: make its identity on the first start, start and watch the engine, print what listens
+    /// where
     Up(Up),
     /// Store a file on the local node or on others, and sign its content address list
     Publish(Publish),
@@ -116,7 +117,8 @@ pub struct Publish {
     /// Version in the list, such as 1.4.2
     #[arg(long, default_value = "0.0.0", value_name = "MAJOR.MINOR.PATCH")]
     pub version: String,
-    /// Counter that grows from one list of this name to the next, so that old ones are told apart [default: seconds since 1970]
+    /// Counter that grows from one list of this name to the next, so that old ones are told apart [default:
+    /// seconds since 1970]
     #[arg(long, value_name = "N")]
     pub counter: Option<u64>,
     /// Bytes a segment, such as 1MiB; at most 16 MiB
@@ -144,11 +146,12 @@ split and hashed here and each node receives what it lacks; a node takes it only
 #[derive(Args, Debug, Clone)]
 #[command(after_long_help = format!("{FETCH_EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Fetch {
-    /// What to fetch: the hash of a content address list, or a URL https://[UID@]HOST:PORT/list/HASH (or /b3/HASH for one
-    /// segment)
+    /// What to fetch: the hash of a content address list, or a URL https://[UID@]HOST:PORT/list/HASH (or
+    /// /b3/HASH for one segment)
     #[arg(value_name = "LIST|ADDRESS")]
     pub list: String,
-    /// Fetch from this node; may be given more than once, all are used at once [default: the URL's node, else the local one]
+    /// Fetch from this node; may be given more than once, all are used at once [default: the URL's node, else
+    /// the local one]
     #[arg(long, value_name = "URL")]
     pub from: Vec<String>,
     /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)

@@ -10,7 +10,8 @@ pub struct Console {
 }
 
 impl Console {
-    /// Writes text to standard output as it is. A reader that has gone away (`ioex ... | head`) is no failure.
+    /// Writes text to standard output as it is. A reader that has gone away (`ioex ... | head`) is no
+    /// failure.
     pub fn text(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

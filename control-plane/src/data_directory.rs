@@ -59,7 +59,8 @@ pub enum DataDirectoryError {
 impl DataDirectory {
     /// Makes the directory and those in it that hold secrets, or takes away what rights others have to them.
     pub fn prepare(root: &Path) -> Result<DataDirectory, DataDirectoryError> {
-        // The engine is started with another working directory in mind, and URLs are printed: keep the path absolute.
+        // The engine is started with another working directory in mind, and URLs are printed: keep the path
+        // absolute.
         let root = std::path::absolute(root)
             .map_err(|source| DataDirectoryError::Create { path: root.into(), source })?;
         let create = |path: &Path, mode: u32| {
@@ -82,7 +83,8 @@ impl DataDirectory {
         Ok(DataDirectory { root })
     }
 
-    /// The directory that `root` names, which may or may not exist: for commands that must not create anything.
+    /// The directory that `root` names, which may or may not exist: for commands that must not create
+    /// anything.
     pub fn existing(root: &Path) -> DataDirectory {
         DataDirectory { root: std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf()) }
     }

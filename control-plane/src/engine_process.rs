@@ -1,5 +1,5 @@
-//! One engine process, started here or adopted: waited for and signalled through a pidfd, which never means another
-//! process, whatever becomes of the number.
+//! One engine process, started here or adopted: waited for and signalled through a pidfd, which never means
+//! another process, whatever becomes of the number.
 
 use crate::configuration::{Driver, Engine, StorageExecutor};
 use crate::cores::Cores;
@@ -51,7 +51,8 @@ pub enum EngineProcessError {
 }
 
 impl EngineProcess {
-    /// Starts the engine, listening on `listen` and otherwise as `settings` say. Its log goes to this process's standard error.
+    /// Starts the engine, listening on `listen` and otherwise as `settings` say. Its log goes to this
+    /// process's standard error.
     pub fn start(
         program: &Path,
         directory: &DataDirectory,
@@ -66,10 +67,11 @@ impl EngineProcess {
         let child = command
             .args(arguments(directory, settings, listen))
             .stdin(Stdio::null())
-            // What it listens on is asked over its control socket; two programs on one standard output would mix.
+            // What it listens on is asked over its control socket; two programs on one standard output would
+            // mix.
             .stdout(Stdio::null())
-            // A group of its own: Ctrl-C at the terminal reaches `ioex up` alone, which drains the engine. It lives on
-            // when this process dies, by design.
+            // A group of its own: Ctrl-C at the terminal reaches `ioex up` alone, which drains the engine. It
+            // lives on when this process dies, by design.
             .process_group(0)
             .spawn()
             .map_err(|source| EngineProcessError::Start { program: program.into(), source })?;
@@ -90,8 +92,8 @@ impl EngineProcess {
             }
             Err(error) => return Err(error),
         };
-        // An answer after the pidfd was opened proves that it means the process at the other end and not a later one
-        // with the same number.
+        // An answer after the pidfd was opened proves that it means the process at the other end and not a
+        // later one with the same number.
         match socket.status() {
             Ok(status) => Ok(Some((EngineProcess { pid, pidfd, has_ended, child: None }, status))),
             Err(EngineSocketError::Io { .. }) => Ok(None),
@@ -129,8 +131,9 @@ impl EngineProcess {
     }
 }
 
-/// Whoever gives up an engine that it started, by an error or a signal amid its start, does not leave it behind. (A
-/// crash of this process runs no destructor: then the engine goes on, and the next `ioex up` adopts it.)
+/// Whoever gives up an engine that it started, by an error or a signal amid its start, does not leave it
+/// behind. (A crash of this process runs no destructor: then the engine goes on, and the next `ioex up`
+/// adopts it.)
 impl Drop for EngineProcess {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child
@@ -148,7 +151,8 @@ fn watch(pid: Pid) -> Result<(Arc<OwnedFd>, watch::Receiver<bool>), EngineProces
     let (sender, has_ended) = watch::channel(false);
     let waited_on = pidfd.clone();
     let wait = move || {
-        // A pidfd is readable once its process has ended. Polling it fails only when a signal comes in between.
+        // A pidfd is readable once its process has ended. Polling it fails only when a signal comes in
+        // between.
         while rustix::event::poll(&mut [PollFd::new(&waited_on, PollFlags::IN)], None).is_err() {}
         sender.send_replace(true);
     };
@@ -156,7 +160,8 @@ fn watch(pid: Pid) -> Result<(Arc<OwnedFd>, watch::Receiver<bool>), EngineProces
     Ok((pidfd, has_ended))
 }
 
-/// The engine's command line. Limits and publishers do not belong here: they are the policy, sent over the socket.
+/// The engine's command line. Limits and publishers do not belong here: they are the policy, sent over the
+/// socket.
 fn arguments(directory: &DataDirectory, engine: &Engine, listen: &[SocketAddr]) -> Vec<OsString> {
     let mut arguments = vec!["--data".into(), directory.root().into()];
     let mut push = |name: &str, value: String| arguments.extend([name.into(), value.into()]);

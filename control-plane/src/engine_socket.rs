@@ -1,6 +1,7 @@
 //! The client of the engine's control socket (policy socket v1, drawn in `relay/docs`).
 //!
-//! Blocking, one request at a time. Who is at the other end is asked of the kernel (`SO_PEERCRED`), not of the message.
+//! Blocking, one request at a time. Who is at the other end is asked of the kernel (`SO_PEERCRED`), not of
+//! the message.
 
 use relay::policy::{Decoder, FrameError, FromEngine, Imported, Policy, Status, ToEngine, encode_to_engine};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -113,8 +114,8 @@ impl EngineSocket {
         }
     }
 
-    /// Has the engine read, split, hash and store `file` (a regular file or a pipe); `progress` hears how many bytes are
-    /// durable, and of how many if that is known.
+    /// Has the engine read, split, hash and store `file` (a regular file or a pipe); `progress` hears how
+    /// many bytes are durable, and of how many if that is known.
     pub fn import(
         &mut self,
         file: BorrowedFd<'_>,

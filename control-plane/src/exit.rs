@@ -67,7 +67,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Errors of one's own often quote their source already; a cause is added only if it says something new.
+        // Errors of one's own often quote their source already; a cause is added only if it says something
+        // new.
         let mut said = self.error.to_string();
         f.write_str(&said)?;
         for cause in self.error.chain().skip(1) {

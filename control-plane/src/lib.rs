@@ -1,7 +1,9 @@
-//! The slow plane and the `ioex` command: configuration, identity, supervision of the engine, publishing and fetching.
+//! The slow plane and the `ioex` command: configuration, identity, supervision of the engine, publishing and
+//! fetching.
 //!
-//! The program itself is `main.rs` and does nothing but call [`main`]. The engine is another process: this crate starts
-//! it, watches it and speaks to it over its control socket, and knows nothing of io_uring, QUIC or the store's files.
+//! The program itself is `main.rs` and does nothing but call [`main`]. The engine is another process: this
+//! crate starts it, watches it and speaks to it over its control socket, and knows nothing of io_uring, QUIC
+//! or the store's files.
 
 #![forbid(unsafe_code)]
 
@@ -42,8 +44,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Structured logs on standard error; `IOEX_LOG` filters them (`info`, `debug`, `control_plane=trace`). Without it
-/// warnings are shown, and of the peer library errors alone: what it warns of stands in the command's own summary.
+/// Structured logs on standard error; `IOEX_LOG` filters them (`info`, `debug`, `control_plane=trace`).
+/// Without it warnings are shown, and of the peer library errors alone: what it warns of stands in the
+/// command's own summary.
 fn log_to_stderr() {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;

@@ -41,7 +41,8 @@ impl TransferBar {
         self.bar.set_position(bytes);
     }
 
-    /// Follows a transfer of the peer library, and waits on when its sender is gone: the transfer's own end counts.
+    /// Follows a transfer of the peer library, and waits on when its sender is gone: the transfer's own end
+    /// counts.
     pub async fn follow(&self, mut progress: watch::Receiver<Progress>) -> Infallible {
         let mut resumed = 0;
         while progress.changed().await.is_ok() {

@@ -23,7 +23,8 @@ pub enum QuantityError {
     TooLarge(String),
 }
 
-/// Reads a number of bytes: `1048576`, `1MiB`, `1 MiB`, `4 GB`. Units ignore case; `K`, `M`, `G`, `T` alone count by 1024.
+/// Reads a number of bytes: `1048576`, `1MiB`, `1 MiB`, `4 GB`. Units ignore case; `K`, `M`, `G`, `T` alone
+/// count by 1024.
 pub fn parse_bytes(text: &str) -> Result<u64, QuantityError> {
     let trimmed = text.trim();
     let digits_len = trimmed.bytes().take_while(|b| b.is_ascii_digit() || *b == b'_').count();

@@ -6,9 +6,9 @@ use identity::Uid;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// What the node's certificate names. Required are the configuration's names and the addresses that are listened on.
-/// Loopback and this machine's own name and addresses are added when a certificate is made; they change with the network
-/// that the machine happens to be in, and a certificate does not follow them.
+/// What the node's certificate names. Required are the configuration's names and the addresses that are
+/// listened on. Loopback and this machine's own name and addresses are added when a certificate is made; they
+/// change with the network that the machine happens to be in, and a certificate does not follow them.
 pub fn certificate_names(node: &Node, listen: &[SocketAddr]) -> Names {
     let listened = listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
     let required: BTreeSet<_> = node.names.iter().cloned().chain(listened.map(|ip| ip.to_string())).collect();
@@ -27,7 +27,8 @@ pub fn certificate_names(node: &Node, listen: &[SocketAddr]) -> Names {
 
 /// URLs for others, with the node's UID pinned: one for each name or address and port that `listeners` give.
 ///
-/// `listeners` are as the engine reports them, `udp://ADDR:PORT`; TCP is on the same ports and gives no URL of its own.
+/// `listeners` are as the engine reports them, `udp://ADDR:PORT`; TCP is on the same ports and gives no URL
+/// of its own.
 pub fn urls(uid: Uid, node: &Node, listeners: &[String]) -> Vec<String> {
     let mut urls = Vec::new();
     for listener in listeners {

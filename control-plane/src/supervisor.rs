@@ -1,4 +1,5 @@
-//! Keeps one engine running: starts or adopts it, hands it its policy, restarts it when it dies, drains it at the end.
+//! Keeps one engine running: starts or adopts it, hands it its policy, restarts it when it dies, drains it at
+//! the end.
 
 use crate::configuration::Configuration;
 use crate::data_directory::DataDirectory;
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// How long the engine may take until it answers. A store of ten million segments opens in seconds; a repair of its
-/// tail after power loss reads one pack.
+/// How long the engine may take until it answers. A store of ten million segments opens in seconds; a repair
+/// of its tail after power loss reads one pack.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a starting engine is asked whether it is ready.
@@ -26,8 +27,8 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// What a drain may take beyond its own limit before the engine is killed: closing the store syncs it.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 
-/// The wait before a restart: doubled with each death from the first to the last, and back to the first after an engine
-/// that lived for [`LIVED_WELL`].
+/// The wait before a restart: doubled with each death from the first to the last, and back to the first after
+/// an engine that lived for [`LIVED_WELL`].
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 const LIVED_WELL: Duration = Duration::from_secs(60);
@@ -201,8 +202,8 @@ impl Supervisor {
         Ok(socket.status()?)
     }
 
-    /// Lets the engine finish what is in flight and waits for its end. If that takes too long, or `hurry` comes first, it
-    /// is killed. Tells whether it ended by itself.
+    /// Lets the engine finish what is in flight and waits for its end. If that takes too long, or `hurry`
+    /// comes first, it is killed. Tells whether it ended by itself.
     pub async fn drain(
         &self,
         process: &mut EngineProcess,
@@ -220,7 +221,8 @@ impl Supervisor {
         false
     }
 
-    /// The engine that runs here, if one does. One that is draining is waited for, since it takes no connections any more.
+    /// The engine that runs here, if one does. One that is draining is waited for, since it takes no
+    /// connections any more.
     async fn adopt(&self) -> Result<Option<EngineProcess>, SupervisorError> {
         let mut socket = match EngineSocket::connect(&self.directory.engine_socket()) {
             Ok(socket) => socket,

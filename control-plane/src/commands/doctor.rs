@@ -21,7 +21,8 @@ pub fn run(arguments: &Doctor) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Runs `ioex-engine --probe`: the engine alone knows what it uses, and trying is the only proof that a container allows it.
+/// Runs `ioex-engine --probe`: the engine alone knows what it uses, and trying is the only proof that a
+/// container allows it.
 fn ask_engine() -> Result<Probe, String> {
     let program = engine_program::find().map_err(|error| error.to_string())?;
     let shown = program.display();

@@ -35,7 +35,8 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
         (true, None) => vec![local_node(&settings)?],
     };
     let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
-    // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a segment has none.
+    // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a
+    // segment has none.
     let counter_min = (!asked.is_segment).then_some(0);
     let options =
         FetchOptions { publisher, counter_min, as_segment: asked.is_segment, ..FetchOptions::default() };
@@ -92,7 +93,8 @@ async fn name_of_list(nodes: &[Node], hash: &Hash, options: &FetchOptions) -> Re
     fetch_to_writer(nodes, hash, &mut document, &as_segment, &sender)
         .await
         .map_err(transfer_failure::of_fetch)?;
-    // What is no list is a segment, and has no name but its hash; what pretends to be a list is refused by the fetch.
+    // What is no list is a segment, and has no name but its hash; what pretends to be a list is refused by
+    // the fetch.
     let name = match ListView::open(&document) {
         Ok(list) if !options.as_segment => list.name().to_string(),
         _ => hash.to_string(),
@@ -109,7 +111,8 @@ async fn name_of_list(nodes: &[Node], hash: &Hash, options: &FetchOptions) -> Re
     Ok(path)
 }
 
-/// A publisher may name a file as they like; here it must stay in this directory, visible, and readable on a terminal.
+/// A publisher may name a file as they like; here it must stay in this directory, visible, and readable on a
+/// terminal.
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains(|c: char| c == '/' || c.is_control())
 }

@@ -196,7 +196,8 @@ fn to_local_node(
     let refused = |error: EngineSocketError| {
         let exit = match &error {
             EngineSocketError::NotRunning { .. } => Exit::NotFound,
-            // The policy socket gives a reason for people and no code; a full store is the one that scripts ask for.
+            // The policy socket gives a reason for people and no code; a full store is the one that scripts
+            // ask for.
             EngineSocketError::Rejected { reason } if reason.contains("full") || reason.contains("space") => {
                 Exit::NoSpace
             }

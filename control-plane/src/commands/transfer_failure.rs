@@ -51,8 +51,8 @@ fn of_put(error: &PutError) -> Exit {
     }
 }
 
-/// Of several nodes the gravest failure counts: wrong bytes before a missing identity, that before content that is
-/// nowhere, that before nodes that do not answer.
+/// Of several nodes the gravest failure counts: wrong bytes before a missing identity, that before content
+/// that is nowhere, that before nodes that do not answer.
 fn of_nodes(failures: &NodeFailures) -> Exit {
     let gravity = |exit: &Exit| match exit {
         Exit::VerificationFailed => 4,

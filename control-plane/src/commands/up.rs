@@ -52,8 +52,8 @@ impl Node<'_> {
     async fn live(mut self) -> Result<ExitCode, Failure> {
         let mut signals = Signals::listen()?;
         let certificate = self.ensure_certificate()?;
-        // A node whose first start fails has a wrong address, no rights or no space: a person must see that, and a
-        // restart would fail the same way.
+        // A node whose first start fails has a wrong address, no rights or no space: a person must see that,
+        // and a restart would fail the same way.
         let starting = self.supervisor.adopt_or_start(&self.loaded.configuration);
         let mut running = tokio::select! {
             running = starting => running?,

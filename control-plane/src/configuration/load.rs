@@ -87,7 +87,8 @@ impl Sources {
         Sources { file, environment, flags }
     }
 
-    /// The file to read: what `--config` names, else `IOEX_CONFIG`, else `/etc/ioex/ioex.toml` if it is there.
+    /// The file to read: what `--config` names, else `IOEX_CONFIG`, else `/etc/ioex/ioex.toml` if it is
+    /// there.
     fn file(&self) -> Option<PathBuf> {
         let from_environment =
             || self.environment.iter().find(|(name, _)| name == "IOEX_CONFIG").map(|(_, v)| PathBuf::from(v));
@@ -119,8 +120,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
     layers.finish(file)
 }
 
-/// Reads the text of one file over the defaults, and nothing else: no environment, no flags, no file system. `path` is
-/// what messages call it.
+/// Reads the text of one file over the defaults, and nothing else: no environment, no flags, no file system.
+/// `path` is what messages call it.
 pub fn parse(path: &Path, content: &str) -> Result<Loaded, ConfigurationError> {
     let mut layers = Layers::default();
     layers.file(path, content);
@@ -207,7 +208,8 @@ impl Layers {
             let names: Vec<String> =
                 KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.map(Into::into)).collect();
             let in_a_section = sections().any(|s| name.starts_with(&format!("IOEX_{}_", s.to_uppercase())));
-            // A variable of some other program may well start with IOEX_; only what looks like a setting is a mistake.
+            // A variable of some other program may well start with IOEX_; only what looks like a setting is a
+            // mistake.
             if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
                 self.problems.push(Problem {
                     place,

@@ -1,9 +1,9 @@
 //! The configuration: what can be set, where a value came from, and what is wrong with a bad one.
 //!
-//! Four layers, each over the one before: built-in defaults, a TOML file, environment variables `IOEX_SECTION_KEY`,
-//! flags of the command line. One table ([`KEYS`]) names every setting, so that the file, the environment, `config
-//! print` and the messages cannot disagree. An unknown key is an error and never ignored: a misspelt limit would
-//! otherwise leave the default in force without a word.
+//! Four layers, each over the one before: built-in defaults, a TOML file, environment variables
+//! `IOEX_SECTION_KEY`, flags of the command line. One table ([`KEYS`]) names every setting, so that the file,
+//! the environment, `config print` and the messages cannot disagree. An unknown key is an error and never
+//! ignored: a misspelt limit would otherwise leave the default in force without a word.
 
 mod keys;
 mod load;

@@ -1,4 +1,5 @@
-//! Shows the configuration in force: as TOML that can be used again, with the origin of every value, or as JSON.
+//! Shows the configuration in force: as TOML that can be used again, with the origin of every value, or as
+//! JSON.
 
 use super::keys::{keys_of, sections};
 use super::load::{Loaded, Origin};
@@ -6,8 +7,8 @@ use serde_json::{Map, json};
 use std::fmt::Write;
 
 impl Loaded {
-    /// TOML; a comment behind each value says where it came from. With `explain` each key's meaning, what is allowed and
-    /// its environment variable stand above it.
+    /// TOML; a comment behind each value says where it came from. With `explain` each key's meaning, what is
+    /// allowed and its environment variable stand above it.
     pub fn to_toml(&self, explain: bool) -> String {
         let mut out = String::new();
         for (i, section) in sections().enumerate() {
@@ -35,7 +36,8 @@ impl Loaded {
         out
     }
 
-    /// One object: `{"section.key": {"value": .., "from": "default" | "file" | "environment" | "flag", "where": ..}}`.
+    /// One object: `{"section.key": {"value": .., "from": "default" | "file" | "environment" | "flag",
+    /// "where": ..}}`.
     pub fn to_json(&self) -> serde_json::Value {
         let mut all = Map::new();
         for key in sections().flat_map(keys_of) {

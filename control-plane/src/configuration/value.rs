@@ -1,4 +1,5 @@
-//! A setting's value as the file, the environment or a flag gave it, and the readers that turn it into a type.
+//! A setting's value as the file, the environment or a flag gave it, and the readers that turn it into a
+//! type.
 
 use std::fmt;
 
@@ -15,7 +16,8 @@ pub enum Value {
     List(Vec<Value>),
     /// A TOML value of a type that no setting has: its type's name.
     Other(&'static str),
-    /// Text of an environment variable or a flag, whose type only the setting knows. Lists are separated by commas.
+    /// Text of an environment variable or a flag, whose type only the setting knows. Lists are separated by
+    /// commas.
     Untyped(String),
 }
 

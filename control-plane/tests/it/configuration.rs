@@ -5,7 +5,8 @@ use control_plane::configuration::{Flags, KEYS, Sources, load, parse};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Loads `content` as `ioex.toml` with `environment` over it and gives the messages, with the directory's name left out.
+/// Loads `content` as `ioex.toml` with `environment` over it and gives the messages, with the directory's
+/// name left out.
 fn problems(content: &str, environment: &[(&str, &str)]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ioex.toml");

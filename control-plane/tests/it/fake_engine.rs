@@ -1,4 +1,5 @@
-//! The engine's end of the control socket, answering from a script of its own, for tests of what `ioex` says to it.
+//! The engine's end of the control socket, answering from a script of its own, for tests of what `ioex` says
+//! to it.
 
 use relay::policy::{Decoder, FromEngine, Imported, Policy, Status, ToEngine, encode_from_engine};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -18,7 +19,8 @@ pub struct Seen {
     pub lists: Vec<Vec<u8>>,
 }
 
-/// Listens at `path` and serves for the rest of the test's process. `refuse` rejects imports with that reason.
+/// Listens at `path` and serves for the rest of the test's process. `refuse` rejects imports with that
+/// reason.
 pub fn listen(path: &Path, uid: [u8; 32], refuse: Option<&'static str>) -> Arc<Mutex<Seen>> {
     let listener = UnixListener::bind(path).unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));

@@ -24,8 +24,9 @@ impl Node {
         let mut up = on(home, "up")
             .args(["--json", "--listen", "127.0.0.1:0", "--cores", "0"])
             .args(arguments)
-            // A client that was refused amid an upload may leave without a word: quinn holds CONNECTION_CLOSE back while
-            // its congestion window is full. The engine waits for such a client as long as a drain may last.
+            // A client that was refused amid an upload may leave without a word: quinn holds CONNECTION_CLOSE
+            // back while its congestion window is full. The engine waits for such a client as long as a drain
+            // may last.
             .env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000")
             .stdout(Stdio::piped())
             .spawn()

@@ -91,7 +91,8 @@ fn a_running_engine_is_adopted_and_gets_its_policy() {
     let second = ioex(root.path()).args(["up", "--data"]).arg(directory.root()).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(err(&second).contains(&format!("another `ioex up` (process {})", up.id())), "{}", err(&second));
-    // Not a signal that it may catch: it would drain the engine that it adopted, and that is this test itself.
+    // Not a signal that it may catch: it would drain the engine that it adopted, and that is this test
+    // itself.
     up.kill().unwrap();
     up.wait().unwrap();
 }
