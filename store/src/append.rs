@@ -11,7 +11,7 @@ use crate::backend::WriteOp;
 use crate::error::AppendError;
 use crate::index::{Location, TailEntry};
 use crate::pack::{self, ALIGNED_LEN_MIN, Commit, HEADER_LEN, PACK_HEADER_PAGE_LEN, PackKey, Record};
-use crate::packs::{self, Pack};
+use crate::packs::{self, Frontier, Pack};
 use crate::store::{Inner, Store, Writer};
 use crate::{Hash, SEGMENT_LEN_MAX};
 
@@ -111,7 +111,7 @@ impl Store {
             inner.index.insert(record.hash, TailEntry::At(location));
         }
         // After the index: a snapshot may cover only commits whose records it has seen.
-        target.pack.grow(target.end, target.sequence);
+        target.pack.grow(Frontier { committed_len: target.end, sequence: target.sequence });
         let mut writer = inner.writer();
         writer.active = Some(target.pack.number);
         writer.bytes_used += target.grows_by;

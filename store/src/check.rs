@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::error::{Damage, DamageKind, OpenError};
-use crate::index::{Index, TailEntry};
+use crate::index::Index;
 use crate::pack::{PACK_HEADER_PAGE_LEN, PackKey, Record};
 use crate::packs::Pack;
 use crate::scan::{self, Purpose, Region};
@@ -63,9 +63,8 @@ impl Doubts {
                     && !doubt.known.contains(&location.offset)
             });
             if let Some(doubt) = doubt
-                && index.get(&hash) == Some(location)
+                && index.remove_at(&hash, &location)
             {
-                index.insert(hash, TailEntry::Gone);
                 dropped[doubt.damage] += 1;
                 last[doubt.damage] = Some(hash);
             }

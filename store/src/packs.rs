@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -19,10 +19,7 @@ use crate::{Hash, Segment};
 pub(crate) struct Pack {
     pub(crate) number: u32,
     pub(crate) path: Arc<Path>,
-    /// Bytes that are durable and visible. Only grows.
-    committed_len: AtomicU64,
-    /// Sequence number of the last commit.
-    sequence: AtomicU64,
+    frontier: Mutex<Frontier>,
     /// Bytes to map: the longest that the pack may become.
     mapped_len: u64,
     /// Made at the first look-up, and again when it was poisoned.
@@ -30,6 +27,15 @@ pub(crate) struct Pack {
     /// A bit for every [`ALIGNED_LEN_MIN`] bytes, named by the start of a long payload: verified since it was last
     /// read from disk. Long payloads are at least so long, so no two share a bit.
     verified: Box<[AtomicU64]>,
+}
+
+/// How far a pack is durable and visible. Only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frontier {
+    /// Bytes from the start of the file.
+    pub(crate) committed_len: u64,
+    /// Sequence number of the last commit before there.
+    pub(crate) sequence: u64,
 }
 
 impl Pack {
@@ -45,26 +51,26 @@ impl Pack {
         Pack {
             number,
             path,
-            committed_len: AtomicU64::new(committed_len),
-            sequence: AtomicU64::new(sequence),
+            frontier: Mutex::new(Frontier { committed_len, sequence }),
             mapped_len,
             mapping: RwLock::new(None),
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
+    /// Length and sequence number of one and the same commit. A snapshot that paired a length with the sequence number
+    /// of the commit behind it would make the next opening take that commit for the rest of one that was given up.
+    pub(crate) fn frontier(&self) -> Frontier {
+        *self.frontier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn committed_len(&self) -> u64 {
-        self.committed_len.load(Ordering::Acquire)
+        self.frontier().committed_len
     }
 
-    pub(crate) fn sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
-    }
-
-    /// A commit up to `len` has become durable.
-    pub(crate) fn grow(&self, len: u64, sequence: u64) {
-        self.sequence.store(sequence, Ordering::Release);
-        self.committed_len.store(len, Ordering::Release);
+    /// A commit has become durable.
+    pub(crate) fn grow(&self, to: Frontier) {
+        *self.frontier.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }
 
     /// The segment at `location`, if it is resident now and verified since it was last read from disk.
@@ -206,4 +212,29 @@ pub(crate) fn list_packs(store_dir: &Path) -> io::Result<Vec<u32>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_and_sequence_belong_to_one_commit() {
+        let pack = Pack::new(1, pack_path(Path::new("store"), 1), 0, 0, 1 << 20);
+        let last = 200_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for sequence in 1..=last {
+                    pack.grow(Frontier { committed_len: sequence * 4096, sequence });
+                }
+            });
+            loop {
+                let seen = pack.frontier();
+                assert_eq!(seen.committed_len, seen.sequence * 4096);
+                if seen.sequence == last {
+                    break;
+                }
+            }
+        });
+    }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::Hash;
 use crate::backend::Backend;
 use crate::error::{Damage, OpenError, SnapshotError};
-use crate::index::{Index, Location, Meta, PackMeta, Snapshot, SnapshotFault, SnapshotWriter, TailEntry};
+use crate::index::{Index, Location, Meta, PackMeta, Snapshot, SnapshotFault, SnapshotWriter};
 use crate::lock::Lock;
-use crate::packs::Packs;
+use crate::packs::{Frontier, Packs};
 use crate::reader::Reader;
 
 /// A snapshot is due when the tail has this many entries, and at least an eighth of the snapshot's: so the tail's
@@ -229,9 +229,7 @@ impl Inner {
     /// Takes a damaged record out of the index. Its bytes stay where they are.
     pub(crate) fn quarantine(&self, hash: &Hash, location: &Location, damage: Damage) {
         // It may have been appended anew since it was looked up.
-        if self.index.get(hash) == Some(*location) {
-            self.index.insert(*hash, TailEntry::Gone);
-        }
+        self.index.remove_at(hash, location);
         let mut quarantined = self.quarantined();
         if !quarantined.iter().any(|known| known.is_same_place(&damage)) {
             quarantined.push(damage);
@@ -246,10 +244,9 @@ impl Inner {
         // What the snapshot covers is noted before the tail is copied: a commit in between is then found again by
         // the next opening, never lost.
         let packs = self.packs.all();
-        let packs = packs.iter().map(|pack| PackMeta {
-            pack: pack.number,
-            committed_len: pack.committed_len(),
-            sequence: pack.sequence(),
+        let packs = packs.iter().map(|pack| {
+            let Frontier { committed_len, sequence } = pack.frontier();
+            PackMeta { pack: pack.number, committed_len, sequence }
         });
         let quarantined = self.quarantined().iter().map(crate::quarantine::to_meta).collect();
         let meta = Meta { store_id: self.store_id, packs: packs.collect(), quarantined };

@@ -65,6 +65,21 @@ impl Index {
         self.tail.remove(merged);
     }
 
+    /// Says that the segment is gone if it lies at `location`; returns whether it did. One that was appended anew, while
+    /// somebody found the old one damaged, stays.
+    pub(crate) fn remove_at(&self, hash: &Hash, location: &Location) -> bool {
+        let is_gone = self.tail.insert_if(*hash, TailEntry::Gone, |entry| {
+            let lies_at = match entry {
+                Some(TailEntry::At(location)) => Some(location),
+                Some(TailEntry::Gone) => None,
+                None => self.snapshot().get(hash),
+            };
+            lies_at == Some(*location)
+        });
+        self.live.fetch_sub(u64::from(is_gone), Ordering::Relaxed);
+        is_gone
+    }
+
     /// Says anew where a segment lies, or that it is gone.
     pub(crate) fn insert(&self, hash: Hash, entry: TailEntry) {
         let was_live = match self.tail.insert(hash, entry) {

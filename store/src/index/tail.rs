@@ -55,6 +55,26 @@ impl Tail {
         before
     }
 
+    /// Puts `entry` in if `is_due` says so of what the tail says now. Nothing comes between the question and the change.
+    pub(crate) fn insert_if(
+        &self,
+        hash: Hash,
+        entry: TailEntry,
+        is_due: impl FnOnce(Option<TailEntry>) -> bool,
+    ) -> bool {
+        self.len.fetch_add(1, Ordering::AcqRel);
+        let mut shard = self.write(&hash);
+        let before = shard.get(&hash).copied().map(unpack);
+        let is_due = is_due(before);
+        if is_due {
+            shard.insert(hash, pack(entry));
+        }
+        if before.is_some() || !is_due {
+            self.len.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_due
+    }
+
     /// Entries, whichever they are.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
