@@ -3,7 +3,7 @@
 use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Mappings that can be watched at once: packs of 4 GiB for 64 TiB, in 384 KiB of static memory.
 const WATCHES_MAX: usize = 16_384;
@@ -37,9 +37,12 @@ static PAGE_LEN: AtomicUsize = AtomicUsize::new(4096);
 /// Who handled SIGBUS before.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Counts the faults on store mappings that were survived. One relaxed atomic load: look at it each turn.
+/// Counts the faults on store mappings that were survived. One atomic load. Whoever copied bytes out of a mapping and
+/// then finds the same number as before copied no zeros: the count goes up before there are any to read.
 pub fn sigbus_generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
+    // The copying comes before the look, on every processor.
+    fence(Ordering::Acquire);
+    GENERATION.load(Ordering::Acquire)
 }
 
 /// Installs the SIGBUS handler of this process, once; later calls do nothing. Faults outside the store's mappings go
@@ -118,6 +121,9 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     // that a large truncated pack cannot use up the kernel's count of mappings.
     let page = address & !(PAGE_LEN.load(Ordering::Relaxed) - 1);
     let end = entry.start.load(Ordering::Relaxed) + entry.len.load(Ordering::Relaxed);
+    // Told before it happens: another thread may read the zeros as soon as they are there, without a fault of its own.
+    entry.poisoned.store(true, Ordering::Release);
+    GENERATION.fetch_add(1, Ordering::Release);
     // SAFETY: `page..end` lies in a mapping that is alive, since the faulting thread holds a reference to it while it
     // reads; read-only zeros take its place and are unmapped with it. `errno` is the interrupted code's, so it is
     // put back.
@@ -129,10 +135,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         *errno = kept;
         at != libc::MAP_FAILED
     };
-    if replaced {
-        entry.poisoned.store(true, Ordering::Release);
-        GENERATION.fetch_add(1, Ordering::Relaxed);
-    } else {
+    if !replaced {
         // SAFETY: as above.
         unsafe { hand_on(signal, info, context) };
     }
