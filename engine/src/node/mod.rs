@@ -35,6 +35,7 @@ use sockets::Sockets;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use store::{FileBackend, OpenReport, Store};
 use tokio::net::TcpListener;
@@ -153,6 +154,7 @@ impl Node {
             shards: shards.counters(),
             node: Arc::clone(&counters),
             store: store.clone(),
+            storage_cpu_ns: AtomicU64::new(0),
         });
         let metrics = options.metrics.map(|addr| runtime.block_on(bind_metrics(addr))).transpose()?;
         let ready = Ready {
