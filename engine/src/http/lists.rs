@@ -80,11 +80,15 @@ impl Lists {
         Some(Rc::clone(&opened.list))
     }
 
-    /// Opens a list from the verified bytes of its document.
+    /// Opens a list from the verified bytes of its document. Of the many that may have waited for one document only the
+    /// first has it parsed and its signature verified.
     ///
     /// # Errors
     /// The document is no list, or not signed by its publisher.
     pub(super) fn open(&mut self, hash: Hash, document: &[u8]) -> Result<Rc<List>, ListError> {
+        if let Some(list) = self.get(&hash) {
+            return Ok(list);
+        }
         let list = Rc::new(List::open(document)?);
         self.uses += 1;
         self.bytes += list.memory();
@@ -100,5 +104,50 @@ impl Lists {
         if let Some(opened) = oldest.and_then(|hash| self.opened.remove(&hash)) {
             self.bytes -= opened.list.memory();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use identity::SecretKey;
+    use store::list::ListBuilder;
+
+    fn document(segments: usize, seed: u8) -> (Hash, Vec<u8>) {
+        let list = ListBuilder {
+            name: "firmware".into(),
+            version: (1, 0, 0),
+            counter: 1,
+            expires_s: 0,
+            target: String::new(),
+            file_hash: None,
+            segments: vec![(Hash([seed; 32]), 1); segments],
+        };
+        let document = list.sign(&SecretKey::from_seed([7; 32])).unwrap();
+        (Hash::of(&document), document)
+    }
+
+    #[test]
+    fn however_many_wait_for_a_list_it_is_opened_and_counted_once() {
+        let mut lists = Lists::default();
+        let (hash, document) = document(100, 1);
+        let first = lists.open(hash, &document).unwrap();
+        for _ in 0..10 {
+            assert!(Rc::ptr_eq(&lists.open(hash, &document).unwrap(), &first));
+        }
+        assert_eq!(lists.bytes, first.memory());
+    }
+
+    #[test]
+    fn the_oldest_goes_when_the_cache_is_full() {
+        let mut lists = Lists::default();
+        let documents: Vec<_> = (1..=4).map(|seed| document(300_000, seed)).collect();
+        for (hash, document) in &documents {
+            lists.open(*hash, document).unwrap();
+        }
+        assert!(lists.get(&documents[0].0).is_none() && lists.get(&documents[3].0).is_some());
+        assert!(lists.bytes <= CACHE_BYTES_MAX);
+        let held: usize = lists.opened.values().map(|opened| opened.list.memory()).sum();
+        assert_eq!(lists.bytes, held);
     }
 }
