@@ -87,7 +87,7 @@ impl Session {
         };
         let queue_len_max = content.limits().send_queue_bytes_max as usize;
         loop {
-            let supply = body.supply(content, waiter);
+            let supply = body.supply(now, content, waiter);
             match supply {
                 Supply::Waiting => return Written::Waiting,
                 Supply::Unavailable(cause) => {

@@ -240,7 +240,7 @@ impl Session {
             }
             Some(mut state) => {
                 if let State::Answering { body, .. } = &mut state {
-                    body.settle(&outcome.hash, &outcome.bytes);
+                    body.settle(now, &outcome.hash, &outcome.bytes);
                     if !self.active.contains(&waiter.stream) {
                         self.active.push_back(waiter.stream);
                     }

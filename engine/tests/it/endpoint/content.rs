@@ -1,7 +1,8 @@
 //! GET and HEAD of segments and lists.
 
-use super::harness::{Network, Node, NodeOptions, bytes};
+use super::harness::{Client, Network, Node, NodeOptions, bytes, client_config};
 use identity::SecretKey;
+use std::time::Duration;
 use store::list::ListBuilder;
 use store::{Hash, SEGMENT_LEN_MAX};
 
@@ -82,6 +83,15 @@ fn a_field_section_far_above_the_bound_ends_the_connection() {
     network.until("the end", |network| network.clients[client].quic.peer_error().is_some());
     let error = network.clients[client].quic.peer_error().expect("there is one").error_code;
     assert_eq!(error, quiche::h3::WireErrorCode::ExcessiveLoad as u64);
+}
+
+#[test]
+fn a_head_request_that_is_refused_gets_no_body() {
+    let mut network = Network::of_one();
+    let client = network.join();
+    let long = "a".repeat(20_000);
+    let answer = network.ask(client, &[(":method", "HEAD"), (":path", "/healthz"), ("x", &long)], b"");
+    assert_eq!((answer.status(), answer.body.len()), (431, 0));
 }
 
 /// A file of `lens.len()` segments and the list of it.
@@ -205,6 +215,50 @@ fn a_segment_that_is_not_in_memory_is_loaded_while_others_go_on() {
     network.until("the large one", |network| network.clients[client].is_answered(large));
     assert!(network.clients[client].answers[&large].body == segment);
     assert_eq!(network.node.counter(|counters| counters.segments_cold.get()), 1);
+}
+
+/// A client that takes its time over a segment: meanwhile the kernel needs the memory. The shard must not wait for the
+/// disk, and what comes from there is verified again.
+#[test]
+fn pages_that_leave_memory_under_a_slow_reader_are_loaded_again() {
+    // Not in /tmp, which may be a tmpfs, whose pages cannot be evicted.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let segment = bytes(4 << 20, 6);
+    let mut network = Network::new(Node::start(NodeOptions::default(), dir));
+    let hash = network.node.put(&segment);
+    let mut config = client_config();
+    config.set_initial_max_stream_data_bidi_local(200_000);
+    let local = "[::1]:9000".parse().expect("an address");
+    let client = network.connect(Client::with_config(local, &mut config));
+    network.until("the handshake", |network| network.clients[client].h3.is_some());
+    network.clients[client].reads = false;
+    let stream = network.clients[client].request(&[(":method", "GET"), (":path", &segment_path(&hash))], b"");
+    network.until("as much as the client takes", |network| {
+        network.node.counter(|counters| counters.body_bytes.get()) > 100_000
+    });
+    network.settle(Duration::from_millis(1_200));
+    evict(&network.node.dir.path().join("store/packs/0000000001.pack"));
+    network.clients[client].reads = true;
+    network.until("the answer", |network| network.clients[client].is_answered(stream));
+    assert!(network.clients[client].answers[&stream].body == segment);
+    assert_eq!(network.node.counter(|counters| counters.segments_cold.get()), 1);
+}
+
+/// Takes a file's pages out of this process's mappings and out of the page cache.
+fn evict(path: &std::path::Path) {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("the kernel's list of mappings");
+    let path_text = path.to_str().expect("a path of this test");
+    for line in maps.lines().filter(|line| line.ends_with(path_text)) {
+        let (start, rest) = line.split_once('-').expect("START-END");
+        let (end, _) = rest.split_once(' ').expect("END and a space");
+        let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).expect("hexadecimal"));
+        // SAFETY: the range is a read-only mapping of a file; its pages come back from the file when they are touched.
+        let status = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        assert_eq!(status, 0, "{line}");
+    }
+    let file = std::fs::File::open(path).expect("the pack");
+    file.sync_all().expect("clean pages");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advice that is taken");
 }
 
 #[test]
