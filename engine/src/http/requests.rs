@@ -36,17 +36,18 @@ impl Session {
         }
         self.next_stream = self.next_stream.max(stream + 4);
         content.counters.requests.increment();
+        let is_head = list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD");
         let header_bytes_max = u64::from(content.limits().header_bytes_max);
         if fields::section_len(list) > header_bytes_max {
-            self.refuse(now, quic, content, stream, &Problem::header_too_large(header_bytes_max), false);
+            let problem = Problem::header_too_large(header_bytes_max);
+            self.refuse(now, quic, content, stream, &problem, is_head);
             return;
         }
         if !self.requests_rate.take(now) {
             let problem = Problem::overloaded("requests_per_s_max", logic::RETRY_AFTER_S);
-            self.refuse(now, quic, content, stream, &problem, false);
+            self.refuse(now, quic, content, stream, &problem, is_head);
             return;
         }
-        let is_head = list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD");
         let routed = match fields::malformed(list) {
             Some(why) => Err(Problem::bad_request(why)),
             None => Request::from_fields(list.iter().map(|field| (field.name(), field.value())))
@@ -186,10 +187,9 @@ impl Session {
         len: u64,
     ) -> Result<(), Problem> {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        let generation = content.policy.generation;
         if let Some(token) = &self.token
             && token.text == text
-            && token.policy_generation == generation
+            && Arc::ptr_eq(&token.policy, &content.policy)
             && now_s < token.claims.expires_s
         {
             return token
@@ -203,7 +203,7 @@ impl Session {
         let is_publisher = |uid: &Uid| policy.trusts(uid.as_bytes());
         let list_names = |list: &[u8; 32], hash: &[u8; 32]| content.list_names(&Hash(*list), &Hash(*hash));
         let claims = logic::authorize(text, hash.as_bytes(), len, now_s, &node, is_publisher, list_names)?;
-        self.token = Some(AcceptedToken { text: text.to_vec(), policy_generation: generation, claims });
+        self.token = Some(AcceptedToken { text: text.to_vec(), policy, claims });
         Ok(())
     }
 }

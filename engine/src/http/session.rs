@@ -9,7 +9,9 @@ use crate::quic::{Outstanding, QuicConnection, RateLimit};
 use foldhash::fast::RandomState;
 use quiche::h3::{self, WireErrorCode};
 use relay::content::{Problem, Read, Response};
+use relay::policy::Policy;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Hash;
 
@@ -49,10 +51,11 @@ pub(super) enum State {
     Appending { hash: Hash },
 }
 
-/// A token that was verified, as long as the policy it was verified under is in force.
+/// A token that was verified, as long as the policy it was verified under is in force: this one, not another of the
+/// same generation, which an operator may have put in its place.
 pub(super) struct AcceptedToken {
     pub(super) text: Vec<u8>,
-    pub(super) policy_generation: u64,
+    pub(super) policy: Arc<Policy>,
     pub(super) claims: identity::token::Claims,
 }
 

@@ -3,7 +3,8 @@
 use super::harness::{Answer, Network, Node, NodeOptions, bytes};
 use identity::SecretKey;
 use identity::token::{self, Action, Claims, Scope};
-use relay::policy::Limits;
+use relay::policy::{Limits, Policy};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::list::ListBuilder;
 use store::{Hash, Options};
@@ -52,6 +53,19 @@ fn a_verified_body_is_durable_and_then_served() {
         let answer = network.get(client, &format!("/b3/{hash}"));
         assert!(answer.status() == 200 && answer.body == body, "{len}");
     }
+}
+
+#[test]
+fn a_publisher_that_is_struck_off_writes_no_more() {
+    let mut network = Network::of_one();
+    let client = network.join();
+    let token = token_of(&network.node, &network.node.publisher, Scope::Any, None);
+    let bodies = [bytes(1_000, 1), bytes(1_000, 2)];
+    assert_eq!(put(&mut network, client, &Hash::of(&bodies[0]), &token, &bodies[0]).status(), 201);
+    // Of the same generation, as a file that an operator edits and has read again may be.
+    let policy = Policy { publishers: Vec::new(), ..(*network.node.policy).clone() };
+    network.node.shards[0].set_policy(Arc::new(policy)).expect("a policy");
+    assert_eq!(put(&mut network, client, &Hash::of(&bodies[1]), &token, &bodies[1]).status(), 401);
 }
 
 #[test]
