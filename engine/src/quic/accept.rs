@@ -28,6 +28,9 @@ pub(super) enum Accept {
 /// RFC 9000 section 7.2: the id that a client chooses first has at least 8 bytes.
 const INITIAL_DCID_LEN_MIN: usize = 8;
 
+/// RFC 9000 section 17.2: longer ids of either side make a packet of version 1 that MUST be dropped.
+const ID_LEN_MAX: usize = quiche::MAX_CONN_ID_LEN;
+
 impl Endpoint {
     pub(super) fn accept(
         &mut self,
@@ -46,7 +49,9 @@ impl Endpoint {
             }
             return self.negotiate_version(initial);
         }
-        if too_small || !is_initial(initial.first) || initial.dcid.len() < INITIAL_DCID_LEN_MIN {
+        let ids_fit = (INITIAL_DCID_LEN_MIN..=ID_LEN_MAX).contains(&initial.dcid.len())
+            && initial.scid.len() <= ID_LEN_MAX;
+        if too_small || !is_initial(initial.first) || !ids_fit {
             self.counters.datagrams_unknown.increment();
             return Accept::Drop;
         }

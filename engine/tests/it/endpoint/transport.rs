@@ -78,6 +78,19 @@ fn junk_leaves_no_state_and_gets_no_answer() {
 }
 
 #[test]
+fn ids_longer_than_version_1_has_them_open_nothing() {
+    let mut network = Network::of_one();
+    for (dcid_len, scid_len) in [(21, 8), (8, 21), (255, 255), (7, 0)] {
+        let ids = [&[dcid_len][..], &bytes(dcid_len.into(), 1), &[scid_len], &bytes(scid_len.into(), 2)];
+        let mut initial = [&[0xc3, 0, 0, 0, 1], ids.concat().as_slice()].concat();
+        initial.resize(1_200, 0);
+        assert!(provoke(&mut network, initial).is_empty());
+    }
+    assert_eq!(network.node.shards[0].connections(), 0);
+    assert_eq!(network.node.counter(|counters| counters.datagrams_unknown.get()), 4);
+}
+
+#[test]
 fn above_the_threshold_clients_prove_their_address() {
     let limits = Limits { retry_handshakes_min: 0, ..Limits::default() };
     let mut network = Network::new(Node::new(NodeOptions { limits, ..NodeOptions::default() }));
