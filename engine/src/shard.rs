@@ -4,7 +4,7 @@
 use crate::cid::Keys;
 use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvMeta, UdpSocket, Waker};
 use crate::http::{Content, ContentOptions};
-use crate::limits::PolicyView;
+use crate::limits::{PolicyView, STORAGE_RETRY};
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::ShardCounters;
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
@@ -298,7 +298,9 @@ impl<D: Driver> Shard<D> {
             return Some(now);
         }
         let end = self.ending.map(|(Ending::Draining(at) | Ending::Closing(at))| at);
-        [self.endpoint.next_timeout(), end].into_iter().flatten().min()
+        // Replies wake the shard; where it waits for room that others take up, nothing does.
+        let retry = self.endpoint.is_kept_out_of_storage().then(|| now + STORAGE_RETRY);
+        [self.endpoint.next_timeout(), end, retry].into_iter().flatten().min()
     }
 
     /// Does what others want of the shard.
@@ -358,12 +360,15 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn look_for_faults(&mut self) {
+    /// Whether a mapping has failed since the last look. Whoever may have been sent bytes of it is then closed.
+    fn look_for_faults(&mut self) -> bool {
         let generation = store::mapping::sigbus_generation();
-        if generation != self.sigbus_generation {
+        let has_failed = generation != self.sigbus_generation;
+        if has_failed {
             self.sigbus_generation = generation;
             self.endpoint.on_mapping_fault();
         }
+        has_failed
     }
 
     /// Sends as long as there is something to send and a buffer to put it in.
@@ -376,6 +381,9 @@ impl<D: Driver> Shard<D> {
             // None: a buffer comes back with a completion, which ends the wait.
             let Some(buffer) = self.driver.send_buffer() else { return };
             match self.endpoint.poll_transmit(now, self.driver.buffer_mut(&buffer)) {
+                // What was copied out of a mapping that failed meanwhile may be zeros, and the end of an answer among
+                // them: it never leaves. To all but those whose answers are at stake it is a batch lost on the way.
+                Some(_) if self.look_for_faults() => self.driver.release(buffer),
                 Some(meta) => self.driver.send(buffer, meta),
                 None => {
                     self.driver.release(buffer);

@@ -211,6 +211,11 @@ impl Content {
         self.stalled.len()
     }
 
+    /// Whether the queue is full of others' requests, so that no reply will come that makes room.
+    pub fn is_kept_out_of_storage(&self) -> bool {
+        !self.stalled.is_empty() && self.storage.in_flight() == 0
+    }
+
     /// A mapping failed: lists that were read from it are read again.
     pub fn forget_mappings(&mut self) {
         self.lists = Lists::default();

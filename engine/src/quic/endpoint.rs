@@ -141,6 +141,11 @@ impl Endpoint {
         self.timers.next_due()
     }
 
+    /// Whether requests wait for storage although this shard asks nothing of it: other shards' requests fill the queue.
+    pub fn is_kept_out_of_storage(&self) -> bool {
+        self.content.is_kept_out_of_storage()
+    }
+
     /// Whether [`Endpoint::poll_transmit`] has something to look at.
     pub fn wants_to_send(&self) -> bool {
         !self.ready.is_empty() || !self.stateless.is_empty()
