@@ -48,6 +48,7 @@ impl Session {
             (logic::Body::Bytes(bytes), _) => Body::bytes(bytes),
             (logic::Body::None | logic::Body::Range(_), _) => Body::bytes(Vec::new()),
         };
+        let body = Box::new(body);
         let state = State::Answering { head: Some(head), body, is_head_request, progress: now };
         self.requests.insert(stream, state);
         self.active.push_back(stream);
@@ -101,7 +102,7 @@ impl Session {
                         Unavailable::Damaged => Problem::internal(),
                     };
                     let mut response = problem.response(*is_head_request);
-                    *body = match std::mem::replace(&mut response.body, logic::Body::None) {
+                    **body = match std::mem::replace(&mut response.body, logic::Body::None) {
                         logic::Body::Bytes(bytes) => Body::bytes(bytes),
                         _ => Body::bytes(Vec::new()),
                     };

@@ -44,7 +44,7 @@ pub(super) enum State {
     /// Waits for the document of a list.
     OpeningList { read: Read, since: Instant },
     /// Is being answered. The head is held back until the first bytes of the body are there.
-    Answering { head: Option<Response>, body: Body, is_head_request: bool, progress: Instant },
+    Answering { head: Option<Response>, body: Box<Body>, is_head_request: bool, progress: Instant },
     /// Is being uploaded.
     Uploading { upload: Box<Upload>, progress: Instant },
     /// Has been handed to storage.
