@@ -1,10 +1,10 @@
 # The commands of the README. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench perf fuzz clean
+.PHONY: help setup demo test lint bench perf perf-quick fuzz clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## Install what building and testing need, only if it is missing
 	@.ci/setup test
@@ -31,6 +31,11 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	@.ci/setup perf
 	cargo build --release --quiet -p engine -p control-plane
 	cargo run --release -p perf -- serve --json perf/results/serve.json
+
+perf-quick: ## Prove that every perf scenario runs, judging nothing
+	@.ci/setup perf
+	cargo build -p engine -p control-plane -p perf
+	for scenario in serve import open; do target/debug/perf $$scenario --quick || exit 1; done
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
 	@.ci/setup fuzz
