@@ -29,13 +29,17 @@ bench: ## Criterion and instruction-count benchmarks of the pure code
 
 perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 25 minutes)
 	@.ci/setup perf
-	cargo build --release --quiet -p engine -p control-plane
 	cargo run --release -p perf -- serve --json perf/results/serve.json
+	cargo run --release -p perf -- import --json perf/results/import.json
+	cargo run --release -p perf -- open --json perf/results/open.json
+	cargo run --release -p perf -- report
 
 perf-quick: ## Prove that every perf scenario runs, judging nothing
 	@.ci/setup perf
 	cargo build -p engine -p control-plane -p perf
-	for scenario in serve import open; do target/debug/perf $$scenario --quick || exit 1; done
+	target/debug/perf serve --quick --engine target/debug/ioex-engine
+	target/debug/perf import --quick
+	target/debug/perf open --quick
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
 	@.ci/setup fuzz
