@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
 use rustix::time::{ClockId, clock_gettime};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use crate::pack::PAGE_LEN;
 use crate::split::{self, FileTree, Subtree};
 use crate::{AppendError, Hash, Store};
 
@@ -334,8 +336,8 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 /// A fixed number of buffers. Taking one waits until one is free; dropping one frees it.
 #[derive(Clone)]
 struct Pool {
-    free: Receiver<Vec<u8>>,
-    give_back: Sender<Vec<u8>>,
+    free: Receiver<Vec<Page>>,
+    give_back: Sender<Vec<Page>>,
     buffer_len: usize,
 }
 
@@ -350,35 +352,40 @@ impl Pool {
     }
 
     fn take(&self) -> Option<Buffer> {
-        let mut bytes = self.free.recv().ok()?;
-        bytes.resize(self.buffer_len, 0);
-        Some(Buffer { bytes, len: 0, pool: self.give_back.clone() })
+        let mut pages = self.free.recv().ok()?;
+        pages.resize_with(self.buffer_len.div_ceil(size_of::<Page>()), Page::new_zeroed);
+        Some(Buffer { pages, len: 0, pool: self.give_back.clone() })
     }
 }
 
+/// Memory that starts at a page, so that it can be written past the page cache.
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(4096))]
+struct Page([u8; PAGE_LEN as usize]);
+
 /// A buffer of a pool, as the owner of `Bytes`.
 struct Buffer {
-    bytes: Vec<u8>,
+    pages: Vec<Page>,
     /// Bytes in use.
     len: usize,
-    pool: Sender<Vec<u8>>,
+    pool: Sender<Vec<Page>>,
 }
 
 impl Buffer {
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.pages.as_mut_bytes()[..self.len]
     }
 }
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.pages.as_bytes()[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let _ = self.pool.try_send(std::mem::take(&mut self.bytes));
+        let _ = self.pool.try_send(std::mem::take(&mut self.pages));
     }
 }
 
