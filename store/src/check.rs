@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
+use rustix::fs::{Advice, fadvise};
+
 use crate::error::{Damage, DamageKind, OpenError};
 use crate::index::Index;
 use crate::pack::{PACK_HEADER_PAGE_LEN, PackKey, Record};
@@ -88,6 +90,8 @@ pub(crate) fn check_pack(
 ) -> Result<u64, OpenError> {
     let io = |source| OpenError::Io { path: pack.path.to_path_buf(), source };
     let file = File::open(&pack.path).map_err(io)?;
+    // Tables are read whole; reading ahead would bring in payloads. Only a hint.
+    let _ = fadvise(&file, 0, None, Advice::Random);
     let len = file.metadata().map_err(io)?.len().min(committed_len);
     let key = PackKey::new(store_id, pack.number);
     let mut scan = scan::scan(&file, &key, (PACK_HEADER_PAGE_LEN, len), 0, Purpose::Check).map_err(io)?;
