@@ -60,6 +60,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Document> {
         args.runs = args.runs.min(2);
     }
     let started = Instant::now();
+    let commit = commit();
     let folder = tempfile::Builder::new().prefix("ioex-perf-").tempdir_in(&args.common.dir)?;
     let file = folder.path().join("input");
     let progress = ProgressBar::new(args.bytes * args.runs as u64);
@@ -82,7 +83,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<Document> {
         scenario: "import".to_owned(),
         quick: args.common.quick,
         machine: Machine::here(),
-        commit: commit(),
+        commit,
         seconds: started.elapsed().as_secs_f64(),
         subjects: vec![describe(&args, &runs)],
         promises: vec![Promise::judge(

@@ -85,6 +85,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Document> {
     }
     ensure!(args.pairs > 0, "--pairs is at least 1");
     let started = Instant::now();
+    let commit = commit();
     // Before this thread is pinned to one core.
     let machine = Machine::here();
     let progress = ProgressBar::new_spinner();
@@ -149,7 +150,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Document> {
         scenario: "serve".to_owned(),
         quick: args.common.quick,
         machine,
-        commit: commit(),
+        commit,
         seconds: started.elapsed().as_secs_f64(),
         subjects,
         promises: promises(&args, &samples, &counted, &uploads),
