@@ -2,17 +2,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use store::{FileBackend, Hash, Lookup, OpenReport, Options, Store};
+use store::{FileBackend, Hash, Lookup, OpenError, OpenReport, Options, Store};
 
 /// Opens a store on the real file system.
 pub fn open(dir: &Path) -> (Store, OpenReport) {
     open_with(dir, Options::default())
 }
 
-/// Opens a store with options.
+/// Opens a store with options. A test beside this one that starts a process holds copies of all descriptors between
+/// fork and exec, and with them the lock of a store that was just closed: then it is tried again.
 pub fn open_with(dir: &Path, options: Options) -> (Store, OpenReport) {
+    for _ in 0..1000 {
+        match Store::open(dir, options.clone(), Arc::new(FileBackend::new())) {
+            Err(OpenError::Locked { pid, .. }) if pid == Some(std::process::id()) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.expect("the store opens"),
+        }
+    }
     Store::open(dir, options, Arc::new(FileBackend::new())).expect("the store opens")
 }
 
