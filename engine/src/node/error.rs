@@ -26,6 +26,11 @@ pub enum NodeError {
     /// The storage executors.
     #[error(transparent)]
     Storage(#[from] storage::StartError),
+    /// An executor of storage ended although nobody told it to.
+    #[error(
+        "a storage executor has ended, so nothing can be stored or read from disk; the log says why; start again"
+    )]
+    StorageEnded,
     /// The certificate, as HTTP/3 takes it.
     #[error("DIR/tls: {0}")]
     QuicTls(#[from] TlsError),

@@ -209,7 +209,7 @@ impl Node {
     /// SIGTERM and SIGINT drain; the second of these ends at once.
     ///
     /// # Errors
-    /// A shard died. The rest has been stopped.
+    /// A shard or an executor of storage died. The rest has been stopped.
     pub fn run(mut self) -> Result<End, NodeError> {
         let mut draining = self.drain.subscribe();
         let died = loop {
@@ -217,7 +217,8 @@ impl Node {
                 tokio::select! {
                     _ = draining.wait_for(|draining| *draining) => Event::Drain,
                     asked = self.signals.next() => Event::Asked(asked),
-                    died = self.shards.died() => Event::Died(died),
+                    died = self.shards.died() => Event::Died(died.into()),
+                    () = self.storage.ended() => Event::Died(NodeError::StorageEnded),
                 }
             });
             match event {
@@ -229,7 +230,7 @@ impl Node {
         self.drain.send_replace(true);
         let forced = self.finish();
         match died {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
             None if forced => Ok(End::Forced),
             None => Ok(End::Drained),
         }
@@ -365,7 +366,7 @@ impl Node {
 enum Event {
     Asked(Asked),
     Drain,
-    Died(ShardsError),
+    Died(NodeError),
 }
 
 fn open_store(directory: &DataDirectory, policy: &PolicyFile) -> Result<(Store, OpenReport), NodeError> {

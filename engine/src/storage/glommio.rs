@@ -13,7 +13,7 @@ use super::client::Message;
 use super::event::Event;
 use super::group::{Group, Groups, Lane};
 use super::load::{self, Load};
-use super::{StartError, Work, lower_weight};
+use super::{Alive, StartError, Work, lower_weight};
 use crate::limits::{LOAD_THREADS, LOADS_AT_ONCE};
 use crate::metrics::NodeCounters;
 use glommio::io::{BufferedFile, OpenOptions};
@@ -55,6 +55,7 @@ pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, Sta
     let bell = event.descriptor().map_err(StartError::Thread)?;
     let (started, when_started) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || {
+        let _alive = Alive(Arc::clone(&work.ended));
         lower_weight();
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
             .name("storage")

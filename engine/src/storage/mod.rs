@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use store::{Hash, Store};
+use tokio::sync::Notify;
 
 /// Names a request towards the storage executors; chosen by the asking shard and echoed in the reply.
 pub type RequestId = u64;
@@ -98,6 +99,8 @@ pub struct Storage {
     /// How many threads take messages from each lane, and so how many must be told to stop.
     lane_readers: LaneReaders,
     threads: Vec<JoinHandle<()>>,
+    /// Notified when one of the threads ends, however it does.
+    ended: Arc<Notify>,
     importing: Arc<AtomicBool>,
 }
 
@@ -113,6 +116,16 @@ struct Work {
     loads: Receiver<Message>,
     appends: Receiver<Message>,
     counters: Arc<NodeCounters>,
+    ended: Arc<Notify>,
+}
+
+/// Lives as long as an executor's thread runs.
+struct Alive(Arc<Notify>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Storage {
@@ -138,9 +151,11 @@ impl Storage {
     ) -> Result<Storage, StartError> {
         let event = Arc::new(event::Event::new().map_err(StartError::Thread)?);
         let (lanes, work) = lanes(store, counters, Bell::Event(Arc::clone(&event)));
-        let thread = glommio::start(work, event)?;
+        let ended = Arc::clone(&work.ended);
+        let threads = vec![glommio::start(work, event)?];
         let lane_readers = LaneReaders { loads: 1, appends: 1 };
-        Ok(Self::assemble(Kind::Glommio, fallback, store, lanes, lane_readers, vec![thread]))
+        let (store, importing) = (store.clone(), Arc::default());
+        Ok(Storage { kind: Kind::Glommio, fallback, store, lanes, lane_readers, threads, ended, importing })
     }
 
     fn on_threads(
@@ -150,26 +165,14 @@ impl Storage {
     ) -> Result<Storage, StartError> {
         let (lanes, work) = lanes(store, counters, Bell::Channel);
         let (threads, lane_readers) = threads::start(&work).map_err(StartError::Thread)?;
-        Ok(Self::assemble(Kind::Threads, fallback, store, lanes, lane_readers, threads))
+        let (store, ended, importing) = (store.clone(), work.ended, Arc::default());
+        Ok(Storage { kind: Kind::Threads, fallback, store, lanes, lane_readers, threads, ended, importing })
     }
 
-    fn assemble(
-        kind: Kind,
-        fallback: Option<String>,
-        store: &Store,
-        lanes: Lanes,
-        lane_readers: LaneReaders,
-        threads: Vec<JoinHandle<()>>,
-    ) -> Storage {
-        Storage {
-            kind,
-            fallback,
-            store: store.clone(),
-            lanes,
-            lane_readers,
-            threads,
-            importing: Arc::default(),
-        }
+    /// Waits until an executor's thread has ended that was not told to. A node without its executors reads nothing that
+    /// is not in memory and stores nothing.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Which executor runs.
@@ -259,6 +262,7 @@ fn lanes(store: &Store, counters: &Arc<NodeCounters>, bell: Bell) -> (Lanes, Wor
         loads: loads_receiver,
         appends: appends_receiver,
         counters: Arc::clone(counters),
+        ended: Arc::default(),
     };
     (Lanes { loads, appends, bell }, work)
 }

@@ -3,7 +3,7 @@
 use super::client::Message;
 use super::group::{Groups, Lane};
 use super::load::{self, Load};
-use super::{LaneReaders, Work, lower_weight};
+use super::{Alive, LaneReaders, Work, lower_weight};
 use crate::limits::LOAD_THREADS;
 use crate::metrics::NodeCounters;
 use crossbeam::channel::Receiver;
@@ -20,11 +20,19 @@ pub(super) fn start(work: &Work) -> io::Result<(Vec<JoinHandle<()>>, LaneReaders
     let mut threads = Vec::with_capacity(1 + LOAD_THREADS);
     for i in 0..LOAD_THREADS {
         let (store, lane, counters) = (work.store.clone(), work.loads.clone(), Arc::clone(&work.counters));
-        let run = move || run_loads(&store, &lane, &counters);
+        let alive = Alive(Arc::clone(&work.ended));
+        let run = move || {
+            let _alive = alive;
+            run_loads(&store, &lane, &counters);
+        };
         threads.push(Builder::new().name(format!("storage-load-{i}")).spawn(run)?);
     }
     let (store, lane, counters) = (work.store.clone(), work.appends.clone(), Arc::clone(&work.counters));
-    let run = move || run_appends(&store, &lane, &counters);
+    let alive = Alive(Arc::clone(&work.ended));
+    let run = move || {
+        let _alive = alive;
+        run_appends(&store, &lane, &counters);
+    };
     threads.push(Builder::new().name("storage-append".into()).spawn(run)?);
     Ok((threads, LaneReaders { loads: LOAD_THREADS, appends: 1 }))
 }
