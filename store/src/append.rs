@@ -106,8 +106,7 @@ impl Store {
         for record in &target.records {
             let location =
                 Location { offset: record.payload_offset, pack: target.pack.number, len: record.payload_len };
-            // The bytes in the page cache are those that were hashed; they did not come from a disk.
-            target.pack.set_verified(&location, true);
+            target.pack.note_written(&location);
             inner.index.insert(record.hash, TailEntry::At(location));
         }
         // After the index: a snapshot may cover only commits whose records it has seen.

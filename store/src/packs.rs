@@ -150,6 +150,17 @@ impl Pack {
         }
     }
 
+    /// Notes that a payload has just been written from bytes that were hashed. Those in the page cache are the same bytes
+    /// and did not come from a disk; those that a backend wrote past it will, and are verified then.
+    pub(crate) fn note_written(&self, location: &Location) {
+        if location.len < ALIGNED_LEN_MIN {
+            return;
+        }
+        let range = location.offset..location.end();
+        let is_in_memory = self.mapping().is_ok_and(|mapping| mapping.is_resident(range));
+        self.set_verified(location, is_in_memory);
+    }
+
     fn is_verified(&self, location: &Location) -> bool {
         self.verified_bit(location).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
     }

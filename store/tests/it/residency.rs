@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, fadvise};
-use store::{Lookup, Options, mapping};
+use store::{Backend, FileBackend, Lookup, Options, Store, WriteOp, mapping};
 
 use crate::support::{open, open_with, read, segment};
 
@@ -110,4 +111,29 @@ fn a_fault_outside_our_mappings_still_kills() {
         .output()
         .unwrap();
     assert_eq!(child.status.signal(), Some(libc::SIGBUS), "{child:?}");
+}
+
+/// What a backend wrote past the page cache has been on the disk and nowhere else: it is verified before it is served,
+/// even if someone else's reading has brought it into memory meanwhile.
+#[test]
+fn what_was_written_past_the_page_cache_is_verified_first() {
+    struct PastTheCache(FileBackend);
+    impl Backend for PastTheCache {
+        fn run(&self, op: &WriteOp) -> std::io::Result<()> {
+            self.0.run(op)?;
+            if let WriteOp::Sync { path } = op {
+                fadvise(File::open(path)?, 0, None, Advice::DontNeed)?;
+            }
+            Ok(())
+        }
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let backend = Arc::new(PastTheCache(FileBackend::new()));
+    let (store, _) = Store::open(dir.path(), Options::default(), backend).unwrap();
+    let (hash, bytes) = segment(1, 500_000);
+    store.append(vec![(hash, bytes.clone())]).unwrap();
+    // As a backup does, for one.
+    std::fs::read(dir.path().join("packs/0000000001.pack")).unwrap();
+    let Lookup::Cold(cold) = store.reader().lookup(&hash) else { panic!("served as it came from the disk") };
+    assert_eq!(cold.load().unwrap().bytes(), bytes);
 }
