@@ -127,6 +127,7 @@ impl Session {
             }
             let room = queue_len_max.saturating_sub(self.outstanding.get()).min(CHUNK_LEN_MAX);
             if room == 0 {
+                content.counters.send_queue_full.increment();
                 return Written::Blocked;
             }
             let (current, is_last) = body.current();

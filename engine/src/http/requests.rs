@@ -39,11 +39,13 @@ impl Session {
         let is_head = list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD");
         let header_bytes_max = u64::from(content.limits().header_bytes_max);
         if fields::section_len(list) > header_bytes_max {
+            content.counters.requests_refused_header.increment();
             let problem = Problem::header_too_large(header_bytes_max);
             self.refuse(now, quic, content, stream, &problem, is_head);
             return;
         }
         if !self.requests_rate.take(now) {
+            content.counters.requests_refused_rate.increment();
             let problem = Problem::overloaded("requests_per_s_max", logic::RETRY_AFTER_S);
             self.refuse(now, quic, content, stream, &problem, is_head);
             return;

@@ -131,6 +131,12 @@ counters! {
         uploads_stored: counter "ioex_uploads_stored_total" [],
         /// Uploads refused because others hold the memory for them.
         uploads_refused_memory: counter "ioex_uploads_refused_total" [("cause", "upload_bytes_in_flight_max")],
+        /// Requests refused because their fields were longer than allowed (among those refused).
+        requests_refused_header: counter "ioex_requests_refused_total" [("cause", "header_bytes_max")],
+        /// Requests refused because their connection made too many (among those refused).
+        requests_refused_rate: counter "ioex_requests_refused_total" [("cause", "requests_per_s_max")],
+        /// Times that an answer waited because its connection had as many bytes unacknowledged as it may.
+        send_queue_full: counter "ioex_send_queue_full_total" [],
         /// Segments that were not in memory when they were asked for.
         segments_cold: counter "ioex_segments_cold_total" [],
         /// Requests to the storage executors that found their queue full.

@@ -92,6 +92,7 @@ fn a_head_request_that_is_refused_gets_no_body() {
     let long = "a".repeat(20_000);
     let answer = network.ask(client, &[(":method", "HEAD"), (":path", "/healthz"), ("x", &long)], b"");
     assert_eq!((answer.status(), answer.body.len()), (431, 0));
+    assert_eq!(network.node.counter(|counters| counters.requests_refused_header.get()), 1);
 }
 
 /// A file of `lens.len()` segments and the list of it.

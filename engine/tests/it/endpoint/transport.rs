@@ -351,4 +351,6 @@ fn requests_above_the_rate_are_told_to_come_later() {
     let (answered, later): (Vec<u16>, Vec<u16>) = statuses.partition(|status| *status == 200);
     assert!(answered.len() >= 5 && !later.is_empty(), "{answered:?} {later:?}");
     assert!(later.iter().all(|status| *status == 503));
+    let counted = network.node.counter(|counters| counters.requests_refused_rate.get());
+    assert_eq!(counted, later.len() as u64);
 }
