@@ -333,11 +333,20 @@ impl Node {
             status: self.status(numbers),
             drain: self.drain.clone(),
         };
-        files::replace(&self.directory.pid_file(), format!("{}\n", std::process::id()).as_bytes())
-            .map_err(|source| FileError::Io { path: self.directory.pid_file(), source })?;
+        self.write_pid_file();
         let listener = control::listen(&self.directory.control_socket())?;
         self.background.spawn_on(control::serve(listener, Arc::new(control)), handle);
         Ok(())
+    }
+
+    /// The store's lock keeps a second engine out, and the control socket says who answers; this file is for people. So
+    /// a full disk is no reason not to serve, but a number that is no longer true must not stay.
+    fn write_pid_file(&self) {
+        let path = self.directory.pid_file();
+        if let Err(error) = files::replace(&path, format!("{}\n", std::process::id()).as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "the process id was not written down");
+            let _ = std::fs::remove_file(&path);
+        }
     }
 
     fn status(&self, numbers: Arc<Numbers>) -> Box<dyn Fn() -> Status + Send + Sync> {
