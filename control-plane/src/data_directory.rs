@@ -128,6 +128,11 @@ impl DataDirectory {
     pub fn supervisor_lock(&self) -> PathBuf {
         self.root.join("run/ioex.lock")
     }
+
+    /// Held by the engine that has the store open.
+    pub fn store_lock(&self) -> PathBuf {
+        self.root.join("store/lock")
+    }
 }
 
 /// Writes a file so that it is there whole or not at all, also after power loss, with exactly this mode.

@@ -141,9 +141,22 @@ impl Supervisor {
         &mut self,
         configuration: &Configuration,
     ) -> Result<Running, SupervisorError> {
-        match self.adopt().await? {
-            Some(process) => self.hand_over(process, configuration),
-            None => self.start(configuration).await,
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            match self.adopt().await? {
+                Some(process) => return self.hand_over(process, configuration),
+                // By an engine that does not answer yet (its `ioex up` was killed amid the start), or by one that was
+                // killed and has not quite ended. A second one would find the store taken.
+                None if self.is_store_held() && Instant::now() < deadline => {
+                    tokio::time::sleep(READY_POLL).await;
+                }
+                None => match self.start(configuration).await {
+                    // Another engine was faster to the store, so it is the one to adopt.
+                    Err(SupervisorError::EndedAtStart { .. })
+                        if self.is_store_held() && Instant::now() < deadline => {}
+                    outcome => return outcome,
+                },
+            }
         }
     }
 
@@ -237,6 +250,12 @@ impl Supervisor {
         Ok(Some(process))
     }
 
+    /// Whether an engine has the store. Where that cannot be told, the engine to be started will say why.
+    fn is_store_held(&self) -> bool {
+        let lock = File::open(self.directory.store_lock());
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Whether this very process answers on the control socket and listens.
     fn is_ready(&self, process: &EngineProcess) -> Result<bool, SupervisorError> {
         let mut socket = match EngineSocket::connect(&self.directory.engine_socket()) {
@@ -255,7 +274,24 @@ impl Supervisor {
         process: EngineProcess,
         configuration: &Configuration,
     ) -> Result<Running, SupervisorError> {
-        let status = self.set_policy(configuration)?;
+        let status = match self.set_policy(configuration) {
+            Ok(status) => status,
+            // It runs under an earlier policy, as it would without this process: to serve on is worth more than the
+            // change, which a reload brings once the reason is gone (a full disk, say).
+            Err(SupervisorError::Socket(error @ EngineSocketError::Rejected { .. })) => {
+                let status = EngineSocket::connect(&self.directory.engine_socket())?.status()?;
+                if status.policy_generation == 0 {
+                    return Err(error.into());
+                }
+                let generation = status.policy_generation;
+                tracing::warn!(
+                    %error, generation,
+                    "the engine keeps its earlier policy; remove the reason, then send SIGHUP"
+                );
+                status
+            }
+            Err(error) => return Err(error),
+        };
         let udp = status.listeners.iter().filter_map(|listener| listener.strip_prefix("udp://"));
         self.bound = udp.filter_map(|address| address.parse().ok()).collect();
         Ok(Running { process, status, since: Instant::now() })
