@@ -2,6 +2,7 @@
 
 mod certificate;
 mod configuration;
+mod crash;
 mod doctor;
 mod engine_socket;
 mod fake_engine;

@@ -10,33 +10,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 /// A running `ioex up`.
-struct Node {
-    up: Child,
+pub struct Node {
+    pub up: Child,
     events: Lines<BufReader<ChildStdout>>,
-    ready: Value,
+    pub ready: Value,
 }
 
 impl Node {
     /// Starts `ioex up` in `home` on a free port of loopback and waits until it is ready.
-    fn up(home: &Path, arguments: &[&str]) -> Node {
+    pub fn up(home: &Path, arguments: &[&str]) -> Node {
+        let mut up = on(home, "up");
+        up.args(["--listen", "127.0.0.1:0", "--cores", "0"]).args(arguments);
+        // A client that was refused amid an upload may leave without a word: quinn holds CONNECTION_CLOSE back while
+        // its congestion window is full. The engine waits for such a client as long as a drain may last.
+        Node::start(up.env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000"))
+    }
+
+    /// Starts this `ioex up` and waits until it is ready.
+    pub fn start(up: &mut Command) -> Node {
         let engine = Path::new(env!("CARGO_BIN_EXE_ioex")).with_file_name("ioex-engine");
         assert!(engine.exists(), "{} is missing; run: cargo build -p engine", engine.display());
-        let mut up = on(home, "up")
-            .args(["--json", "--listen", "127.0.0.1:0", "--cores", "0"])
-            .args(arguments)
-            // A client that was refused amid an upload may leave without a word: quinn holds CONNECTION_CLOSE
-            // back while its congestion window is full. The engine waits for such a client as long as a drain
-            // may last.
-            .env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut up = up.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
         let mut events = BufReader::new(up.stdout.take().unwrap()).lines();
         let ready = events.next().expect("`ioex up` became ready; if not, it said why above").unwrap();
         Node { up, events, ready: serde_json::from_str(&ready).unwrap() }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.ready["urls"][0].as_str().unwrap().to_string()
     }
 
@@ -44,23 +44,23 @@ impl Node {
         self.ready["uid"].as_str().unwrap()
     }
 
-    fn engine(&self) -> Pid {
+    pub fn engine(&self) -> Pid {
         Pid::from_raw(self.ready["engine"]["pid"].as_i64().unwrap() as i32).unwrap()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.up), signal).unwrap();
     }
 
     /// The next event, which must be `name`.
-    fn event(&mut self, name: &str) -> Value {
+    pub fn event(&mut self, name: &str) -> Value {
         let line = self.events.next().unwrap_or_else(|| panic!("`ioex up` ended before {name}")).unwrap();
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["event"], name, "{line}");
         event
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.signal(Signal::TERM);
         self.event("draining");
         assert_eq!(self.event("stopped")["drained"], true);
@@ -79,18 +79,18 @@ impl Drop for Node {
 }
 
 /// `ioex COMMAND --data HOME/data`.
-fn on(home: &Path, command: &str) -> Command {
+pub fn on(home: &Path, command: &str) -> Command {
     let mut ioex = ioex(home);
     ioex.arg(command).arg("--data").arg(home.join("data"));
     ioex
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", err(output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn code(command: &mut Command) -> (i32, String) {
+pub fn code(command: &mut Command) -> (i32, String) {
     let output = command.output().unwrap();
     (output.status.code().unwrap(), err(&output))
 }

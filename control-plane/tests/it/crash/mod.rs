@@ -1,0 +1,55 @@
+//! What a node must keep through kill -9, a full disk and a drain, seen by publishers and receivers.
+
+mod content;
+mod drain;
+mod full_disk;
+mod kill;
+mod load;
+mod receiver;
+
+use relay::policy::Status;
+use rustix::process::Pid;
+
+/// The seed of a test's random choices: `IOEX_TEST_SEED`, else `default`. Shown if the test fails.
+struct Seed(u64);
+
+impl Seed {
+    fn or(default: u64) -> Seed {
+        let given = std::env::var("IOEX_TEST_SEED").ok();
+        Seed(given.map_or(default, |text| text.parse().expect("IOEX_TEST_SEED is a whole number")))
+    }
+}
+
+impl Drop for Seed {
+    #[expect(clippy::print_stderr, reason = "says how to run the same again")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("again with the same choices: IOEX_TEST_SEED={}", self.0);
+        }
+    }
+}
+
+/// The sum of the counters or gauges that have all these words in their name and labels.
+fn count(status: &Status, words: &[&str]) -> u64 {
+    let fits = |name: &str| words.iter().all(|word| name.contains(word));
+    status.counters.iter().filter(|(name, _)| fits(name)).map(|(_, value)| value).sum()
+}
+
+/// The processes that `parent` started and that have not ended.
+fn children(parent: Pid) -> Vec<Pid> {
+    // proc_pid_stat(5): after the name in parentheses come the state and the parent.
+    let is_child = |stat: &str| {
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.next() != Some("Z") && fields.next() == Some(&parent.as_raw_pid().to_string())
+    };
+    processes("stat", is_child)
+}
+
+/// The processes whose `file` in /proc is such.
+fn processes(file: &str, is_such: impl Fn(&str) -> bool) -> Vec<Pid> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // One that ends meanwhile has nothing to read.
+    let text = |number: &i32| std::fs::read_to_string(format!("/proc/{number}/{file}")).unwrap_or_default();
+    numbers.filter(|number| is_such(&text(number))).filter_map(Pid::from_raw).collect()
+}
