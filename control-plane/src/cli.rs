@@ -121,7 +121,7 @@ pub struct Publish {
     /// seconds since 1970]
     #[arg(long, value_name = "N")]
     pub counter: Option<u64>,
-    /// Bytes a segment, such as 1MiB; at most 16 MiB
+    /// Bytes a segment, such as 1MiB; at most 16 MiB, and on the local node a power of two from 4KiB
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub segment_size: String,
     #[command(flatten)]
