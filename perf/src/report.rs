@@ -32,6 +32,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("opened_memory_bytes_per_segment", "memory after opening, bytes a segment"),
     ("used_memory_bytes_per_segment", "memory after looking all up, bytes a segment"),
     ("peak_memory_bytes_per_segment", "memory at most, bytes a segment"),
+    ("ratio_to_ioex", "CPU a byte to \"ioex\" in the same round"),
+    ("ratio_to_get", "CPU a byte to GET in the same round"),
     ("wall_s", "wall s"),
 ];
 

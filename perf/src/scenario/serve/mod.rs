@@ -138,10 +138,14 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Document> {
     progress.finish_and_clear();
 
     let mut subjects = Vec::new();
-    for ((kind, connections), samples) in &samples {
-        let mut subject = describe(&args, *kind, *connections, lineup.version(*kind), samples);
+    for ((kind, connections), of_one) in &samples {
+        let mut subject = describe(&args, *kind, *connections, lineup.version(*kind), of_one);
         for (name, value) in &counted[&(*kind, *connections)] {
             subject.metrics.extend(Spread::of(&[*value]).map(|spread| (name.clone(), spread)));
+        }
+        if *kind == Kind::IoexAgain {
+            let noise = Spread::of(&ratios(&samples, Kind::IoexAgain, Kind::Ioex, *connections));
+            subject.metrics.extend(noise.map(|spread| ("ratio_to_ioex".to_owned(), spread)));
         }
         subjects.push(subject);
     }
