@@ -36,7 +36,7 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 
 perf-quick: ## Prove that every perf scenario runs, judging nothing
 	@.ci/setup perf
-	cargo build -p engine -p control-plane -p perf
+	cargo build --workspace
 	target/debug/perf serve --quick --engine target/debug/ioex-engine
 	target/debug/perf import --quick
 	target/debug/perf open --quick
