@@ -12,19 +12,25 @@ use std::time::Instant;
 impl Endpoint {
     /// Lets a connection's session work, then fills one batch with what the connection has to say.
     pub(super) fn transmit(&mut self, now: Instant, key: usize, out: &mut [u8]) -> Option<SendMeta> {
+        let was_flushed = self.connections.get(key)?.flushed;
         self.serve(now, key);
         let connection = self.connections.get_mut(key)?;
         connection.queued = false;
         let meta = connection.fill_batch(out);
         if connection.quic.is_closed() {
             self.remove(key);
-        } else if connection.flushed {
+            return meta;
+        }
+        // The session writes only into a flushed connection. One that this turn has flushed comes once more: all that was
+        // in flight may have been acknowledged before, and then nothing else would let its session write on.
+        if !connection.flushed || !was_flushed {
+            Self::enqueue(&mut self.ready, connection, key);
+        }
+        if connection.flushed {
             if connection.is_ending() {
                 self.end(key);
             }
             self.arm(now, key);
-        } else {
-            Self::enqueue(&mut self.ready, connection, key);
         }
         meta
     }
