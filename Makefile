@@ -38,6 +38,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	@.ci/setup perf
 	cargo build --workspace
 	target/debug/perf serve --quick --engine target/debug/ioex-engine
+	timeout 120 target/debug/perf serve --quick --engine target/debug/ioex-engine --driver epoll --subjects ioex
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 
