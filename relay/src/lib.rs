@@ -9,3 +9,4 @@
 
 pub mod content;
 pub mod policy;
+pub mod turn;
