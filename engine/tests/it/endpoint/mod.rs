@@ -2,5 +2,6 @@
 
 mod content;
 pub mod harness;
+mod sending;
 mod transport;
 pub mod upload;
