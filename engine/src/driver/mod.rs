@@ -17,6 +17,7 @@ mod overflow;
 mod pktinfo;
 mod receive;
 pub mod sockets;
+pub mod streams;
 pub(crate) mod sys;
 mod transmit;
 pub mod uring;
@@ -30,6 +31,7 @@ pub use counters::Counters;
 pub use open::{AnyDriver, DriverKind, OpenError, Opened, UnknownDriver, open};
 pub use receive::RECV_BUFFER_LEN;
 pub use sockets::UdpSocket;
+pub use streams::{StreamEvent, StreamId, Streams, TcpListener};
 pub use waker::Waker;
 
 /// Bytes of one send buffer: the largest UDP payload that IPv4 carries, and so the largest GSO batch.
