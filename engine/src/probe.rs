@@ -309,7 +309,10 @@ fn epoll_on_loopback() -> io::Result<(EpollDriver, SocketAddr)> {
 fn transmit(driver: &mut EpollDriver, to: SocketAddr, bytes: &[u8], segment_len: usize) -> io::Result<()> {
     let buffer = driver.send_buffer().ok_or_else(|| io::Error::other("no send buffer"))?;
     driver.buffer_mut(&buffer)[..bytes.len()].copy_from_slice(bytes);
-    driver.send(buffer, SendMeta { socket: 0, from: None, to, segment_len, len: bytes.len() });
+    driver.send(
+        buffer,
+        SendMeta { socket: 0, from: None, to, segment_len, len: bytes.len(), dont_fragment: false },
+    );
     Ok(())
 }
 

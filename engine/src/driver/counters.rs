@@ -50,6 +50,9 @@ counters! {
     /// Times that a multishot receive had ended and was set going again.
     recv_rearmed: "recv_rearmed" { "" },
 
+    /// Entries read from sockets' error queues, most of them ICMP errors.
+    icmp_errors: "icmp_errors" { "" },
+
     /// Batches sent: one GSO batch is one.
     send_batches: "send_batches" { "" },
     /// Datagrams sent.

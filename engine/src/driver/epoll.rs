@@ -3,6 +3,8 @@
 //! It keeps one batch at a time in the cache: a socket is read when the shard asks for the next batch, and a batch is sent
 //! when the shard hands it over. Only where a socket's send buffer is full do batches queue, at most as many as there are
 //! send buffers, until epoll says that the socket takes more.
+//!
+//! A turn's work depends on the sockets that have something, not on those that there are.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,12 +15,17 @@ use super::address::Name;
 use super::buffers::Pool;
 use super::cmsg::Control;
 use super::counters::Counters;
+use super::errors::Faults;
+use super::outgoing::{Outgoing, PARTS_MAX};
 use super::receive::{Description, Inlet, RECV_BUFFER_LEN};
-use super::sockets::UdpSocket;
+use super::sockets::{UdpSocket, WhenFull};
 use super::sys::{self, EpollOperation};
+use super::table::{Key, Table};
 use super::transmit::{SEND_BUFFER_STRIDE, Transmit};
 use super::waker::Waker;
-use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta};
+use super::{
+    Driver, ForwardMeta, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex,
+};
 
 /// Receive buffers: the shard normally holds one batch at a time.
 const RECV_BUFFERS: u16 = 16;
@@ -30,16 +37,19 @@ const SEND_BUFFERS: u16 = 16;
 /// 64 batches of 64 KiB take about a millisecond.
 const RECV_BATCHES_PER_TURN_MAX: usize = 64;
 
-/// The waker's key among the epoll events; sockets have their index.
+/// Events that one look takes; the kernel passes over none, those of other sockets come with the next.
+const EVENTS_PER_WAIT_MAX: usize = 256;
+
+/// The waker's key among the epoll events; sockets have that of the table.
 const WAKER_KEY: u64 = u64::MAX;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct EpollDriver {
     epoll: OwnedFd,
-    outlets: Vec<Outlet>,
-    /// Where the next look for a readable socket starts, so that none starves.
-    next_socket: usize,
+    outlets: Table<Outlet>,
+    /// Sockets that have something to receive, each once, the one that waits longest first.
+    readable: VecDeque<Key>,
     recv_budget: usize,
     recv_pool: Pool,
     send_pool: Pool,
@@ -47,6 +57,7 @@ pub struct EpollDriver {
     control: Control,
     transmit: Box<Transmit>,
     events: Vec<libc::epoll_event>,
+    faults: Faults,
     waker: Waker,
     counters: Counters,
 }
@@ -75,41 +86,35 @@ impl EpollDriver {
             libc::EPOLLIN | libc::EPOLLET,
             WAKER_KEY,
         )?;
-        let mut outlets = Vec::with_capacity(sockets.len());
-        for (index, socket) in sockets.into_iter().enumerate() {
-            sys::epoll_watch(
-                epoll.as_fd(),
-                EpollOperation::Add,
-                socket.as_fd(),
-                libc::EPOLLIN,
-                index as u64,
-            )?;
-            let inlet = Inlet::new(index, &socket);
-            let backlog = VecDeque::with_capacity(usize::from(SEND_BUFFERS));
-            outlets.push(Outlet { socket, inlet, is_readable: false, backlog });
-        }
-        let events = vec![libc::epoll_event { events: 0, u64: 0 }; outlets.len() + 1];
-        Ok(Self {
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT_MAX];
+        let mut driver = Self {
             epoll,
-            outlets,
-            next_socket: 0,
+            outlets: Table::new(),
+            readable: VecDeque::new(),
             recv_budget: RECV_BATCHES_PER_TURN_MAX,
             recv_pool: Pool::new(RECV_BUFFERS, RECV_BUFFER_LEN)?,
             send_pool: Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE)?,
             name: Name::EMPTY,
             control: Control::EMPTY,
-            transmit: Box::default(),
+            transmit: Box::new(Transmit::new(PARTS_MAX)),
             events,
+            faults: Faults::new(),
             waker,
             counters: Counters::default(),
-        })
+        };
+        for socket in sockets {
+            driver.add_socket(socket)?;
+        }
+        Ok(driver)
     }
 
     /// Sends what waited on a socket, until it is full again.
-    fn send_backlog(&mut self, index: usize) -> io::Result<()> {
-        while let Some((buffer, meta)) = self.outlets[index].backlog.pop_front() {
+    fn send_backlog(&mut self, index: SocketIndex) -> io::Result<()> {
+        while let Some((buffer, meta)) = self.pop_backlog(index) {
             if !self.try_send(&buffer, &meta) {
-                self.outlets[index].backlog.push_front((buffer, meta));
+                if let Some(outlet) = self.outlets.get_mut(index) {
+                    outlet.backlog.push_front((buffer, meta));
+                }
                 return Ok(());
             }
             self.send_pool.give(buffer.buffer);
@@ -117,24 +122,58 @@ impl EpollDriver {
         self.watch(index)
     }
 
+    fn pop_backlog(&mut self, index: SocketIndex) -> Option<(SendBuffer, SendMeta)> {
+        self.outlets.get_mut(index)?.backlog.pop_front()
+    }
+
+    /// Gives the buffers back that wait on a socket, and counts what was in them.
+    fn drop_backlog(&mut self, index: SocketIndex) {
+        while let Some((buffer, meta)) = self.pop_backlog(index) {
+            self.counters.send_dropped_other += meta.datagrams();
+            self.send_pool.give(buffer.buffer);
+        }
+    }
+
     /// Watches a socket for datagrams and, while it has a backlog, for room.
-    fn watch(&self, index: usize) -> io::Result<()> {
-        let outlet = &self.outlets[index];
+    fn watch(&self, index: SocketIndex) -> io::Result<()> {
+        let Some((outlet, key)) = self.outlets.get(index).zip(self.outlets.key(index)) else { return Ok(()) };
         let interest = if outlet.backlog.is_empty() { libc::EPOLLIN } else { libc::EPOLLIN | libc::EPOLLOUT };
-        sys::epoll_watch(
-            self.epoll.as_fd(),
-            EpollOperation::Change,
-            outlet.socket.as_fd(),
-            interest,
-            index as u64,
-        )
+        let operation = EpollOperation::Change;
+        sys::epoll_watch(self.epoll.as_fd(), operation, outlet.socket.as_fd(), interest, key.to_bits())
     }
 
     /// Sends one batch and counts what became of it. `false`: the socket has no room.
     fn try_send(&mut self, buffer: &SendBuffer, meta: &SendMeta) -> bool {
-        let socket = &self.outlets[meta.socket].socket;
+        let Some(outlet) = self.outlets.get(meta.socket) else { return true };
         let payload = self.send_pool.bytes_mut(buffer.buffer, 0, meta.len);
-        self.transmit.try_send(socket, meta, payload, &mut self.counters)
+        let batch = Outgoing::from(meta);
+        self.transmit.try_send(&outlet.socket, &batch, payload, &mut self.counters, &mut self.faults)
+    }
+
+    /// What epoll says of a socket.
+    fn note(&mut self, key: Key, events: u32) -> io::Result<()> {
+        let Some(outlet) = self.outlets.get_by_key(key) else { return Ok(()) };
+        let has_error = events & libc::EPOLLERR as u32 != 0;
+        let (can_read, can_write) = (events & libc::EPOLLIN as u32 != 0, events & libc::EPOLLOUT as u32 != 0);
+        if has_error && outlet.socket.has_error_queue() {
+            // What is not read in this turn is told again in the next.
+            self.faults.read(key.index(), &outlet.socket, &mut self.counters);
+        }
+        // Without an error queue, receiving fetches the error and counts it.
+        let is_readable = can_read || (has_error && !outlet.socket.has_error_queue());
+        if is_readable && !outlet.is_readable {
+            outlet.is_readable = true;
+            self.readable.push_back(key);
+        }
+        if (can_write || has_error) && !outlet.backlog.is_empty() {
+            self.send_backlog(key.index())?;
+        }
+        Ok(())
+    }
+
+    /// The socket to receive from: the one that waits longest.
+    fn next_readable(&self) -> Option<Key> {
+        self.readable.front().copied()
     }
 }
 
@@ -142,6 +181,8 @@ impl Driver for EpollDriver {
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         self.counters.waits += 1;
         self.recv_budget = RECV_BATCHES_PER_TURN_MAX;
+        self.outlets.begin_turn();
+        self.faults.begin_turn();
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let may_sleep = timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
         let timeout = if may_sleep { timeout } else { Some(Duration::ZERO) };
@@ -156,16 +197,8 @@ impl Driver for EpollDriver {
         };
         for position in 0..count {
             let libc::epoll_event { events, u64: key } = self.events[position];
-            if key == WAKER_KEY {
-                continue;
-            }
-            let index = key as usize;
-            // An error is pending: receiving fetches and counts it.
-            self.outlets[index].is_readable |= events & (libc::EPOLLIN | libc::EPOLLERR) as u32 != 0;
-            if events & (libc::EPOLLOUT | libc::EPOLLERR) as u32 != 0
-                && !self.outlets[index].backlog.is_empty()
-            {
-                self.send_backlog(index)?;
+            if key != WAKER_KEY {
+                self.note(Key::from_bits(key), events)?;
             }
         }
         Ok(())
@@ -173,19 +206,20 @@ impl Driver for EpollDriver {
 
     fn received(&mut self) -> Option<RecvBatch> {
         while self.recv_budget > 0 {
-            let count = self.outlets.len();
-            let index = (0..count)
-                .map(|step| (self.next_socket + step) % count)
-                .find(|&i| self.outlets[i].is_readable)?;
+            let key = self.next_readable()?;
+            let Some(outlet) = self.outlets.get_by_key(key) else {
+                self.readable.pop_front();
+                continue;
+            };
             let Some(buffer) = self.recv_pool.take() else {
                 self.counters.recv_buffers_exhausted += 1;
                 return None;
             };
             self.recv_budget -= 1;
-            self.next_socket = index + 1;
             self.counters.syscalls += 1;
-            let outlet = &mut self.outlets[index];
             let payload = self.recv_pool.bytes_mut(buffer, 0, RECV_BUFFER_LEN);
+            // To the end of the queue, so that none starves.
+            self.readable.rotate_left(1);
             match sys::receive(outlet.socket.as_fd(), payload, &mut self.name, &mut self.control) {
                 Ok(received) => {
                     let description = Description {
@@ -199,8 +233,15 @@ impl Driver for EpollDriver {
                     }
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => outlet.is_readable = false,
+                    io::ErrorKind::WouldBlock => {
+                        outlet.is_readable = false;
+                        self.readable.pop_back();
+                    }
                     io::ErrorKind::Interrupted => {}
+                    // What the network said to an earlier datagram; there may be datagrams all the same.
+                    _ if outlet.socket.has_error_queue() => {
+                        self.faults.read(key.index(), &outlet.socket, &mut self.counters);
+                    }
                     _ => self.counters.recv_errors += 1,
                 },
             }
@@ -238,22 +279,73 @@ impl Driver for EpollDriver {
             outlet.backlog.push_back((buffer, meta));
             return;
         }
+        let when_full = outlet.socket.when_full();
         if self.try_send(&buffer, &meta) {
             return self.release(buffer);
         }
+        if when_full == WhenFull::Drop {
+            self.counters.send_dropped_no_buffers += meta.datagrams();
+            return self.release(buffer);
+        }
         self.counters.send_would_block += 1;
-        self.outlets[meta.socket].backlog.push_back((buffer, meta));
+        if let Some(outlet) = self.outlets.get_mut(meta.socket) {
+            outlet.backlog.push_back((buffer, meta));
+        }
         if self.watch(meta.socket).is_err() {
             // The socket cannot be watched for room, so what waits for it would wait for ever.
-            while let Some((buffer, meta)) = self.outlets[meta.socket].backlog.pop_front() {
-                self.counters.send_dropped_other += meta.datagrams();
-                self.send_pool.give(buffer.buffer);
-            }
+            self.drop_backlog(meta.socket);
         }
     }
 
     fn release(&mut self, buffer: SendBuffer) {
         self.send_pool.give(buffer.buffer);
+    }
+
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketIndex> {
+        let key = self.outlets.insert(|key| Outlet {
+            inlet: Inlet::new(key.index(), &socket),
+            socket,
+            is_readable: false,
+            backlog: VecDeque::new(),
+        });
+        let key = key.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOBUFS))?;
+        let Some(outlet) = self.outlets.get(key.index()) else { return Err(io::ErrorKind::NotFound.into()) };
+        let (epoll, operation) = (self.epoll.as_fd(), EpollOperation::Add);
+        let watch = sys::epoll_watch(epoll, operation, outlet.socket.as_fd(), libc::EPOLLIN, key.to_bits());
+        if let Err(error) = watch {
+            self.outlets.remove(key.index());
+            return Err(error);
+        }
+        Ok(key.index())
+    }
+
+    fn remove_socket(&mut self, socket: SocketIndex) {
+        self.drop_backlog(socket);
+        let Some(outlet) = self.outlets.remove(socket) else { return };
+        // Closing does this too, but only once no process that has just been forked holds the descriptor any more.
+        let (epoll, operation) = (self.epoll.as_fd(), EpollOperation::Remove);
+        let _ = sys::epoll_watch(epoll, operation, outlet.socket.as_fd(), 0, 0);
+        self.faults.forget(socket);
+    }
+
+    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
+        let all = Outgoing::from(meta);
+        let outlet = self.outlets.get(meta.socket).filter(|_| all.is_within(batch.meta.len));
+        let Some(outlet) = outlet else {
+            self.counters.send_dropped_invalid += all.datagrams().max(1);
+            return;
+        };
+        let bytes = self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);
+        for part in all.split() {
+            let (counters, faults) = (&mut self.counters, &mut self.faults);
+            if !self.transmit.try_send(&outlet.socket, &part, bytes, counters, faults) {
+                self.counters.send_dropped_no_buffers += part.datagrams();
+            }
+        }
+    }
+
+    fn socket_error(&mut self) -> Option<SocketFault> {
+        self.faults.pop()
     }
 
     fn waker(&self) -> Waker {

@@ -9,16 +9,19 @@ mod cmsg;
 mod counters;
 mod ecn;
 pub mod epoll;
+mod errors;
 pub mod gro;
 pub mod gso;
 mod mtu;
 mod open;
+mod outgoing;
 mod overflow;
 mod pktinfo;
 mod receive;
 pub mod sockets;
 pub mod streams;
 pub(crate) mod sys;
+mod table;
 mod transmit;
 pub mod uring;
 mod waker;
@@ -40,6 +43,9 @@ pub const SEND_BUFFER_LEN: usize = 65_507;
 /// Segments of one GSO batch that every kernel since 4.18 accepts (`UDP_MAX_SEGMENTS`; 128 from Linux 6.8).
 pub const GSO_SEGMENTS_MAX: usize = 64;
 
+/// Sockets that a driver can have at a time.
+pub const SOCKETS_MAX: usize = 1 << 20;
+
 /// ECN codepoint of a datagram (RFC 3168, the two low bits of TOS or traffic class).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ecn {
@@ -54,7 +60,8 @@ pub enum Ecn {
     Ce,
 }
 
-/// Which of a shard's sockets, in the order in which they were given to the driver.
+/// Which of a shard's sockets: those that the driver was opened with count from 0, in order; the others get theirs from
+/// [`Driver::add_socket`].
 pub type SocketIndex = usize;
 
 /// What is known of a batch of datagrams that arrived from one source, merged by GRO.
@@ -87,6 +94,55 @@ pub struct SendMeta {
     pub segment_len: usize,
     /// Bytes of all datagrams together, at most [`SEND_BUFFER_LEN`].
     pub len: usize,
+    /// The datagrams leave with "don't fragment" set, also from a socket that otherwise lets routers fragment.
+    pub dont_fragment: bool,
+}
+
+/// Datagrams of a received batch that go on to one destination, each with four bytes put in front or with bytes left out
+/// at its front, and without a copy. They lie in the batch at equal distances:
+///
+/// ```text
+///  batch:  first      first + stride     first + 2 * stride
+///          | skip | payload | pad | skip | payload | pad | skip | last payload |
+///  sent:   | header | payload |     | header | payload |   | header | last payload |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardMeta {
+    /// The socket to send from.
+    pub socket: SocketIndex,
+    /// Source address to send from (IP_PKTINFO), if it matters; the port is the socket's own.
+    pub from: Option<SocketAddr>,
+    /// Destination address.
+    pub to: SocketAddr,
+    /// What is put in front of every datagram.
+    pub header: Option<[u8; 4]>,
+    /// Byte of the batch at which its first datagram starts.
+    pub first: usize,
+    /// Bytes from the start of one datagram of the batch to that of the next; of no meaning for a single one.
+    pub stride: usize,
+    /// Bytes left out at the front of each.
+    pub skip: usize,
+    /// Bytes taken of each datagram but the last.
+    pub payload_len: usize,
+    /// How many datagrams, at least 1.
+    pub count: usize,
+    /// Bytes taken of the last one, at most `payload_len`.
+    pub last_payload_len: usize,
+}
+
+/// What the network said to a datagram that was sent: an ICMP or ICMPv6 error, from the socket's error queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketFault {
+    /// The socket that had sent it.
+    pub socket: SocketIndex,
+    /// Where it was to go.
+    pub peer: SocketAddr,
+    /// Type of the ICMP message, or of the ICMPv6 message if `peer` is an IPv6 address.
+    pub icmp_type: u8,
+    /// Its code.
+    pub icmp_code: u8,
+    /// The MTU of the next hop, bytes, if that is what the message is about (ICMP type 3 code 4, ICMPv6 type 2); else 0.
+    pub data: u32,
 }
 
 /// A received batch that still occupies a buffer of the driver. Give it back with [`Driver::recycle`].
@@ -110,8 +166,8 @@ pub struct SendBuffer {
 /// What the shard's loop needs of the kernel.
 ///
 /// The life of a turn: [`wait`](Driver::wait), then [`received`](Driver::received) until `None` (each batch is
-/// recycled), then [`send_buffer`](Driver::send_buffer) and [`send`](Driver::send) as long as there is something to
-/// send and a buffer to put it in.
+/// [forwarded](Driver::forward) or read, and recycled), then [`send_buffer`](Driver::send_buffer) and
+/// [`send`](Driver::send) as long as there is something to send and a buffer to put it in.
 pub trait Driver {
     /// Submits what is queued and waits for an event, at most until `deadline` (`None`: until something happens;
     /// a deadline that has passed: only look). Returns early when a [`Waker`] of this driver was woken.
@@ -142,6 +198,30 @@ pub trait Driver {
 
     /// Gives an unused send buffer back.
     fn release(&mut self, buffer: SendBuffer);
+
+    /// Begins to receive on another socket. Any number of sockets may come and go while the driver runs; an idle one costs
+    /// no time.
+    ///
+    /// # Errors
+    /// When descriptors or memory run out, or there are [`SOCKETS_MAX`] sockets already. The socket is then closed.
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketIndex>;
+
+    /// Ends a socket: from now on no batch and no fault of it is returned, and what is to be sent from it is dropped.
+    /// What is in flight is completed first; then the descriptor is closed, and only after that may the index be
+    /// another socket's. Batches of it that the shard holds stay valid. An index that is no socket's is ignored.
+    fn remove_socket(&mut self, socket: SocketIndex);
+
+    /// Sends datagrams of a received batch on, as few GSO batches as the limits allow, straight from the buffer in which
+    /// they arrived. May be called several times for one batch, which is then recycled as always: the driver keeps the
+    /// buffer until everything has left. After this call the batch's bytes must not be changed.
+    ///
+    /// Unlike [`send`](Self::send), what finds no room in the socket's send buffer is dropped: receive buffers are not
+    /// for waiting. Failures are counted by cause, and so is a description that leads out of the batch.
+    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta);
+
+    /// The next ICMP error that came back for what was sent from a socket with
+    /// [`error_queue`](sockets::SocketOptions::error_queue). Those not fetched by the end of a turn may be lost.
+    fn socket_error(&mut self) -> Option<SocketFault>;
 
     /// A handle by which another thread ends this driver's [`wait`](Driver::wait).
     fn waker(&self) -> Waker;

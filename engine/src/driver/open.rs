@@ -10,7 +10,7 @@ use super::epoll::EpollDriver;
 use super::sockets::UdpSocket;
 use super::uring::{RingError, UringDriver};
 use super::waker::Waker;
-use super::{Driver, RecvBatch, SendBuffer, SendMeta};
+use super::{Driver, ForwardMeta, RecvBatch, SendBuffer, SendMeta, SocketFault, SocketIndex};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +158,22 @@ impl Driver for AnyDriver {
 
     fn release(&mut self, buffer: SendBuffer) {
         each!(self, driver => driver.release(buffer));
+    }
+
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketIndex> {
+        each!(self, driver => driver.add_socket(socket))
+    }
+
+    fn remove_socket(&mut self, socket: SocketIndex) {
+        each!(self, driver => driver.remove_socket(socket));
+    }
+
+    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
+        each!(self, driver => driver.forward(batch, meta));
+    }
+
+    fn socket_error(&mut self) -> Option<SocketFault> {
+        each!(self, driver => driver.socket_error())
     }
 
     fn waker(&self) -> Waker {

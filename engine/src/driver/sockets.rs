@@ -8,11 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::address::{self, Family};
-use super::{ecn, gro, gso, mtu, overflow, pktinfo, sys};
+use super::{ecn, errors, gro, gso, mtu, overflow, pktinfo, sys};
 
 /// Bytes asked for as each socket buffer. The kernel doubles the figure for its own bookkeeping. With more, datagrams wait
 /// longer in memory that has left the cache (measured: 2 MiB 0.20 CPU-s/GB, 16 MiB 0.24 to 0.31).
 pub const SOCKET_BUFFER_BYTES_DEFAULT: usize = 2 << 20;
+
+/// Bytes asked for as each buffer of a relayed socket: a burst of four full GRO batches. The kernel takes the memory only
+/// while datagrams wait in it.
+pub const RELAYED_BUFFER_BYTES: usize = 256 << 10;
 
 /// How a socket is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,51 @@ pub struct SocketOptions {
     pub recv_buffer_bytes: usize,
     /// Bytes asked for as send buffer; without CAP_NET_ADMIN the kernel cuts it to `net.core.wmem_max`.
     pub send_buffer_bytes: usize,
+    /// Each received batch tells the address it was sent to (IP_PKTINFO). Without it that is the address the socket is
+    /// bound to, which must then not be a wildcard.
+    pub destination_info: bool,
+    /// Each received batch tells its ECN codepoint; without it that is [`Ecn::NotEct`](super::Ecn::NotEct).
+    pub congestion_marks: bool,
+    /// Datagrams leave with "don't fragment" set; without it the path may fragment those that are too long for it.
+    pub dont_fragment: bool,
+    /// ICMP errors come back by [`Driver::socket_error`](super::Driver::socket_error) (IP_RECVERR).
+    pub error_queue: bool,
+    /// What becomes of a batch that finds no room in the send buffer.
+    pub when_full: WhenFull,
+}
+
+/// What becomes of a batch that finds no room in its socket's send buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It keeps its driver's send buffer until there is room, as do the socket's later batches behind it.
+    Wait,
+    /// It is dropped and counted, as a router does.
+    Drop,
+}
+
+impl SocketOptions {
+    /// For a relayed transport address: a port of its own, on one address; small buffers, since there may be 100,000;
+    /// the path may fragment; ICMP errors are told.
+    #[must_use]
+    pub fn relayed() -> Self {
+        Self {
+            reuse_port: false,
+            v6_only: true,
+            recv_buffer_bytes: RELAYED_BUFFER_BYTES,
+            send_buffer_bytes: RELAYED_BUFFER_BYTES,
+            destination_info: false,
+            congestion_marks: false,
+            dont_fragment: false,
+            error_queue: true,
+            when_full: WhenFull::Drop,
+        }
+    }
+
+    /// For the address at which a relay's clients reach it.
+    #[must_use]
+    pub fn relay_clients() -> Self {
+        Self { congestion_marks: false, dont_fragment: false, when_full: WhenFull::Drop, ..Self::default() }
+    }
 }
 
 impl Default for SocketOptions {
@@ -34,6 +83,11 @@ impl Default for SocketOptions {
             v6_only: false,
             recv_buffer_bytes: SOCKET_BUFFER_BYTES_DEFAULT,
             send_buffer_bytes: SOCKET_BUFFER_BYTES_DEFAULT,
+            destination_info: true,
+            congestion_marks: true,
+            dont_fragment: true,
+            error_queue: false,
+            when_full: WhenFull::Wait,
         }
     }
 }
@@ -80,6 +134,7 @@ pub struct UdpSocket {
     family: Family,
     has_gro: bool,
     has_gso: bool,
+    options: SocketOptions,
 }
 
 impl UdpSocket {
@@ -106,9 +161,17 @@ impl UdpSocket {
         // All before `bind`, so that no datagram arrives without them.
         let fd = socket.as_fd();
         let option = |option| move |source| SocketError::Option { addr, option, source };
-        pktinfo::enable(fd, family).map_err(option("IP_PKTINFO"))?;
-        ecn::enable(fd, family).map_err(option("IP_RECVTOS"))?;
-        mtu::probe(fd, family).map_err(option("IP_MTU_DISCOVER"))?;
+        if options.destination_info {
+            pktinfo::enable(fd, family).map_err(option("IP_PKTINFO"))?;
+        }
+        if options.congestion_marks {
+            ecn::enable(fd, family).map_err(option("IP_RECVTOS"))?;
+        }
+        if options.error_queue {
+            errors::enable(fd, family).map_err(option("IP_RECVERR"))?;
+        }
+        let discovery = if options.dont_fragment { mtu::probe } else { mtu::allow_fragments };
+        discovery(fd, family).map_err(option("IP_MTU_DISCOVER"))?;
         overflow::enable(fd).map_err(option("SO_RXQ_OVFL"))?;
         let has_gro = gro::enable(fd).is_ok();
         let has_gso = gso::is_supported(fd);
@@ -120,7 +183,7 @@ impl UdpSocket {
                 .ok_or_else(|| io::Error::other("the kernel gave the socket an address of another family"))
         });
         let local = address::canonical(local.map_err(bind)?);
-        Ok(Self { socket, local, family, has_gro, has_gso })
+        Ok(Self { socket, local, family, has_gro, has_gso, options: *options })
     }
 
     /// Binds `count` sockets to one address, the kernel spreading sources over them. With port 0 the first one's port is
@@ -164,6 +227,21 @@ impl UdpSocket {
     #[must_use]
     pub fn has_gso(&self) -> bool {
         self.has_gso
+    }
+
+    /// Whether ICMP errors come back on it.
+    pub(super) fn has_error_queue(&self) -> bool {
+        self.options.error_queue
+    }
+
+    /// What becomes of a batch that finds no room.
+    pub(super) fn when_full(&self) -> WhenFull {
+        self.options.when_full
+    }
+
+    /// Whether "don't fragment" is set on all that it sends.
+    pub(super) fn sets_dont_fragment(&self) -> bool {
+        self.options.dont_fragment
     }
 
     /// The receive buffer that the kernel gave, as asked for (not doubled).

@@ -78,6 +78,24 @@ pub fn receive(
     name: &mut Name,
     control: &mut Control,
 ) -> io::Result<Received> {
+    receive_with(socket, payload, name, control, libc::MSG_DONTWAIT)
+}
+
+/// Takes one entry off the socket's error queue without waiting: the name is where the datagram was to go.
+///
+/// # Errors
+/// Those of `recvmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is none.
+pub fn receive_error(socket: BorrowedFd<'_>, name: &mut Name, control: &mut Control) -> io::Result<Received> {
+    receive_with(socket, &mut [], name, control, libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    payload: &mut [u8],
+    name: &mut Name,
+    control: &mut Control,
+    flags: i32,
+) -> io::Result<Received> {
     let mut part = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
     let mut header = empty_header();
     header.msg_name = name.0.as_mut_ptr().cast();
@@ -88,7 +106,7 @@ pub fn receive(
     header.msg_controllen = CONTROL_LEN as _;
     // SAFETY: the header points to `name`, `part` (and through it to `payload`) and `control`, each mutably borrowed
     // until the call returns and each as long as the header says; the kernel keeps none of the pointers.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_DONTWAIT) };
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
     Ok(Received {
         len: check_len(len)?,
         name_len: header.msg_namelen as usize,
@@ -141,6 +159,7 @@ pub fn epoll_watch(
     let operation = match operation {
         EpollOperation::Add => libc::EPOLL_CTL_ADD,
         EpollOperation::Change => libc::EPOLL_CTL_MOD,
+        EpollOperation::Remove => libc::EPOLL_CTL_DEL,
     };
     let mut event = libc::epoll_event { events: interest as u32, u64: key };
     // SAFETY: the kernel copies `event`, a local, during the call.
@@ -154,6 +173,8 @@ pub enum EpollOperation {
     Add,
     /// `EPOLL_CTL_MOD`.
     Change,
+    /// `EPOLL_CTL_DEL`.
+    Remove,
 }
 
 /// Waits for events, at most `timeout` (`None`: without limit), and returns how many were written to `events`.

@@ -1,34 +1,18 @@
 //! One `sendmsg(2)`: its message header, what to do when the kernel refuses to segment, and how it is counted.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use super::address::{Family, Name};
+use super::address::Name;
 use super::cmsg::Control;
 use super::counters::Counters;
+use super::errors::Faults;
+use super::outgoing::{Outgoing, speaks};
 use super::sockets::UdpSocket;
-use super::{SEND_BUFFER_LEN, SendMeta, gso, pktinfo, sys};
+use super::{SEND_BUFFER_LEN, gso, mtu, pktinfo, sys};
 
 /// Bytes from one send buffer to the next: whole pages, so that no two share one.
 pub const SEND_BUFFER_STRIDE: usize = SEND_BUFFER_LEN.next_multiple_of(4096);
-
-impl SendMeta {
-    /// How many datagrams the batch is cut into.
-    #[must_use]
-    pub fn datagrams(&self) -> u64 {
-        self.len.div_ceil(self.segment_len.max(1)) as u64
-    }
-
-    /// Whether `socket` could send what this describes: lengths in bounds, addresses of a family that it speaks.
-    pub(super) fn is_sendable(&self, socket: &UdpSocket) -> bool {
-        let is_v4 = |addr: SocketAddr| addr.ip().to_canonical().is_ipv4();
-        (1..=SEND_BUFFER_LEN).contains(&self.len)
-            && self.segment_len > 0
-            && (is_v4(self.to) || socket.family() == Family::V6)
-            && self.from.is_none_or(|from| is_v4(from) == is_v4(self.to))
-    }
-}
 
 /// The memory that a message header points to. It must stay where it is while the kernel reads it, so it lives in a box or
 /// in an array that is never resized.
@@ -36,105 +20,181 @@ impl SendMeta {
 pub struct Transmit {
     name: Name,
     control: Control,
-    payload: libc::iovec,
+    /// What is put in front of every datagram, for the parts to point to.
+    datagram_header: [u8; 4],
+    parts: Box<[libc::iovec]>,
     header: libc::msghdr,
 }
 
 impl Transmit {
-    /// Says nothing yet.
+    /// Says nothing yet; has room for `parts_max` parts: 1 for what is contiguous,
+    /// [`PARTS_MAX`](super::outgoing::PARTS_MAX) for everything.
     #[must_use]
-    pub fn new() -> Self {
-        let payload = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Self { name: Name::EMPTY, control: Control::EMPTY, payload, header: sys::empty_header() }
+    pub fn new(parts_max: usize) -> Self {
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Self {
+            name: Name::EMPTY,
+            control: Control::EMPTY,
+            datagram_header: [0; 4],
+            parts: vec![nothing; parts_max].into(),
+            header: sys::empty_header(),
+        }
     }
 
-    /// Describes the sending of `payload` (`meta.len` bytes at that address) and returns the header, which points into
-    /// `self` and to `payload`. `None`: the batch cannot be sent as it is described.
+    /// Describes the sending of `batch`, which lies in the buffer at that address, and returns the header, which points
+    /// into `self` and to the buffer. The caller has seen that the batch lies within the buffer. `None`: it cannot be sent
+    /// as it is described.
     pub fn prepare(
         &mut self,
         socket: &UdpSocket,
-        meta: &SendMeta,
-        payload: *const u8,
+        batch: &Outgoing,
+        buffer: *const u8,
     ) -> Option<&libc::msghdr> {
-        if !meta.is_sendable(socket) {
+        if !speaks(socket.family(), batch.from, batch.to) {
             return None;
         }
-        let name_len = self.name.encode(meta.to, socket.family())?;
+        let name_len = self.name.encode(batch.to, socket.family())?;
         self.control.clear();
-        if let Some(from) = meta.from {
+        if let Some(from) = batch.from {
             pktinfo::push(&mut self.control, from);
         }
-        if meta.len > meta.segment_len {
-            gso::push(&mut self.control, u16::try_from(meta.segment_len).ok()?);
+        if batch.is_batch() {
+            gso::push(&mut self.control, u16::try_from(batch.segment_len()).ok()?);
         }
-        self.payload = libc::iovec { iov_base: payload.cast_mut().cast(), iov_len: meta.len };
+        if batch.dont_fragment && !socket.sets_dont_fragment() && !is_v4(batch) {
+            mtu::push_dont_fragment_v6(&mut self.control);
+        }
+        let parts_len = self.gather(batch, buffer)?;
         self.header.msg_name = self.name.0.as_mut_ptr().cast();
         self.header.msg_namelen = name_len as libc::socklen_t;
-        self.header.msg_iov = &mut self.payload;
-        self.header.msg_iovlen = 1;
+        self.header.msg_iov = self.parts.as_mut_ptr();
+        self.header.msg_iovlen = parts_len as _;
         let control_len = self.control.filled().len();
         self.header.msg_control = self.control.memory().as_mut_ptr().cast();
         self.header.msg_controllen = control_len as _;
         Some(&self.header)
     }
 
-    /// Sends `payload` as one batch, without waiting.
+    /// Points the parts to the batch's bytes and returns how many they are. `None`: there is no room for so many.
+    fn gather(&mut self, batch: &Outgoing, buffer: *const u8) -> Option<usize> {
+        // Only reading what these point to needs `unsafe`, and that the kernel does.
+        let bytes_at = |place: usize, len: usize| libc::iovec {
+            iov_base: buffer.wrapping_add(place).cast_mut().cast(),
+            iov_len: len,
+        };
+        if batch.is_contiguous() {
+            *self.parts.first_mut()? = bytes_at(batch.first + batch.skip, batch.len());
+            return Some(1);
+        }
+        let Some(header) = batch.header else {
+            let parts = self.parts.get_mut(..batch.count)?;
+            for (place, part) in parts.iter_mut().enumerate() {
+                *part = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
+            }
+            parts.last_mut()?.iov_len = batch.last_payload_len;
+            return Some(batch.count);
+        };
+        self.datagram_header = header;
+        let header = libc::iovec {
+            iov_base: self.datagram_header.as_mut_ptr().cast(),
+            iov_len: self.datagram_header.len(),
+        };
+        let parts = self.parts.get_mut(..2 * batch.count)?;
+        for (place, part) in parts.chunks_exact_mut(2).enumerate() {
+            part[0] = header;
+            part[1] = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
+        }
+        parts.last_mut()?.iov_len = batch.last_payload_len;
+        Some(2 * batch.count)
+    }
+
+    /// Sends a batch out of `buffer`, without waiting.
     ///
     /// # Errors
     /// Those of `sendmsg(2)`; `EINVAL` if the batch cannot be sent as it is described.
-    pub fn send(&mut self, socket: &UdpSocket, meta: &SendMeta, payload: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, socket: &UdpSocket, batch: &Outgoing, buffer: &[u8]) -> io::Result<usize> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-        let payload = payload.get(..meta.len).ok_or_else(invalid)?;
-        let header = self.prepare(socket, meta, payload.as_ptr()).ok_or_else(invalid)?;
-        // SAFETY: `prepare` has just pointed the header to the name, control messages and vector in `self`, and the vector
-        // to `meta.len` bytes of `payload`; all are borrowed until the call returns.
+        if !batch.is_within(buffer.len()) {
+            return Err(invalid());
+        }
+        let header = self.prepare(socket, batch, buffer.as_ptr()).ok_or_else(invalid)?;
+        // SAFETY: `prepare` has just pointed the header to the name, control messages and parts in `self`, and the parts
+        // to the datagram header in `self` and to bytes of the batch, which lie within `buffer` as was checked above; all
+        // are borrowed until the call returns.
         unsafe { sys::send(socket.as_fd(), header) }
     }
 
-    /// Sends `payload` as one batch, singly if the kernel refuses to segment, and counts what became of it. `false`: the
+    /// Sends one message as the batch wants to be sent, again if the kernel reported by it what the network had said to
+    /// another.
+    fn send_as_asked(
+        &mut self,
+        socket: &UdpSocket,
+        batch: &Outgoing,
+        buffer: &[u8],
+        counters: &mut Counters,
+        faults: &mut Faults,
+    ) -> io::Result<usize> {
+        let wants_option = needs_option(socket, batch);
+        if wants_option {
+            counters.syscalls += 2;
+            mtu::probe_v4(socket.as_fd())?;
+        }
+        let mut was_told = false;
+        let outcome = loop {
+            counters.syscalls += 1;
+            match self.send(socket, batch, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if !was_told && may_be_anothers(socket, &error) => {
+                    was_told = true;
+                    faults.read(batch.socket, socket, counters);
+                }
+                outcome => break outcome,
+            }
+        };
+        if wants_option {
+            mtu::allow_fragments_v4(socket.as_fd())?;
+        }
+        outcome
+    }
+
+    /// Sends a batch out of `buffer`, singly if the kernel refuses to segment, and counts what became of it. `false`: the
     /// socket's send buffer is full, and nothing was sent.
     pub fn try_send(
         &mut self,
         socket: &UdpSocket,
-        meta: &SendMeta,
-        payload: &[u8],
+        batch: &Outgoing,
+        buffer: &[u8],
         counters: &mut Counters,
+        faults: &mut Faults,
     ) -> bool {
-        let is_batch = meta.len > meta.segment_len;
-        if is_batch && !socket.has_gso() {
-            self.send_singly(socket, meta, payload, counters);
+        if batch.is_batch() && !socket.has_gso() {
+            self.send_singly(socket, batch, buffer, counters, faults);
             return true;
         }
-        loop {
-            counters.syscalls += 1;
-            match self.send(socket, meta, payload) {
-                Ok(len) => counters.sent(meta.datagrams(), len as u64),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if is_batch && gso::is_refused(&error) => {
-                    self.send_singly(socket, meta, payload, counters);
-                }
-                Err(error) => counters.send_failed(&error, meta.datagrams()),
+        match self.send_as_asked(socket, batch, buffer, counters, faults) {
+            Ok(len) => counters.sent(batch.datagrams(), len as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if batch.is_batch() && gso::is_refused(&error) => {
+                self.send_singly(socket, batch, buffer, counters, faults);
             }
-            return true;
+            Err(error) => counters.send_failed(&error, batch.datagrams()),
         }
+        true
     }
 
     /// After the kernel refused to segment a batch: sends its datagrams one by one, and counts what became of each.
     pub fn send_singly(
         &mut self,
         socket: &UdpSocket,
-        meta: &SendMeta,
-        payload: &[u8],
+        batch: &Outgoing,
+        buffer: &[u8],
         counters: &mut Counters,
+        faults: &mut Faults,
     ) {
         counters.send_gso_refused += 1;
         counters.send_batches += 1;
-        let payload = &payload[..meta.len.min(payload.len())];
-        for datagram in payload.chunks(meta.segment_len.max(1)) {
-            let single = SendMeta { len: datagram.len(), segment_len: datagram.len(), ..*meta };
-            counters.syscalls += 1;
-            match self.send(socket, &single, datagram) {
+        for single in batch.singles() {
+            match self.send_as_asked(socket, &single, buffer, counters, faults) {
                 Ok(len) => {
                     counters.send_datagrams += 1;
                     counters.send_bytes += len as u64;
@@ -145,8 +205,32 @@ impl Transmit {
     }
 }
 
-impl Default for Transmit {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Whether "don't fragment" can be set for this batch only by an option of the socket: IPv4 has no control message for it.
+fn needs_option(socket: &UdpSocket, batch: &Outgoing) -> bool {
+    batch.dont_fragment && !socket.sets_dont_fragment() && is_v4(batch)
+}
+
+/// Whether a send may have failed because of what came back for an earlier datagram, and was not tried at all: with an
+/// error queue, and an error that the kernel makes of ICMP messages.
+fn may_be_anothers(socket: &UdpSocket, error: &io::Error) -> bool {
+    socket.has_error_queue()
+        && matches!(
+            error.raw_os_error(),
+            Some(
+                libc::ENETUNREACH
+                    | libc::EHOSTUNREACH
+                    | libc::EHOSTDOWN
+                    | libc::ECONNREFUSED
+                    | libc::ENOPROTOOPT
+                    | libc::EOPNOTSUPP
+                    | libc::EMSGSIZE
+                    | libc::ENONET
+                    | libc::EPROTO
+                    | libc::EACCES
+            )
+        )
+}
+
+fn is_v4(batch: &Outgoing) -> bool {
+    batch.to.ip().to_canonical().is_ipv4()
 }

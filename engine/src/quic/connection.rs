@@ -169,7 +169,14 @@ impl Connection {
         }
         let (from, to) = batch.path?;
         let socket = self.socket_of(from);
-        Some(SendMeta { socket, from: Some(from), to, segment_len: batch.segment_len, len: batch.len })
+        Some(SendMeta {
+            socket,
+            from: Some(from),
+            to,
+            segment_len: batch.segment_len,
+            len: batch.len,
+            dont_fragment: true,
+        })
     }
 }
 

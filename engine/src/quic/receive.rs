@@ -116,8 +116,14 @@ impl Endpoint {
             return;
         }
         let len = packet.len();
-        let meta =
-            SendMeta { socket: meta.socket, from: Some(meta.to), to: meta.from, segment_len: len, len };
+        let meta = SendMeta {
+            socket: meta.socket,
+            from: Some(meta.to),
+            to: meta.from,
+            segment_len: len,
+            len,
+            dont_fragment: true,
+        };
         self.stateless.push_back((meta, packet));
     }
 }

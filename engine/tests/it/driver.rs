@@ -94,7 +94,10 @@ fn thousands_of_batches_come_back_intact(subject: Subject) {
                 let bytes = server.bytes_mut(&batch).to_vec();
                 server.recycle(batch);
                 let buffer = fill(&mut server, &bytes);
-                server.send(buffer, SendMeta { socket: 0, from: Some(to), to: from, segment_len, len });
+                server.send(
+                    buffer,
+                    SendMeta { socket: 0, from: Some(to), to: from, segment_len, len, dont_fragment: false },
+                );
             }
         }
         *server.counters()
@@ -210,7 +213,14 @@ fn answers_leave_from_the_address_that_was_asked(subject: Subject) {
             let (meta, _) = receive(&mut server.driver);
             assert_eq!(meta.to, asked);
             let buffer = fill(&mut server.driver, b"pong-pong!");
-            let back = SendMeta { socket: 0, from: Some(meta.to), to: meta.from, segment_len: 5, len: 10 };
+            let back = SendMeta {
+                socket: 0,
+                from: Some(meta.to),
+                to: meta.from,
+                segment_len: 5,
+                len: 10,
+                dont_fragment: false,
+            };
             server.driver.send(buffer, back);
             server.driver.wait(Some(Instant::now())).expect("submits");
             assert_eq!(answer(&client), (b"pong-".to_vec(), asked));
@@ -306,7 +316,8 @@ fn a_batch_that_the_kernel_will_not_cut_leaves_singly(subject: Subject) {
 
 fn what_cannot_be_sent_is_counted_by_cause(subject: Subject) {
     let mut sender = driver(subject, "127.0.0.1:0");
-    let meta = SendMeta { socket: 0, from: None, to: sender.addr, segment_len: 100, len: 300 };
+    let meta =
+        SendMeta { socket: 0, from: None, to: sender.addr, segment_len: 100, len: 300, dont_fragment: false };
     let invalid = [
         SendMeta { to: "[::1]:1".parse().expect("a literal address"), ..meta },
         SendMeta { from: Some("[::1]:1".parse().expect("a literal address")), ..meta },
@@ -354,9 +365,17 @@ fn several_sockets_are_told_apart(subject: Subject) {
         let (meta, _) = receive(&mut server.driver);
         assert_eq!((meta.socket, meta.to), (index, addr));
         let buffer = fill(&mut server.driver, b"pong");
-        server
-            .driver
-            .send(buffer, SendMeta { socket: index, from: None, to: meta.from, segment_len: 4, len: 4 });
+        server.driver.send(
+            buffer,
+            SendMeta {
+                socket: index,
+                from: None,
+                to: meta.from,
+                segment_len: 4,
+                len: 4,
+                dont_fragment: false,
+            },
+        );
         server.driver.wait(Some(Instant::now())).expect("submits");
         assert_eq!(answer(&client), (b"pong".to_vec(), addr));
     }
@@ -407,8 +426,17 @@ fn a_full_socket_buffer_holds_batches_back_in_order(subject: Subject) {
                 {
                     datagram[..8].copy_from_slice(&(sent * DATAGRAMS + place as u64).to_ne_bytes());
                 }
-                driver
-                    .send(buffer, SendMeta { socket: 0, from: None, to, segment_len: 1400, len: 45 * 1400 });
+                driver.send(
+                    buffer,
+                    SendMeta {
+                        socket: 0,
+                        from: None,
+                        to,
+                        segment_len: 1400,
+                        len: 45 * 1400,
+                        dont_fragment: false,
+                    },
+                );
                 sent += 1;
             }
             driver.wait(Some(deadline)).expect("wait");
@@ -447,7 +475,14 @@ fn a_driver_dropped_with_batches_held_back_lets_go_of_its_port(subject: Subject)
             while let Some(buffer) = driver.send_buffer() {
                 driver.send(
                     buffer,
-                    SendMeta { socket: 0, from: None, to: addr, segment_len: 1400, len: 45 * 1400 },
+                    SendMeta {
+                        socket: 0,
+                        from: None,
+                        to: addr,
+                        segment_len: 1400,
+                        len: 45 * 1400,
+                        dont_fragment: false,
+                    },
                 );
             }
             would_block += driver.counters().send_would_block;
@@ -563,7 +598,10 @@ fn fill(driver: &mut AnyDriver, payload: &[u8]) -> engine::driver::SendBuffer {
 
 fn transmit(driver: &mut AnyDriver, payload: &[u8], segment_len: usize, to: SocketAddr) {
     let buffer = fill(driver, payload);
-    driver.send(buffer, SendMeta { socket: 0, from: None, to, segment_len, len: payload.len() });
+    driver.send(
+        buffer,
+        SendMeta { socket: 0, from: None, to, segment_len, len: payload.len(), dont_fragment: false },
+    );
     driver.wait(Some(Instant::now())).expect("submits");
 }
 

@@ -76,7 +76,14 @@ fn merged_datagrams_arrive_where_the_first_belongs_and_tell_where_the_others_do(
     let bytes = [0x40, 3, 0, 0, 0x40, 4, 0, 0, 0x40, 5, 0, 0];
     let buffer = client.send_buffer().expect("none is in flight");
     client.buffer_mut(&buffer)[..bytes.len()].copy_from_slice(&bytes);
-    let meta = engine::driver::SendMeta { socket: 0, from: None, to: addr, segment_len: 4, len: bytes.len() };
+    let meta = engine::driver::SendMeta {
+        socket: 0,
+        from: None,
+        to: addr,
+        segment_len: 4,
+        len: bytes.len(),
+        dont_fragment: false,
+    };
     client.send(buffer, meta);
     assert_eq!(arrival(&mut shards, &bytes), 1);
     assert_eq!(bytes.chunks(4).map(|datagram| steering.shard_of(datagram)).collect::<Vec<_>>(), [1, 0, 1]);

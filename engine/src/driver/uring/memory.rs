@@ -50,7 +50,7 @@ impl Memory {
         recv_layout.msg_controllen = CONTROL_LEN as _;
         let send_pool =
             Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE).map_err(|source| RingError::Resources { source })?;
-        let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new()).collect();
+        let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new(1)).collect();
         Ok(Self { recv_buffers, recv_layout, send_pool, transmits })
     }
 }

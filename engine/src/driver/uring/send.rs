@@ -13,6 +13,7 @@ use io_uring::types::Fd;
 
 use super::operation::Operation;
 use super::{SENDS_QUEUED_MAX, UringDriver};
+use crate::driver::outgoing::Outgoing;
 use crate::driver::{Driver, SendBuffer, SocketIndex, gso};
 
 /// Batches in a row that a socket must take before its sends are queued again.
@@ -46,7 +47,13 @@ impl UringDriver {
         let memory = &mut *self.memory;
         let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, meta.len);
         let transmit = &mut memory.transmits[usize::from(buffer.buffer)];
-        transmit.try_send(&self.outlets[meta.socket].socket, &meta, payload, &mut self.counters)
+        transmit.try_send(
+            &self.outlets[meta.socket].socket,
+            &Outgoing::from(&meta),
+            payload,
+            &mut self.counters,
+            &mut self.faults,
+        )
     }
 
     /// Keeps a batch that found no room until there is some.
@@ -62,7 +69,11 @@ impl UringDriver {
         let meta = self.send_metas[usize::from(buffer.buffer)];
         let socket = &self.outlets[meta.socket].socket;
         let payload = self.memory.send_pool.address(buffer.buffer);
-        let header = self.memory.transmits[usize::from(buffer.buffer)].prepare(socket, &meta, payload);
+        let header = self.memory.transmits[usize::from(buffer.buffer)].prepare(
+            socket,
+            &Outgoing::from(&meta),
+            payload,
+        );
         let Some(header) = header.map(std::ptr::from_ref) else {
             self.counters.send_dropped_invalid += meta.datagrams().max(1);
             return self.release(buffer);
@@ -102,7 +113,13 @@ impl UringDriver {
             let memory = &mut *self.memory;
             let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, meta.len);
             let transmit = &mut memory.transmits[usize::from(buffer.buffer)];
-            transmit.send_singly(&outlet.socket, &meta, payload, &mut self.counters);
+            transmit.send_singly(
+                &outlet.socket,
+                &Outgoing::from(&meta),
+                payload,
+                &mut self.counters,
+                &mut self.faults,
+            );
         } else {
             self.counters.send_failed(&error, meta.datagrams());
         }

@@ -1,0 +1,238 @@
+//! What leaves with one `sendmsg(2)`: datagrams that lie at equal distances in one buffer, be it a send buffer or the one
+//! in which they arrived.
+
+use std::net::SocketAddr;
+
+use super::address::Family;
+use super::sockets::UdpSocket;
+use super::{ForwardMeta, GSO_SEGMENTS_MAX, SEND_BUFFER_LEN, SendMeta, SocketIndex};
+
+/// Parts of which a gathered batch consists at most: a header and a payload each datagram.
+pub const PARTS_MAX: usize = 2 * GSO_SEGMENTS_MAX;
+
+/// Both kinds of batches in one form; the lengths are those of [`ForwardMeta`].
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    pub socket: SocketIndex,
+    pub from: Option<SocketAddr>,
+    pub to: SocketAddr,
+    pub dont_fragment: bool,
+    pub header: Option<[u8; 4]>,
+    pub first: usize,
+    pub stride: usize,
+    pub skip: usize,
+    pub payload_len: usize,
+    pub count: usize,
+    pub last_payload_len: usize,
+}
+
+impl From<&SendMeta> for Outgoing {
+    /// The meta is one that [`SendMeta::is_sendable`].
+    fn from(meta: &SendMeta) -> Self {
+        let segment_len = meta.segment_len.clamp(1, meta.len.max(1));
+        let count = meta.len.div_ceil(segment_len).max(1);
+        Self {
+            socket: meta.socket,
+            from: meta.from,
+            to: meta.to,
+            dont_fragment: meta.dont_fragment,
+            header: None,
+            first: 0,
+            stride: segment_len,
+            skip: 0,
+            payload_len: segment_len,
+            count,
+            last_payload_len: meta.len - (count - 1) * segment_len,
+        }
+    }
+}
+
+impl From<&ForwardMeta> for Outgoing {
+    fn from(meta: &ForwardMeta) -> Self {
+        let &ForwardMeta { socket, from, to, header, first, .. } = meta;
+        let &ForwardMeta { stride, skip, payload_len, count, last_payload_len, .. } = meta;
+        let dont_fragment = false;
+        Self {
+            socket,
+            from,
+            to,
+            dont_fragment,
+            header,
+            first,
+            stride,
+            skip,
+            payload_len,
+            count,
+            last_payload_len,
+        }
+    }
+}
+
+impl SendMeta {
+    /// How many datagrams the batch is cut into.
+    #[must_use]
+    pub fn datagrams(&self) -> u64 {
+        self.len.div_ceil(self.segment_len.max(1)) as u64
+    }
+
+    /// Whether `socket` could send what this describes: lengths in bounds, addresses of a family that it speaks.
+    pub(super) fn is_sendable(&self, socket: &UdpSocket) -> bool {
+        (1..=SEND_BUFFER_LEN).contains(&self.len)
+            && self.segment_len > 0
+            && speaks(socket.family(), self.from, self.to)
+    }
+}
+
+/// Whether a socket of `family` can send from the one address to the other.
+pub fn speaks(family: Family, from: Option<SocketAddr>, to: SocketAddr) -> bool {
+    let is_v4 = |addr: SocketAddr| addr.ip().to_canonical().is_ipv4();
+    (is_v4(to) || family == Family::V6) && from.is_none_or(|from| is_v4(from) == is_v4(to))
+}
+
+impl Outgoing {
+    /// Whether all of it lies within `len` bytes, and no datagram within another.
+    #[must_use]
+    pub fn is_within(&self, len: usize) -> bool {
+        let reach = || {
+            let taken = self.skip.checked_add(self.payload_len)?;
+            let is_apart = self.count == 1 || (self.stride > 0 && taken <= self.stride);
+            let start = (self.count.checked_sub(1)?).checked_mul(self.stride)?.checked_add(self.first)?;
+            let end = start.checked_add(self.skip)?.checked_add(self.last_payload_len)?;
+            Some((is_apart && self.last_payload_len <= self.payload_len, end))
+        };
+        reach().is_some_and(|(is_sound, end)| is_sound && end <= len)
+    }
+
+    /// Bytes of every datagram but the last.
+    #[must_use]
+    pub fn segment_len(&self) -> usize {
+        self.payload_len + self.header_len()
+    }
+
+    /// Bytes of all datagrams together.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (self.count - 1) * self.segment_len() + self.last_payload_len + self.header_len()
+    }
+
+    /// How many datagrams, for counting.
+    #[must_use]
+    pub fn datagrams(&self) -> u64 {
+        self.count as u64
+    }
+
+    /// Whether it is more than one datagram, which the kernel must cut apart.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        self.count > 1
+    }
+
+    /// Whether it lies in the buffer as it leaves.
+    #[must_use]
+    pub fn is_contiguous(&self) -> bool {
+        self.header.is_none() && (self.count == 1 || (self.skip == 0 && self.stride == self.payload_len))
+    }
+
+    /// As few batches as the kernel's limits of segments and bytes allow.
+    pub fn split(&self) -> impl Iterator<Item = Self> + use<> {
+        let per_batch = (SEND_BUFFER_LEN / self.segment_len().max(1)).clamp(1, GSO_SEGMENTS_MAX);
+        // Datagrams without any bytes cannot be told apart in a batch.
+        let per_batch = if self.segment_len() == 0 { 1 } else { per_batch };
+        let all = *self;
+        (0..self.count).step_by(per_batch).map(move |start| all.part(start, per_batch))
+    }
+
+    /// Every datagram by itself.
+    pub fn singles(&self) -> impl Iterator<Item = Self> + use<> {
+        let all = *self;
+        (0..self.count).map(move |start| all.part(start, 1))
+    }
+
+    /// The datagrams from number `start`, `count_max` of them or those there are.
+    fn part(&self, start: usize, count_max: usize) -> Self {
+        let left = self.count - start;
+        let count = count_max.min(left);
+        let last_payload_len = if count == left { self.last_payload_len } else { self.payload_len };
+        let payload_len = if count == 1 { last_payload_len } else { self.payload_len };
+        Self { first: self.first + start * self.stride, payload_len, count, last_payload_len, ..*self }
+    }
+
+    fn header_len(&self) -> usize {
+        self.header.map_or(0, |header| header.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn outgoing(
+        header: Option<[u8; 4]>,
+        payload_len: usize,
+        count: usize,
+        last_payload_len: usize,
+    ) -> Outgoing {
+        let nowhere = SocketAddr::from(([192, 0, 2, 1], 9));
+        Outgoing {
+            socket: 0,
+            from: None,
+            to: nowhere,
+            dont_fragment: false,
+            header,
+            first: 4,
+            stride: payload_len + 4,
+            skip: 0,
+            payload_len,
+            count,
+            last_payload_len,
+        }
+    }
+
+    #[test]
+    fn what_leads_out_of_the_batch_or_into_the_next_datagram_is_refused() {
+        let sound = outgoing(None, 100, 3, 40);
+        let end = 4 + 2 * 104 + 40;
+        assert!(sound.is_within(end) && !sound.is_within(end - 1));
+        for unsound in [
+            Outgoing { count: 0, ..sound },
+            Outgoing { count: usize::MAX, ..sound },
+            Outgoing { skip: 5, ..sound },
+            Outgoing { skip: usize::MAX, ..sound },
+            Outgoing { first: usize::MAX, ..sound },
+            Outgoing { stride: 0, payload_len: 0, last_payload_len: 0, ..sound },
+            Outgoing { last_payload_len: 101, ..sound },
+        ] {
+            assert!(!unsound.is_within(10_000), "{unsound:?}");
+        }
+        let single = Outgoing { count: 1, payload_len: 40, stride: 0, ..sound };
+        assert!(single.is_within(44) && !single.is_within(43));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_within_the_limits_and_leave_nothing_out(
+            has_header in any::<bool>(),
+            payload_len in 0usize..3_000,
+            count in 1usize..200,
+            last in 0usize..3_000,
+        ) {
+            let whole = outgoing(has_header.then_some([7; 4]), payload_len, count, last.min(payload_len));
+            let parts: Vec<_> = whole.split().collect();
+            prop_assert_eq!(parts.iter().map(|part| part.count).sum::<usize>(), count);
+            prop_assert_eq!(parts.iter().map(Outgoing::len).sum::<usize>(), whole.len());
+            let mut first = whole.first;
+            for (place, part) in parts.iter().enumerate() {
+                prop_assert_eq!(part.first, first);
+                first += part.count * whole.stride;
+                prop_assert!(part.len() <= SEND_BUFFER_LEN && part.count <= GSO_SEGMENTS_MAX);
+                let is_last = place + 1 == parts.len();
+                prop_assert_eq!(part.last_payload_len, if is_last { whole.last_payload_len } else { payload_len });
+                // No two parts could have been one.
+                prop_assert!(is_last || whole.segment_len() == 0 || part.count == GSO_SEGMENTS_MAX
+                    || (part.count + 1) * whole.segment_len() > SEND_BUFFER_LEN);
+            }
+            prop_assert_eq!(whole.singles().map(|single| single.len()).sum::<usize>(), whole.len());
+        }
+    }
+}
