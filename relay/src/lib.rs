@@ -9,4 +9,5 @@
 
 pub mod content;
 pub mod policy;
+pub mod stun;
 pub mod turn;
