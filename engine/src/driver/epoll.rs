@@ -268,6 +268,11 @@ impl Driver for EpollDriver {
         self.send_pool.bytes_mut(buffer.buffer, 0, SEND_BUFFER_LEN)
     }
 
+    fn batch_and_buffer(&mut self, batch: &RecvBatch, buffer: &SendBuffer) -> (&[u8], &mut [u8]) {
+        let bytes = self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);
+        (bytes, self.send_pool.bytes_mut(buffer.buffer, 0, SEND_BUFFER_LEN))
+    }
+
     fn send(&mut self, buffer: SendBuffer, meta: SendMeta) {
         let outlet = self.outlets.get_mut(meta.socket).filter(|outlet| meta.is_sendable(&outlet.socket));
         let Some(outlet) = outlet else {

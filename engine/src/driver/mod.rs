@@ -115,7 +115,7 @@ pub struct ForwardMeta {
     /// Destination address.
     pub to: SocketAddr,
     /// What is put in front of every datagram.
-    pub header: Option<[u8; 4]>,
+    pub headers: Option<ForwardHeaders>,
     /// Byte of the batch at which its first datagram starts.
     pub first: usize,
     /// Bytes from the start of one datagram of the batch to that of the next; of no meaning for a single one.
@@ -128,6 +128,16 @@ pub struct ForwardMeta {
     pub count: usize,
     /// Bytes taken of the last one, at most `payload_len`.
     pub last_payload_len: usize,
+}
+
+/// What is put in front of forwarded datagrams. The last one's may differ, since that may be shorter and the header may tell
+/// the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardHeaders {
+    /// Of every datagram but the last.
+    pub each: [u8; 4],
+    /// Of the last one.
+    pub last: [u8; 4],
 }
 
 /// What the network said to a datagram that was sent: an ICMP or ICMPv6 error, from the socket's error queue.
@@ -191,6 +201,9 @@ pub trait Driver {
 
     /// The buffer's memory, [`SEND_BUFFER_LEN`] bytes.
     fn buffer_mut(&mut self, buffer: &SendBuffer) -> &mut [u8];
+
+    /// The bytes of a batch and the memory of a send buffer, to copy from the one to the other.
+    fn batch_and_buffer(&mut self, batch: &RecvBatch, buffer: &SendBuffer) -> (&[u8], &mut [u8]);
 
     /// Sends the first `meta.len` bytes of the buffer as one GSO batch and takes the buffer back when the kernel has
     /// it. Failures are counted by cause; QUIC sends again what was lost.

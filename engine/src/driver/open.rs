@@ -152,6 +152,10 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.buffer_mut(buffer))
     }
 
+    fn batch_and_buffer(&mut self, batch: &RecvBatch, buffer: &SendBuffer) -> (&[u8], &mut [u8]) {
+        each!(self, driver => driver.batch_and_buffer(batch, buffer))
+    }
+
     fn send(&mut self, buffer: SendBuffer, meta: SendMeta) {
         each!(self, driver => driver.send(buffer, meta));
     }

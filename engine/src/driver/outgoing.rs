@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::address::Family;
 use super::sockets::UdpSocket;
-use super::{ForwardMeta, GSO_SEGMENTS_MAX, SEND_BUFFER_LEN, SendMeta, SocketIndex};
+use super::{ForwardHeaders, ForwardMeta, GSO_SEGMENTS_MAX, SEND_BUFFER_LEN, SendMeta, SocketIndex};
 
 /// Parts of which a gathered batch consists at most: a header and a payload each datagram.
 pub const PARTS_MAX: usize = 2 * GSO_SEGMENTS_MAX;
@@ -17,7 +17,7 @@ pub struct Outgoing {
     pub from: Option<SocketAddr>,
     pub to: SocketAddr,
     pub dont_fragment: bool,
-    pub header: Option<[u8; 4]>,
+    pub headers: Option<ForwardHeaders>,
     pub first: usize,
     pub stride: usize,
     pub skip: usize,
@@ -36,7 +36,7 @@ impl From<&SendMeta> for Outgoing {
             from: meta.from,
             to: meta.to,
             dont_fragment: meta.dont_fragment,
-            header: None,
+            headers: None,
             first: 0,
             stride: segment_len,
             skip: 0,
@@ -49,7 +49,7 @@ impl From<&SendMeta> for Outgoing {
 
 impl From<&ForwardMeta> for Outgoing {
     fn from(meta: &ForwardMeta) -> Self {
-        let &ForwardMeta { socket, from, to, header, first, .. } = meta;
+        let &ForwardMeta { socket, from, to, headers, first, .. } = meta;
         let &ForwardMeta { stride, skip, payload_len, count, last_payload_len, .. } = meta;
         let dont_fragment = false;
         Self {
@@ -57,7 +57,7 @@ impl From<&ForwardMeta> for Outgoing {
             from,
             to,
             dont_fragment,
-            header,
+            headers,
             first,
             stride,
             skip,
@@ -130,7 +130,7 @@ impl Outgoing {
     /// Whether it lies in the buffer as it leaves.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
-        self.header.is_none() && (self.count == 1 || (self.skip == 0 && self.stride == self.payload_len))
+        self.headers.is_none() && (self.count == 1 || (self.skip == 0 && self.stride == self.payload_len))
     }
 
     /// As few batches as the kernel's limits of segments and bytes allow.
@@ -152,13 +152,25 @@ impl Outgoing {
     fn part(&self, start: usize, count_max: usize) -> Self {
         let left = self.count - start;
         let count = count_max.min(left);
-        let last_payload_len = if count == left { self.last_payload_len } else { self.payload_len };
+        let is_last = count == left;
+        let last_payload_len = if is_last { self.last_payload_len } else { self.payload_len };
         let payload_len = if count == 1 { last_payload_len } else { self.payload_len };
-        Self { first: self.first + start * self.stride, payload_len, count, last_payload_len, ..*self }
+        let headers = self.headers.map(|headers| match is_last {
+            true => headers,
+            false => ForwardHeaders { last: headers.each, ..headers },
+        });
+        Self {
+            first: self.first + start * self.stride,
+            payload_len,
+            count,
+            last_payload_len,
+            headers,
+            ..*self
+        }
     }
 
     fn header_len(&self) -> usize {
-        self.header.map_or(0, |header| header.len())
+        self.headers.map_or(0, |headers| headers.each.len())
     }
 }
 
@@ -168,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn outgoing(
-        header: Option<[u8; 4]>,
+        headers: Option<ForwardHeaders>,
         payload_len: usize,
         count: usize,
         last_payload_len: usize,
@@ -179,7 +191,7 @@ mod tests {
             from: None,
             to: nowhere,
             dont_fragment: false,
-            header,
+            headers,
             first: 4,
             stride: payload_len + 4,
             skip: 0,
@@ -217,7 +229,8 @@ mod tests {
             count in 1usize..200,
             last in 0usize..3_000,
         ) {
-            let whole = outgoing(has_header.then_some([7; 4]), payload_len, count, last.min(payload_len));
+            let headers = has_header.then_some(ForwardHeaders { each: [7; 4], last: [8; 4] });
+            let whole = outgoing(headers, payload_len, count, last.min(payload_len));
             let parts: Vec<_> = whole.split().collect();
             prop_assert_eq!(parts.iter().map(|part| part.count).sum::<usize>(), count);
             prop_assert_eq!(parts.iter().map(Outgoing::len).sum::<usize>(), whole.len());
@@ -228,6 +241,7 @@ mod tests {
                 prop_assert!(part.len() <= SEND_BUFFER_LEN && part.count <= GSO_SEGMENTS_MAX);
                 let is_last = place + 1 == parts.len();
                 prop_assert_eq!(part.last_payload_len, if is_last { whole.last_payload_len } else { payload_len });
+                prop_assert_eq!(part.headers.map(|headers| headers.last == [8; 4]), has_header.then_some(is_last));
                 // No two parts could have been one.
                 prop_assert!(is_last || whole.segment_len() == 0 || part.count == GSO_SEGMENTS_MAX
                     || (part.count + 1) * whole.segment_len() > SEND_BUFFER_LEN);

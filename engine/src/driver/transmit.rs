@@ -20,8 +20,8 @@ pub const SEND_BUFFER_STRIDE: usize = SEND_BUFFER_LEN.next_multiple_of(4096);
 pub struct Transmit {
     name: Name,
     control: Control,
-    /// What is put in front of every datagram, for the parts to point to.
-    datagram_header: [u8; 4],
+    /// What is put in front of every datagram and of the last one, for the parts to point to.
+    datagram_headers: [[u8; 4]; 2],
     parts: Box<[libc::iovec]>,
     header: libc::msghdr,
 }
@@ -35,7 +35,7 @@ impl Transmit {
         Self {
             name: Name::EMPTY,
             control: Control::EMPTY,
-            datagram_header: [0; 4],
+            datagram_headers: [[0; 4]; 2],
             parts: vec![nothing; parts_max].into(),
             header: sys::empty_header(),
         }
@@ -86,7 +86,7 @@ impl Transmit {
             *self.parts.first_mut()? = bytes_at(batch.first + batch.skip, batch.len());
             return Some(1);
         }
-        let Some(header) = batch.header else {
+        let Some(headers) = batch.headers else {
             let parts = self.parts.get_mut(..batch.count)?;
             for (place, part) in parts.iter_mut().enumerate() {
                 *part = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
@@ -94,17 +94,20 @@ impl Transmit {
             parts.last_mut()?.iov_len = batch.last_payload_len;
             return Some(batch.count);
         };
-        self.datagram_header = header;
-        let header = libc::iovec {
-            iov_base: self.datagram_header.as_mut_ptr().cast(),
-            iov_len: self.datagram_header.len(),
-        };
+        self.datagram_headers = [headers.each, headers.last];
+        let [each, last] = self
+            .datagram_headers
+            .each_mut()
+            .map(|header| libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
         let parts = self.parts.get_mut(..2 * batch.count)?;
         for (place, part) in parts.chunks_exact_mut(2).enumerate() {
-            part[0] = header;
+            part[0] = each;
             part[1] = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
         }
-        parts.last_mut()?.iov_len = batch.last_payload_len;
+        if let Some([header, payload]) = parts.last_chunk_mut() {
+            *header = last;
+            payload.iov_len = batch.last_payload_len;
+        }
         Some(2 * batch.count)
     }
 
@@ -119,7 +122,7 @@ impl Transmit {
         }
         let header = self.prepare(socket, batch, buffer.as_ptr()).ok_or_else(invalid)?;
         // SAFETY: `prepare` has just pointed the header to the name, control messages and parts in `self`, and the parts
-        // to the datagram header in `self` and to bytes of the batch, which lie within `buffer` as was checked above; all
+        // to the datagram headers in `self` and to bytes of the batch, which lie within `buffer` as was checked above; all
         // are borrowed until the call returns.
         unsafe { sys::send(socket.as_fd(), header) }
     }

@@ -392,6 +392,12 @@ impl Driver for UringDriver {
         self.memory.send_pool.bytes_mut(buffer.buffer, 0, SEND_BUFFER_LEN)
     }
 
+    fn batch_and_buffer(&mut self, batch: &RecvBatch, buffer: &SendBuffer) -> (&[u8], &mut [u8]) {
+        let Memory { recv_buffers, send_pool, .. } = &mut *self.memory;
+        let bytes = recv_buffers.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);
+        (bytes, send_pool.bytes_mut(buffer.buffer, 0, SEND_BUFFER_LEN))
+    }
+
     fn send(&mut self, buffer: SendBuffer, meta: SendMeta) {
         let outlet = self.outlets.get_mut(meta.socket).filter(|outlet| meta.is_sendable(&outlet.socket));
         if outlet.is_none() {
