@@ -209,6 +209,8 @@ fn unexpected(asked: &'static str, got: &FromEngine) -> EngineSocketError {
         FromEngine::Imported(_) => "Imported",
         FromEngine::ListStored { .. } => "ListStored",
         FromEngine::Draining => "Draining",
+        FromEngine::RelaySessions(_) => "RelaySessions",
+        FromEngine::RelayKicked { .. } => "RelayKicked",
     };
     EngineSocketError::Unexpected { asked, got: got.into() }
 }

@@ -313,7 +313,7 @@ impl Supervisor {
             .collect();
         publishers.sort_unstable();
         publishers.dedup();
-        Policy { generation, publishers, limits: configuration.limits.clone() }
+        Policy { generation, publishers, limits: configuration.limits.clone(), ..Policy::default() }
     }
 
     async fn kill(&self, process: &mut EngineProcess) {

@@ -15,7 +15,7 @@ use super::{FromEngine, Imported, Policy, Status, ToEngine};
 pub const MAGIC: [u8; 4] = *b"IOXP";
 
 /// The contract's version. Any change of a message, or of how rkyv lays it out, is a new one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;
@@ -185,6 +185,9 @@ mod kind {
     pub(super) const IMPORT: u16 = 0x0003;
     pub(super) const PUT_LIST: u16 = 0x0004;
     pub(super) const DRAIN: u16 = 0x0005;
+    pub(super) const RELAY_SESSIONS: u16 = 0x0006;
+    pub(super) const RELAY_KICK: u16 = 0x0007;
+    pub(super) const RELAY_DRAIN: u16 = 0x0008;
 
     pub(super) const POLICY_APPLIED: u16 = 0x8001;
     pub(super) const REJECTED: u16 = 0x8002;
@@ -193,11 +196,13 @@ mod kind {
     pub(super) const IMPORTED: u16 = 0x8005;
     pub(super) const LIST_STORED: u16 = 0x8006;
     pub(super) const DRAINING: u16 = 0x8007;
+    pub(super) const RELAY_SESSIONS_ARE: u16 = 0x8008;
+    pub(super) const RELAY_KICKED: u16 = 0x8009;
 }
 
 impl sealed::Codec for ToEngine {
     fn has_kind(kind: u16) -> bool {
-        (kind::SET_POLICY..=kind::DRAIN).contains(&kind)
+        (kind::SET_POLICY..=kind::RELAY_DRAIN).contains(&kind)
     }
 
     fn write(&self) -> (u16, AlignedVec<16>) {
@@ -207,6 +212,9 @@ impl sealed::Codec for ToEngine {
             ToEngine::Import { segment_len } => (kind::IMPORT, archive(segment_len)),
             ToEngine::PutList(list) => (kind::PUT_LIST, archive(list)),
             ToEngine::Drain => (kind::DRAIN, AlignedVec::new()),
+            ToEngine::RelaySessions => (kind::RELAY_SESSIONS, AlignedVec::new()),
+            ToEngine::RelayKick(selector) => (kind::RELAY_KICK, archive(selector)),
+            ToEngine::RelayDrain { draining } => (kind::RELAY_DRAIN, archive(draining)),
         }
     }
 
@@ -217,6 +225,9 @@ impl sealed::Codec for ToEngine {
             kind::IMPORT => unarchive(payload).map(|segment_len| ToEngine::Import { segment_len }),
             kind::PUT_LIST => unarchive(payload).map(ToEngine::PutList),
             kind::DRAIN => payload.is_empty().then_some(ToEngine::Drain),
+            kind::RELAY_SESSIONS => payload.is_empty().then_some(ToEngine::RelaySessions),
+            kind::RELAY_KICK => unarchive(payload).map(ToEngine::RelayKick),
+            kind::RELAY_DRAIN => unarchive(payload).map(|draining| ToEngine::RelayDrain { draining }),
             _ => None,
         }
     }
@@ -224,7 +235,7 @@ impl sealed::Codec for ToEngine {
 
 impl sealed::Codec for FromEngine {
     fn has_kind(kind: u16) -> bool {
-        (kind::POLICY_APPLIED..=kind::DRAINING).contains(&kind)
+        (kind::POLICY_APPLIED..=kind::RELAY_KICKED).contains(&kind)
     }
 
     fn write(&self) -> (u16, AlignedVec<16>) {
@@ -238,6 +249,8 @@ impl sealed::Codec for FromEngine {
             FromEngine::Imported(imported) => (kind::IMPORTED, archive(imported)),
             FromEngine::ListStored { hash } => (kind::LIST_STORED, archive(hash)),
             FromEngine::Draining => (kind::DRAINING, AlignedVec::new()),
+            FromEngine::RelaySessions(sessions) => (kind::RELAY_SESSIONS_ARE, archive(sessions)),
+            FromEngine::RelayKicked { count } => (kind::RELAY_KICKED, archive(count)),
         }
     }
 
@@ -253,6 +266,8 @@ impl sealed::Codec for FromEngine {
             kind::IMPORTED => unarchive::<Imported>(payload).map(FromEngine::Imported),
             kind::LIST_STORED => unarchive(payload).map(|hash| FromEngine::ListStored { hash }),
             kind::DRAINING => payload.is_empty().then_some(FromEngine::Draining),
+            kind::RELAY_SESSIONS_ARE => unarchive(payload).map(FromEngine::RelaySessions),
+            kind::RELAY_KICKED => unarchive(payload).map(|count| FromEngine::RelayKicked { count }),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Policy socket v1: what `ioex` and `ioex-engine` say to each other.
+//! Policy socket v2: what `ioex` and `ioex-engine` say to each other.
 //!
 //! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
 //! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root
@@ -8,14 +8,22 @@
 //! A client sends one request at a time on a connection and reads until its final answer; who wants two at once opens
 //! two connections. Frames are drawn in `relay/docs/policy.md`; [`frame`](self::Decoder) encodes and decodes them.
 
+mod cidr;
 mod frame;
 mod limits;
+mod relay;
 
+pub use cidr::{Cidr, CidrError};
 pub use frame::{
     Decoder, FrameError, HEADER_LEN, MAGIC, Message, PAYLOAD_LEN_MAX, VERSION, encode_from_engine,
     encode_to_engine,
 };
 pub use limits::{LimitError, Limits};
+pub use relay::{
+    RELAY_PEERS_LISTED_MAX, RELAY_PREFIXES_MAX, RELAY_REALM_LEN_MAX, RELAY_SECRETS_MAX,
+    RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RELAY_USERS_MAX, RelayLimits, RelayPolicy,
+    RelaySelector, RelaySession, RelaySessions, RelayUser,
+};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -34,6 +42,8 @@ pub struct Policy {
     pub publishers: Vec<[u8; 32]>,
     /// The bounds.
     pub limits: Limits,
+    /// Who may use the relay, and how much.
+    pub relay: RelayPolicy,
 }
 
 impl Policy {
@@ -47,7 +57,8 @@ impl Policy {
                 max: PUBLISHERS_MAX as u64,
             });
         }
-        self.limits.check()
+        self.limits.check()?;
+        self.relay.check()
     }
 
     /// Whether tokens of this UID allow PUT.
@@ -75,6 +86,16 @@ pub enum ToEngine {
     /// Take no new connections, finish what is in flight within the drain time-out, then exit. Answered by
     /// [`FromEngine::Draining`] at once.
     Drain,
+    /// Say which sessions the relay has. Answered by [`FromEngine::RelaySessions`], as many as it takes.
+    RelaySessions,
+    /// End these sessions of the relay. Answered by [`FromEngine::RelayKicked`] when they have ended.
+    RelayKick(RelaySelector),
+    /// Let the relay refuse new allocations, or take them again; those that live go on. The policy in force changes in this
+    /// alone and keeps its generation. Answered by [`FromEngine::PolicyApplied`] once it is in force and on disk.
+    RelayDrain {
+        /// Whether to refuse.
+        draining: bool,
+    },
 }
 
 /// What the engine answers.
@@ -108,6 +129,13 @@ pub enum FromEngine {
     },
     /// The engine drains.
     Draining,
+    /// Some of the relay's sessions. Final if they are the last ones.
+    RelaySessions(RelaySessions),
+    /// These sessions were ended.
+    RelayKicked {
+        /// How many.
+        count: u64,
+    },
 }
 
 /// What an import gave.

@@ -10,6 +10,10 @@
 //! One [`Server`] serves one shard. A mobility ticket or a reservation token names the shard it was made on; what another shard
 //! must answer comes out as [`Action::HandOver`]. `relay/docs/turn.md` draws both.
 
+pub mod access;
+pub mod ledger;
+pub mod rate;
+
 mod action;
 mod address;
 mod cause;

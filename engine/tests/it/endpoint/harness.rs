@@ -92,6 +92,7 @@ impl Node {
             generation: 1,
             publishers: vec![*publisher.uid().as_bytes()],
             limits: options.limits,
+            ..Policy::default()
         });
         let tls = tls();
         let mut node = Self {
