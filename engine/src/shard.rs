@@ -2,6 +2,7 @@
 //! another thread; what others want of it comes through its mailbox.
 
 use crate::cid::Keys;
+use crate::control::SessionsPage;
 use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvMeta, UdpSocket, Waker};
 use crate::http::{Content, ContentOptions};
 use crate::limits::{PolicyView, STORAGE_RETRY};
@@ -10,15 +11,21 @@ use crate::metrics::ShardCounters;
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
 use crate::storage::StorageClient;
 use identity::Uid;
+use relay::policy::RelaySelector;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use store::Reader;
+use tokio::sync::oneshot;
 
 /// Commands that may wait in a shard's mailbox, handed-over datagrams being most of them.
 pub const MAILBOX_LEN: usize = 1_024;
+
+/// Tries, a millisecond apart, to get a command into a mailbox that is full of handed-over datagrams. A shard empties its
+/// mailbox every turn.
+pub const MAILBOX_TRIES: usize = 1_000;
 
 /// Batches that leave in one turn before the shard looks at what has arrived: 64 full ones are 4 MB, about 2 ms.
 const BATCHES_PER_TURN_MAX: usize = 64;
@@ -83,6 +90,20 @@ pub enum Command {
         meta: RecvMeta,
         /// The datagrams, `meta.segment_len` apart.
         bytes: Vec<u8>,
+    },
+    /// Say which sessions the relay has here.
+    RelaySessions {
+        /// Where to go on: 0, or [`SessionsPage::next`] of the page before.
+        from: u64,
+        /// Takes the answer; nobody may listen any more.
+        answer: oneshot::Sender<SessionsPage>,
+    },
+    /// End these sessions of the relay.
+    RelayKick {
+        /// Which.
+        selector: RelaySelector,
+        /// Takes how many there were; nobody may listen any more.
+        answer: oneshot::Sender<usize>,
     },
 }
 
@@ -325,6 +346,9 @@ impl<D: Driver> Shard<D> {
                     self.ending = Some(Ending::Draining(deadline));
                 }
                 Command::Stop => self.close(now),
+                // Who asked and listens no more does not matter.
+                Command::RelaySessions { answer, .. } => drop(answer.send(SessionsPage::default())),
+                Command::RelayKick { answer, .. } => drop(answer.send(0)),
             }
         }
         if let Some(Ending::Draining(deadline)) = self.ending

@@ -101,6 +101,9 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
                 vec![FromEngine::ListStored { hash }]
             }
             ToEngine::Drain => vec![FromEngine::Draining],
+            ToEngine::RelaySessions | ToEngine::RelayKick(_) | ToEngine::RelayDrain { .. } => {
+                vec![FromEngine::Rejected { reason: "this engine has no relay".into() }]
+            }
         };
         drop(seen);
         for answer in answers {

@@ -2,10 +2,11 @@
 
 use super::frames::Frames;
 use super::policy_file::PolicyFile;
+use super::sessions::RelayShards;
 use crate::metrics::NodeCounters;
 use crate::storage::{AsyncStorageClient, ImportEvent, Reply, Request, Storage};
 use bytes::Bytes;
-use relay::policy::{FromEngine, Imported, Policy, Status, ToEngine};
+use relay::policy::{FromEngine, Imported, Policy, RelaySessions, Status, ToEngine};
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
@@ -23,6 +24,8 @@ pub struct Control {
     pub storage: Arc<Storage>,
     /// Lists are appended through this.
     pub client: AsyncStorageClient,
+    /// The relay's sessions are theirs.
+    pub relay: RelayShards,
     /// Counters of the node.
     pub counters: Arc<NodeCounters>,
     /// Says how the engine is.
@@ -50,6 +53,11 @@ impl Control {
                 self.drain.send_replace(true);
                 return Ok(());
             }
+            ToEngine::RelaySessions => self.relay_sessions(frames).await,
+            ToEngine::RelayKick(selector) => {
+                self.relay.kick(&selector).await.map(|count| FromEngine::RelayKicked { count })
+            }
+            ToEngine::RelayDrain { draining } => self.drain_relay(draining).await,
         };
         match result {
             Ok(answer) => frames.write(&answer).await,
@@ -75,6 +83,36 @@ impl Control {
                 Err(error.to_string())
             }
         }
+    }
+
+    async fn drain_relay(&self, draining: bool) -> Result<FromEngine, String> {
+        let file = Arc::clone(&self.policy);
+        let changed = tokio::task::spawn_blocking(move || file.set_relay_draining(draining)).await;
+        let generation = changed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        tracing::info!(
+            draining,
+            "the relay drains, or takes new allocations again, as the control socket asked"
+        );
+        Ok(FromEngine::PolicyApplied { generation })
+    }
+
+    /// Sends the shards' sessions page by page; the last page is the final answer.
+    async fn relay_sessions(&self, frames: &mut Frames) -> Result<FromEngine, String> {
+        for shard in 0..self.relay.count() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let page = self.relay.sessions(shard, at).await?;
+                from = page.next;
+                if !page.sessions.is_empty() {
+                    let some = RelaySessions { sessions: page.sessions, is_last: false };
+                    frames
+                        .write(&FromEngine::RelaySessions(some))
+                        .await
+                        .map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        Ok(FromEngine::RelaySessions(RelaySessions { sessions: Vec::new(), is_last: true }))
     }
 
     async fn import(

@@ -6,9 +6,11 @@
 mod answer;
 mod frames;
 mod policy_file;
+mod sessions;
 
 pub use answer::Control;
 pub use policy_file::{PolicyFile, PolicyFileError};
+pub use sessions::{RelayShards, SessionsPage};
 
 use crate::limits::CONTROL_CONNECTIONS_MAX;
 use frames::{Frames, ReadError};

@@ -4,7 +4,7 @@
 
 use crate::limits::{PolicyError, SharedPolicy};
 use relay::policy::{
-    Decoder, FrameError, HEADER_LEN, LimitError, PAYLOAD_LEN_MAX, Policy, ToEngine, encode_to_engine,
+    Decoder, FrameError, HEADER_LEN, LimitError, PAYLOAD_LEN_MAX, Policy, ToEngine, VERSION, encode_to_engine,
 };
 use std::fs::File;
 use std::io::{self, Read};
@@ -62,6 +62,21 @@ impl PolicyFile {
         self.put_in_force(policy)
     }
 
+    /// Changes in the policy in force whether the relay refuses new allocations, on disk and then in memory. Its generation
+    /// stays and is returned: who sets the whole policy says that anew. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`]; the old policy stays in force.
+    pub fn set_relay_draining(&self, draining: bool) -> Result<u64, PolicyFileError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut policy = Policy::clone(&self.shared.load());
+        policy.relay.draining = draining;
+        let generation = policy.generation;
+        self.write(&policy)?;
+        self.put_in_force(policy)?;
+        Ok(generation)
+    }
+
     /// Reads the file again and puts it in force, if it has changed.
     ///
     /// # Errors
@@ -107,7 +122,15 @@ fn read(path: &Path) -> Result<Option<Policy>, PolicyFileError> {
     file.take((HEADER_LEN + PAYLOAD_LEN_MAX + 1) as u64).read_to_end(&mut bytes).map_err(io)?;
     let mut decoder = Decoder::<ToEngine>::new();
     decoder.push(&bytes);
-    let message = decoder.next_message().map_err(frame_error)?;
+    let message = match decoder.next_message() {
+        // Written by an earlier release. The control plane that comes with this one sends its policy at once; until then the
+        // defaults let nobody write and nobody relay.
+        Err(FrameError::Version { found }) if found < VERSION => {
+            tracing::warn!(path = %path.display(), found, "the policy's file is of an older version; defaults until a policy comes");
+            return Ok(None);
+        }
+        message => message.map_err(frame_error)?,
+    };
     decoder.finish().map_err(frame_error)?;
     match message {
         Some(ToEngine::SetPolicy(policy)) => Ok(Some(policy)),

@@ -21,7 +21,7 @@ pub use ready::Ready;
 pub use shards::ShardsError;
 pub use sockets::ListenError;
 
-use crate::control::{self, Control, PolicyFile};
+use crate::control::{self, Control, PolicyFile, RelayShards};
 use crate::driver::DriverKind;
 use crate::limits::DRAIN_GRACE;
 use crate::metrics::NodeCounters;
@@ -329,6 +329,7 @@ impl Node {
             policy: Arc::clone(&self.policy),
             storage: Arc::clone(&self.storage),
             client: self.storage.async_client(),
+            relay: RelayShards::new(self.shards.mailboxes()),
             counters: Arc::clone(&self.counters),
             status: self.status(numbers),
             drain: self.drain.clone(),

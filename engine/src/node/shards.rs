@@ -8,7 +8,7 @@ use crate::limits::SharedPolicy;
 use crate::mailbox::{self, Receiver, Sender};
 use crate::metrics::ShardCounters;
 use crate::quic::{DATAGRAM_LEN_MAX, RetryTokens, Tls};
-use crate::shard::{self, Command, MAILBOX_LEN, ShardConfig, ShardError};
+use crate::shard::{self, Command, MAILBOX_LEN, MAILBOX_TRIES, ShardConfig, ShardError};
 use crate::storage::Storage;
 use identity::Uid;
 use std::io;
@@ -19,10 +19,6 @@ use tokio::sync::mpsc;
 
 /// Stack of a thread that waits for a shard's end and says so.
 const WATCH_STACK_LEN: usize = 64 << 10;
-
-/// Tries, a millisecond apart, to get a command into a mailbox that is full of handed-over datagrams. A shard empties its
-/// mailbox every turn.
-const COMMAND_TRIES: usize = 1_000;
 
 /// What shards are made of.
 #[derive(Debug)]
@@ -112,6 +108,11 @@ impl Shards {
         Ok(shards)
     }
 
+    /// The mailboxes of each, for whoever asks them something.
+    pub(super) fn mailboxes(&self) -> Vec<Sender<Command>> {
+        self.commands.clone()
+    }
+
     /// The counters of each.
     pub(super) fn counters(&self) -> Vec<Arc<ShardCounters>> {
         self.counters.clone()
@@ -180,7 +181,7 @@ impl Shards {
             let mut tries = 0;
             while !mailbox.is_closed() && mailbox.send(command()).is_err() {
                 tries += 1;
-                if tries == COMMAND_TRIES {
+                if tries == MAILBOX_TRIES {
                     tracing::error!(shard = index, "the shard does not empty its mailbox; a command is lost");
                     break;
                 }

@@ -141,7 +141,12 @@ impl Node {
     /// Hands the engine a policy over its control socket, as `ioex up` does.
     pub fn set_policy(&self, settings: Settings) {
         let limits = Limits { retry_handshakes_min: settings.retry_above, ..Limits::default() };
-        let policy = Policy { generation: 1, publishers: vec![*publisher().uid().as_bytes()], limits, ..Policy::default() };
+        let policy = Policy {
+            generation: 1,
+            publishers: vec![*publisher().uid().as_bytes()],
+            limits,
+            ..Policy::default()
+        };
         match self.ask(&ToEngine::SetPolicy(policy)) {
             FromEngine::PolicyApplied { generation: 1 } => {}
             other => panic!("the engine did not take the policy: {other:?}"),

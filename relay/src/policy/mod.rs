@@ -69,6 +69,7 @@ impl Policy {
 
 /// What the control plane asks of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time exists on a connection, and none is kept")]
 pub enum ToEngine {
     /// Take this policy. Answered by [`FromEngine::PolicyApplied`] once it is in force and on disk.
     SetPolicy(Policy),

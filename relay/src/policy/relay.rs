@@ -22,7 +22,7 @@ pub const RELAY_REALM_LEN_MAX: usize = 128;
 /// Who may use the relay, to reach whom, and how much. The default lets nobody in: it has no user and no secret.
 ///
 /// Everything here may change while the relay runs, without dropping a session.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct RelayPolicy {
     /// Sent as REALM (RFC 8489 section 14.9). The keys of static users contain it: with another realm they no longer fit.
     pub realm: String,
@@ -44,6 +44,24 @@ pub struct RelayPolicy {
     pub limits: RelayLimits,
     /// Refuse new allocations, keep those that live.
     pub draining: bool,
+}
+
+impl std::fmt::Debug for RelayPolicy {
+    /// Whoever has a secret can make credentials, so there is none in any log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayPolicy")
+            .field("realm", &self.realm)
+            .field("users", &self.users)
+            .field("rest_secrets", &self.rest_secrets.len())
+            .field("mobility", &self.mobility)
+            .field("client_allow", &self.client_allow)
+            .field("client_deny", &self.client_deny)
+            .field("peer_allow", &self.peer_allow)
+            .field("peer_deny", &self.peer_deny)
+            .field("limits", &self.limits)
+            .field("draining", &self.draining)
+            .finish()
+    }
 }
 
 /// A user with a fixed password, of which only the keys are known.

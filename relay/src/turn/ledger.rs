@@ -164,6 +164,7 @@ impl Meter {
     }
 
     /// The allocation has ended.
+    #[expect(clippy::needless_pass_by_value, reason = "so that a charge is closed once")]
     pub fn close(&mut self, now: Instant, charge: Charge) {
         let accounts = [self.unlease(now, charge.user), self.unlease(now, charge.ip)];
         self.ledger.books().close(accounts);
@@ -460,11 +461,9 @@ impl Books {
             }
             Entry::Vacant(entry) => {
                 let account = Account { owner: owner.to_owned(), allocations: 1, budget: None };
-                // The node's index is never reached: accounts are at most twice the allocations.
-                let index = accounts.vacant_key() as u32;
-                // The table was keyed by a borrow of the slab; insert there last.
+                // Accounts are at most twice the allocations, so their indices stay far below that of the node.
+                let index = accounts.insert(account) as u32;
                 entry.insert(index);
-                accounts.insert(account);
                 Some(index)
             }
         }

@@ -1,4 +1,7 @@
-use relay::policy::{LimitError, Limits, PUBLISHERS_MAX, Policy};
+use relay::policy::{
+    Cidr, CidrError, LimitError, Limits, PUBLISHERS_MAX, Policy, RELAY_REALM_LEN_MAX, RELAY_SECRETS_MAX,
+    RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy, RelayUser,
+};
 
 #[test]
 fn the_default_policy_is_valid() {
@@ -78,8 +81,112 @@ fn publishers_are_counted_and_found() {
 #[test]
 fn the_page_states_every_bound_as_it_is() {
     let page = include_str!("../../docs/policy.md");
-    for (name, default, min, max) in Limits::default().ranges() {
+    for (name, default, min, max) in
+        Limits::default().ranges().into_iter().chain(RelayLimits::default().ranges())
+    {
         let row = format!("| `{name}` | {default} | {min} | {max} | ");
         assert_eq!(page.matches(&row).count(), 1, "docs/policy.md lacks {row}");
     }
+}
+
+#[test]
+fn every_bound_of_the_relay_is_held_to_its_range() {
+    type Set = fn(&mut RelayLimits, u64);
+    let setters: [(&str, Set); 12] = [
+        ("allocations_max", |limits, value| limits.allocations_max = value as u32),
+        ("allocations_per_user_max", |limits, value| limits.allocations_per_user_max = value as u32),
+        ("allocations_per_ip_max", |limits, value| limits.allocations_per_ip_max = value as u32),
+        ("bytes_per_s", |limits, value| limits.bytes_per_s = value),
+        ("bytes_per_s_per_user", |limits, value| limits.bytes_per_s_per_user = value),
+        ("bytes_per_s_per_ip", |limits, value| limits.bytes_per_s_per_ip = value),
+        ("strangers_per_s", |limits, value| limits.strangers_per_s = value as u32),
+        ("lifetime_default_s", |limits, value| limits.lifetime_default_s = value as u32),
+        ("lifetime_max_s", |limits, value| limits.lifetime_max_s = value as u32),
+        ("nonce_lifetime_s", |limits, value| limits.nonce_lifetime_s = value as u32),
+        ("permissions_max", |limits, value| limits.permissions_max = value as u32),
+        ("channels_max", |limits, value| limits.channels_max = value as u32),
+    ];
+    let ranges = RelayLimits::default().ranges();
+    assert_eq!(setters.map(|(name, _)| name), ranges.map(|(name, ..)| name));
+    for ((name, set), (_, _, min, max)) in setters.into_iter().zip(ranges) {
+        let with = |value| {
+            // The two lifetimes apart, so that only the bound under test can be wrong.
+            let limits =
+                RelayLimits { lifetime_default_s: 30, lifetime_max_s: 86_400, ..RelayLimits::default() };
+            let mut policy =
+                Policy { relay: RelayPolicy { limits, ..RelayPolicy::default() }, ..Policy::default() };
+            set(&mut policy.relay.limits, value);
+            policy.check()
+        };
+        assert_eq!(with(min), Ok(()), "{name} at its least");
+        assert_eq!(with(max), Ok(()), "{name} at its most");
+        assert_eq!(
+            with(max + 1),
+            Err(LimitError::Range { name, value: max + 1, min, max }),
+            "{name} above its most"
+        );
+        if min > 0 {
+            let below = LimitError::Range { name, value: min - 1, min, max };
+            assert_eq!(with(min - 1), Err(below), "{name} below its least");
+        }
+    }
+    let limits = RelayLimits { lifetime_default_s: 601, lifetime_max_s: 600, ..RelayLimits::default() };
+    let crossed = RelayPolicy { limits, ..RelayPolicy::default() }.check();
+    assert!(matches!(crossed, Err(LimitError::Order { name: "lifetime_default_s", .. })), "{crossed:?}");
+}
+
+#[test]
+fn names_and_secrets_of_the_relay_are_bounded() {
+    let user = |len: usize| RelayUser { name: "n".repeat(len), key_md5: [0; 16], key_sha256: [0; 32] };
+    let with_user = |len| RelayPolicy { users: vec![user(len)], ..RelayPolicy::default() }.check();
+    assert_eq!(with_user(RELAY_USER_LEN_MAX), Ok(()));
+    assert!(with_user(RELAY_USER_LEN_MAX + 1).is_err() && with_user(0).is_err());
+
+    let with_realm = |len| RelayPolicy { realm: "r".repeat(len), ..RelayPolicy::default() }.check();
+    assert_eq!(with_realm(RELAY_REALM_LEN_MAX), Ok(()));
+    assert!(with_realm(RELAY_REALM_LEN_MAX + 1).is_err() && with_realm(0).is_err());
+
+    let with_secrets = |count, len| {
+        RelayPolicy { rest_secrets: vec![vec![0; len]; count], ..RelayPolicy::default() }.check()
+    };
+    assert_eq!(with_secrets(RELAY_SECRETS_MAX, 256), Ok(()));
+    // An empty secret would let anybody in who can compute an HMAC.
+    assert!(with_secrets(1, 0).is_err() && with_secrets(1, 257).is_err());
+    assert!(with_secrets(RELAY_SECRETS_MAX + 1, 32).is_err());
+}
+
+#[test]
+fn the_keys_of_users_and_the_secrets_are_in_no_log() {
+    let user = RelayUser { name: "alice".into(), key_md5: [0xab; 16], key_sha256: [0xcd; 32] };
+    let policy =
+        RelayPolicy { users: vec![user], rest_secrets: vec![vec![0xef; 4]], ..RelayPolicy::default() };
+    let text = format!("{policy:?}");
+    assert!(
+        text.contains("alice") && !text.contains("171") && !text.contains("205") && !text.contains("239"),
+        "{text}"
+    );
+}
+
+#[test]
+fn prefixes_are_read_as_they_are_written() {
+    let read = |text: &str| text.parse::<Cidr>().map(|prefix| prefix.to_string());
+    assert_eq!(read("10.0.0.0/8").unwrap(), "10.0.0.0/8");
+    assert_eq!(read("0.0.0.0/0").unwrap(), "0.0.0.0/0");
+    assert_eq!(read("192.0.2.7").unwrap(), "192.0.2.7/32");
+    assert_eq!(read("2001:db8::/32").unwrap(), "2001:db8::/32");
+    assert_eq!(read("::/0").unwrap(), "::/0");
+    assert_eq!(read("::1").unwrap(), "::1/128");
+    assert_eq!(read("::ffff:10.0.0.0/104").unwrap(), "10.0.0.0/8");
+    assert_eq!(read("::ffff:192.0.2.7").unwrap(), "192.0.2.7/32");
+    for malformed in
+        ["", "/", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/-1", "10.0.0.0/256", "10.0.0/8", "host/8", "::1/1/1"]
+    {
+        assert_eq!(read(malformed), Err(CidrError::Malformed { text: malformed.into() }), "{malformed}");
+    }
+    assert_eq!(read("10.0.0.0/33"), Err(CidrError::Length { prefix_len: 33, bits: 32 }));
+    assert_eq!(read("::/129"), Err(CidrError::Length { prefix_len: 129, bits: 128 }));
+    assert_eq!(read("::ffff:10.0.0.0/129"), Err(CidrError::Length { prefix_len: 33, bits: 32 }));
+    let error = read("192.168.1.5/16").unwrap_err();
+    assert!(error.to_string().contains("192.168.0.0/16"), "{error}");
+    assert!(read("2001:db8::1/64").is_err() && read("::ffff:10.0.0.1/104").is_err());
 }

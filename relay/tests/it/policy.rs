@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use relay::policy::{
-    Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy, Status, ToEngine,
-    encode_from_engine, encode_to_engine,
+    Cidr, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
+    RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy,
+    RelaySelector, RelaySession, RelaySessions, RelayUser, Status, ToEngine, encode_from_engine,
+    encode_to_engine,
 };
 
 /// One frame a line: its name, a space, its bytes in hexadecimal.
@@ -17,6 +19,10 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("to-engine.import", to_engine(ToEngine::Import { segment_len: 1 << 20 })),
         ("to-engine.put-list", to_engine(ToEngine::PutList(b"a signed list".to_vec()))),
         ("to-engine.drain", to_engine(ToEngine::Drain)),
+        ("to-engine.relay-sessions", to_engine(ToEngine::RelaySessions)),
+        ("to-engine.relay-kick-user", to_engine(ToEngine::RelayKick(RelaySelector::User("alice".into())))),
+        ("to-engine.relay-kick-id", to_engine(ToEngine::RelayKick(RelaySelector::Id(0x0001_0000_0000_002a)))),
+        ("to-engine.relay-drain", to_engine(ToEngine::RelayDrain { draining: true })),
         ("from-engine.policy-applied", from_engine(FromEngine::PolicyApplied { generation: 7 })),
         (
             "from-engine.rejected",
@@ -27,11 +33,50 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("from-engine.imported", from_engine(FromEngine::Imported(imported()))),
         ("from-engine.list-stored", from_engine(FromEngine::ListStored { hash: [0xab; 32] })),
         ("from-engine.draining", from_engine(FromEngine::Draining)),
+        ("from-engine.relay-sessions", from_engine(FromEngine::RelaySessions(sessions()))),
+        ("from-engine.relay-kicked", from_engine(FromEngine::RelayKicked { count: 3 })),
     ]
 }
 
 fn policy() -> Policy {
-    Policy { generation: 7, publishers: vec![[1; 32], [2; 32]], limits: Limits::default() }
+    Policy {
+        generation: 7,
+        publishers: vec![[1; 32], [2; 32]],
+        limits: Limits::default(),
+        relay: RelayPolicy {
+            realm: "example.com".into(),
+            users: vec![RelayUser { name: "alice".into(), key_md5: [3; 16], key_sha256: [4; 32] }],
+            rest_secrets: vec![b"current".to_vec(), b"previous one".to_vec()],
+            client_deny: cidrs(&["198.51.100.0/24"]),
+            peer_allow: cidrs(&["127.0.0.0/8", "::1/128"]),
+            peer_deny: cidrs(&["2001:db8::/32"]),
+            ..RelayPolicy::default()
+        },
+    }
+}
+
+fn cidrs(texts: &[&str]) -> Vec<Cidr> {
+    texts.iter().map(|text| text.parse().expect("a prefix")).collect()
+}
+
+fn sessions() -> RelaySessions {
+    let session = RelaySession {
+        id: 0x0001_0000_0000_002a,
+        user: "alice".into(),
+        transport: "udp".into(),
+        client: "192.0.2.1:5000".parse().unwrap(),
+        server: "203.0.113.7:3478".parse().unwrap(),
+        relayed: vec!["203.0.113.7:49152".parse().unwrap(), "[2001:db8::7]:49152".parse().unwrap()],
+        since_unix_s: 1_790_000_000,
+        remaining_s: 599,
+        to_peer_packets: 1,
+        to_peer_bytes: 2,
+        to_client_packets: 3,
+        to_client_bytes: 4,
+        peers: vec!["198.51.100.9".parse().unwrap()],
+        peers_count: 1,
+    };
+    RelaySessions { sessions: vec![session], is_last: false }
 }
 
 fn status() -> Status {
@@ -76,7 +121,7 @@ fn frames_are_those_of_the_vectors() {
 #[test]
 fn the_header_is_as_drawn() {
     let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
-    assert_eq!(frame[..12], *b"IOXP\x01\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[..12], *b"IOXP\x02\x00\x03\x00\x04\x00\x00\x00");
     assert_eq!(frame[16..], [4, 3, 2, 1]);
     // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
     let mut crc = !0u32;
@@ -111,6 +156,9 @@ fn messages_come_out_of_a_stream_cut_anywhere() {
         ToEngine::Import { segment_len: 1 },
         ToEngine::PutList(vec![9; 5000]),
         ToEngine::Drain,
+        ToEngine::RelaySessions,
+        ToEngine::RelayKick(RelaySelector::User("bob".into())),
+        ToEngine::RelayDrain { draining: false },
     ];
     let stream: Vec<u8> = to_engine.iter().flat_map(|message| encode_to_engine(message).unwrap()).collect();
     let from_engine = [
@@ -121,6 +169,9 @@ fn messages_come_out_of_a_stream_cut_anywhere() {
         FromEngine::Rejected { reason: String::new() },
         FromEngine::Draining,
         FromEngine::ListStored { hash: [1; 32] },
+        FromEngine::RelaySessions(sessions()),
+        FromEngine::RelaySessions(RelaySessions { sessions: Vec::new(), is_last: true }),
+        FromEngine::RelayKicked { count: 0 },
     ];
     let answers: Vec<u8> =
         from_engine.iter().flat_map(|message| encode_from_engine(message).unwrap()).collect();
@@ -147,17 +198,17 @@ fn header(magic: &[u8; 4], version: u16, kind: u16, len: u32) -> Vec<u8> {
 #[test]
 fn a_header_is_refused_before_its_payload_arrives() {
     let cases = [
-        (header(b"HTTP", 1, 2, 0), FrameError::Magic),
-        (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
-        (header(b"IOXP", 1, 0, 0), FrameError::Kind { kind: 0 }),
-        (header(b"IOXP", 1, 6, 0), FrameError::Kind { kind: 6 }),
-        (header(b"IOXP", 1, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
+        (header(b"HTTP", 2, 2, 0), FrameError::Magic),
+        (header(b"IOXP", 1, 2, 0), FrameError::Version { found: 1 }),
+        (header(b"IOXP", 2, 0, 0), FrameError::Kind { kind: 0 }),
+        (header(b"IOXP", 2, 9, 0), FrameError::Kind { kind: 9 }),
+        (header(b"IOXP", 2, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
         (
-            header(b"IOXP", 1, 4, PAYLOAD_LEN_MAX as u32 + 1),
+            header(b"IOXP", 2, 4, PAYLOAD_LEN_MAX as u32 + 1),
             FrameError::PayloadLen { len: PAYLOAD_LEN_MAX + 1 },
         ),
-        (header(b"IOXP", 1, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
-        (header(b"IOXP", 1, 2, 0), FrameError::Checksum { kind: 2 }),
+        (header(b"IOXP", 2, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
+        (header(b"IOXP", 2, 2, 0), FrameError::Checksum { kind: 2 }),
     ];
     for (bytes, error) in cases {
         let mut decoder = Decoder::<ToEngine>::new();
@@ -223,14 +274,15 @@ fn payloads_are_validated_even_with_a_checksum_that_fits() {
     );
 
     // Bytes where none belong.
-    let mut frame = header(b"IOXP", 1, 2, 1);
+    let mut frame = header(b"IOXP", 2, 2, 1);
     frame.push(0);
     assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 2 }));
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    (any::<u64>(), any::<Vec<[u8; 32]>>(), any::<[u32; 11]>(), any::<[u64; 2]>()).prop_map(
-        |(generation, publishers, narrow, wide)| Policy {
+    (any::<u64>(), any::<Vec<[u8; 32]>>(), any::<[u32; 11]>(), any::<[u64; 2]>(), any_relay_policy())
+        .prop_map(|(generation, publishers, narrow, wide, relay)| Policy {
+            relay,
             generation,
             publishers,
             limits: Limits {
@@ -248,8 +300,62 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 upload_bytes_in_flight_max: wide[0],
                 store_bytes_max: wide[1],
             },
-        },
-    )
+        })
+}
+
+fn any_relay_policy() -> impl Strategy<Value = RelayPolicy> {
+    let user = any::<(String, [u8; 16], [u8; 32])>().prop_map(|(name, key_md5, key_sha256)| RelayUser {
+        name,
+        key_md5,
+        key_sha256,
+    });
+    let prefix =
+        any::<std::net::IpAddr>().prop_map(|ip| Cidr::new(ip, if ip.is_ipv4() { 32 } else { 128 }).unwrap());
+    let prefixes = || prop::collection::vec(prefix.clone(), 0..4);
+    let lists = (prefixes(), prefixes(), prefixes(), prefixes());
+    let users = prop::collection::vec(user, 0..4);
+    (any::<(String, Vec<Vec<u8>>, bool, bool)>(), users, lists, any::<[u64; 3]>(), any::<[u32; 9]>())
+        .prop_map(|((realm, rest_secrets, mobility, draining), users, lists, rates, counts)| {
+            let (client_allow, client_deny, peer_allow, peer_deny) = lists;
+            let limits = RelayLimits {
+                allocations_max: counts[0],
+                allocations_per_user_max: counts[1],
+                allocations_per_ip_max: counts[2],
+                bytes_per_s: rates[0],
+                bytes_per_s_per_user: rates[1],
+                bytes_per_s_per_ip: rates[2],
+                strangers_per_s: counts[3],
+                lifetime_default_s: counts[4],
+                lifetime_max_s: counts[5],
+                nonce_lifetime_s: counts[6],
+                permissions_max: counts[7],
+                channels_max: counts[8],
+            };
+            RelayPolicy {
+                realm,
+                users,
+                rest_secrets,
+                mobility,
+                client_allow,
+                client_deny,
+                peer_allow,
+                peer_deny,
+                limits,
+                draining,
+            }
+        })
+}
+
+#[test]
+fn a_full_page_of_sessions_with_the_longest_names_and_most_peers_fits() {
+    let session = RelaySession {
+        user: "n".repeat(RELAY_USER_LEN_MAX),
+        peers: vec!["2001:db8::1".parse().unwrap(); RELAY_PEERS_LISTED_MAX],
+        ..sessions().sessions.remove(0)
+    };
+    let page = RelaySessions { sessions: vec![session; RELAY_SESSIONS_PER_FRAME_MAX], is_last: false };
+    let frame = encode_from_engine(&FromEngine::RelaySessions(page)).expect("it fits");
+    assert!(frame.len() < 3 << 20, "{} bytes", frame.len());
 }
 
 proptest! {
@@ -291,8 +397,8 @@ proptest! {
 
     /// The archive's own checks, with header and checksum in order.
     #[test]
-    fn no_payload_panics(kind in prop_oneof![1u16..6, 0x8001u16..0x8008], payload: Vec<u8>) {
-        let mut frame = header(b"IOXP", 1, kind, payload.len() as u32);
+    fn no_payload_panics(kind in prop_oneof![1u16..9, 0x8001u16..0x800a], payload: Vec<u8>) {
+        let mut frame = header(b"IOXP", 2, kind, payload.len() as u32);
         frame.extend_from_slice(&payload);
         let frame = with_checksum(frame);
         let _ = decode::<ToEngine>(&frame, 1000);
