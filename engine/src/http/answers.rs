@@ -49,7 +49,8 @@ impl Session {
             (logic::Body::None | logic::Body::Range(_), _) => Body::bytes(Vec::new()),
         };
         let body = Box::new(body);
-        let state = State::Answering { head: Some(head), body, is_head_request, progress: now };
+        let state =
+            State::Answering { head: Some(head), body, is_head_request, progress: now, refused_at: None };
         self.requests.insert(stream, state);
         self.active.push_back(stream);
     }
@@ -82,7 +83,8 @@ impl Session {
         waiter: Waiter,
     ) -> Written {
         let stream = waiter.stream;
-        let Some(State::Answering { head, body, is_head_request, progress }) = self.requests.get_mut(&stream)
+        let Some(State::Answering { head, body, is_head_request, progress, refused_at }) =
+            self.requests.get_mut(&stream)
         else {
             return Written::Waiting;
         };
@@ -112,15 +114,25 @@ impl Session {
                 Supply::Ready | Supply::End => {}
             }
             let is_end = supply == Supply::End;
+            // Where there is no capacity to learn, the stream is over, and the write that follows says how.
+            let capacity = quic.stream_capacity(stream).unwrap_or(usize::MAX);
+            if refused_at.is_some_and(|refused| capacity <= refused) {
+                return Written::Blocked;
+            }
+            *refused_at = None;
             if let Some(response) = head {
                 match send_head(&mut self.h3, quic, stream, response, is_end) {
                     Ok(()) => *head = None,
-                    Err(h3::Error::StreamBlocked | h3::Error::Done) => return Written::Blocked,
+                    Err(h3::Error::StreamBlocked | h3::Error::Done) => {
+                        *refused_at = Some(capacity);
+                        return Written::Blocked;
+                    }
                     Err(_) => return Written::Aborted,
                 }
                 if is_end {
                     return Written::Complete;
                 }
+                continue;
             }
             if is_end {
                 return Written::Complete;
@@ -144,7 +156,10 @@ impl Session {
                         return Written::Complete;
                     }
                 }
-                Err(h3::Error::Done | h3::Error::StreamBlocked) => return Written::Blocked,
+                Err(h3::Error::Done | h3::Error::StreamBlocked) => {
+                    *refused_at = Some(capacity);
+                    return Written::Blocked;
+                }
                 Err(_) => return Written::Aborted,
             }
         }

@@ -44,7 +44,16 @@ pub(super) enum State {
     /// Waits for the document of a list.
     OpeningList { read: Read, since: Instant },
     /// Is being answered. The head is held back until the first bytes of the body are there.
-    Answering { head: Option<Response>, body: Box<Body>, is_head_request: bool, progress: Instant },
+    Answering {
+        head: Option<Response>,
+        body: Box<Body>,
+        is_head_request: bool,
+        progress: Instant,
+        /// The stream's capacity, bytes, with which quiche last refused a write. It is not asked again before there is
+        /// more: at each refusal by the connection's window it sends DATA_BLOCKED, the client acknowledges that, and an
+        /// acknowledgement is when the session asks. A client that reads slowly would be sent packets without end.
+        refused_at: Option<usize>,
+    },
     /// Is being uploaded.
     Uploading { upload: Box<Upload>, progress: Instant },
     /// Has been handed to storage.
