@@ -18,7 +18,7 @@ use super::nonce::Features;
 /// 3.5 times as many: 20 header + 8 ERROR-CODE + 4 + 12 REALM + 4 + 36 NONCE + 12 PASSWORD-ALGORITHMS = 96 of 98.
 const REALM_LEN_MAX_WITH_ALGORITHMS: usize = 12;
 
-/// Bytes of a user name, exclusive (RFC 8489 section 14.3: "MUST contain [...] less than 509 bytes").
+/// Bytes of a user name, exclusive (RFC 8489 section 14.3: "a UTF-8-encoded sequence of fewer than 509 bytes").
 const USER_NAME_LEN_END: usize = 509;
 
 /// Keys of one user in one realm. Whoever has them can authenticate as the user, but does not know the password.
@@ -58,6 +58,12 @@ pub enum CredentialsError {
     RealmLength {
         /// How long it is.
         len: usize,
+    },
+    /// The realm has characters that SASLprep changes or forbids, or that a quoted string would need to escape.
+    #[error("the realm {realm:?} has characters that clients would not send back as they are")]
+    RealmCharacters {
+        /// The realm.
+        realm: String,
     },
     /// A user name is empty or too long.
     #[error("user name {name:?} has {len} bytes; it must have 1 to 508", len = name.len())]
@@ -173,6 +179,11 @@ impl Credentials {
     ) -> Result<Self, CredentialsError> {
         if !(1..=Self::REALM_LEN_MAX).contains(&realm.len()) {
             return Err(CredentialsError::RealmLength { len: realm.len() });
+        }
+        // What is hashed into keys is the prepared realm, what clients send is what they were sent.
+        let is_prepared = stringprep::saslprep(realm).is_ok_and(|prepared| prepared == realm);
+        if !is_prepared || realm.contains(['"', '\\']) {
+            return Err(CredentialsError::RealmCharacters { realm: realm.to_owned() });
         }
         let mut users: Vec<StaticUser> = users.into_iter().collect();
         users.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -97,12 +97,12 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What the answer to an authenticated request is protected with: the request's own key and attribute.
+/// What the answer to an authenticated request is protected with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyKey {
     /// The key of the request's user.
     pub key: Key,
-    /// The attribute that the request was authenticated by.
+    /// The attribute: SHA-256 if the request named a password algorithm, SHA-1 if not.
     pub integrity: Integrity,
 }
 

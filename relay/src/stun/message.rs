@@ -54,7 +54,7 @@ pub struct TransactionId(pub [u8; 12]);
 
 /// A message that was checked: its attributes lie within it, and its FINGERPRINT, if it has one, is right. What its
 /// attributes mean is checked when they are asked for; who sent it, by [`super::Authenticator`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     class: Class,
@@ -166,9 +166,8 @@ impl<'a> Message<'a> {
             }
             let bad_length = DecodeError::TrailerLength { attribute: kind, len: value.len() };
             match kind {
-                // RFC 8489 section 14.5: "With the exception of the MESSAGE-INTEGRITY-SHA256 and FINGERPRINT attributes
-                // [...] agents MUST ignore all other attributes that follow MESSAGE-INTEGRITY." Section 14.6 leaves
-                // FINGERPRINT alone behind MESSAGE-INTEGRITY-SHA256.
+                // What stands behind an integrity attribute is not covered by it. MESSAGE-INTEGRITY-SHA256 and FINGERPRINT may
+                // follow MESSAGE-INTEGRITY, FINGERPRINT alone MESSAGE-INTEGRITY-SHA256; the rest is passed over.
                 AttributeType::MESSAGE_INTEGRITY
                     if self.integrity_at.is_none() && self.integrity_sha256_at.is_none() =>
                 {

@@ -7,9 +7,9 @@
 //!
 //! The MAC is HMAC-SHA256 over the features, the time and the client's address and port, cut to 104 bits. Its key is derived
 //! from the servers' common key for each hour, so that all shards agree without talking and no key signs for longer. The
-//! address is in it so that a request seen on the way is of no use from elsewhere; RFC 8489 section 9.2.4: "The server MUST
-//! ensure that the same NONCE cannot be selected for clients that use different source IP addresses, different source ports,
-//! or both". A client whose address changes is told 438 and the new nonce.
+//! address is in it so that a request seen on the way is of no use from elsewhere, and because RFC 8489 section 9.2.4 asks
+//! for it: "The server MUST NOT choose the same NONCE for two requests unless they have the same source IP address and
+//! port." A client whose address changes is told 438 and the new nonce.
 //!
 //! 36 characters are what leaves a 401 with a realm of 12 bytes at 96 bytes: 3.5 times the 28 bytes of the shortest
 //! Allocate are 98.
@@ -29,7 +29,10 @@ pub const NONCE_LEN: usize = 36;
 /// RFC 8489 section 9.2: what tells that the next four characters are security features.
 const COOKIE: &[u8; 9] = b"obMatJos2";
 
-/// Bit 0 of the security features, counted from the rightmost: PASSWORD-ALGORITHMS was sent with the nonce.
+/// Bit 0 of the security features: PASSWORD-ALGORITHMS was sent with the nonce. Bits are counted from the rightmost. The
+/// text of RFC 8489 section 18.1 counts from the leftmost, but its own vector (appendix B.1, whose "AAAC" announces
+/// USERHASH), the erratum and the clients in use (libjuice) count this way; whoever counts the other way sees bits
+/// without a meaning.
 const PASSWORD_ALGORITHMS: u32 = 1 << 0;
 
 /// Bit 1: USERHASH may be sent in USERNAME's place.
@@ -65,8 +68,8 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// `key` is the secret that all shards of the node share; a nonce is good for `lifetime_s` seconds. RFC 8656
-    /// section 5: "The server SHOULD expire the nonce at least once every hour".
+    /// `key` is the secret that all shards of the node share; a nonce is good for `lifetime_s` seconds: an hour at most, as
+    /// RFC 8656 section 5 has it.
     pub fn new(key: [u8; 32], lifetime_s: u64) -> Self {
         let epoch_key = epoch_key(&key, 0);
         Self { key, epoch_key, epoch: 0, lifetime_s }

@@ -7,6 +7,9 @@ mod policy;
 mod problems;
 mod ranges;
 mod routes;
+mod stun_authenticate;
+mod stun_messages;
+mod stun_vectors;
 
 use relay::content::{Action, Read, Request, Response, route};
 
