@@ -2,6 +2,7 @@
 
 use super::cidr::Cidr;
 use super::limits::LimitError;
+use crate::stun::Credentials;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,12 +13,12 @@ pub const RELAY_USERS_MAX: usize = 1 << 16;
 pub const RELAY_PREFIXES_MAX: usize = 1 << 16;
 
 /// The most secrets of the TURN REST convention: one in use, one on its way out, and room for other issuers.
-pub const RELAY_SECRETS_MAX: usize = 16;
+pub const RELAY_SECRETS_MAX: usize = Credentials::SECRETS_MAX;
 
-/// Bytes of a user name (RFC 8489 section 14.3: fewer than 509) and of a realm (section 14.9: fewer than 763 bytes).
+/// Bytes of a user name (RFC 8489 section 14.3: fewer than 509).
 pub const RELAY_USER_LEN_MAX: usize = 508;
-/// The longest realm in bytes. RFC 8489 section 14.9 allows 763; 128 keep a 401 within 3.5 times its request.
-pub const RELAY_REALM_LEN_MAX: usize = 128;
+/// The longest realm in bytes, within which a 401 is at most 3.5 times the shortest Allocate; up to 12 it offers SHA-256 too.
+pub const RELAY_REALM_LEN_MAX: usize = Credentials::REALM_LEN_MAX;
 
 /// Who may use the relay, to reach whom, and how much. The default lets nobody in: it has no user and no secret.
 ///

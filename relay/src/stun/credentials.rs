@@ -13,6 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::integrity::{Key, PasswordAlgorithm};
 use super::nonce::Features;
+use crate::policy::RelayPolicy;
 
 /// Bytes of a realm up to which a 401 with PASSWORD-ALGORITHMS answers the shortest Allocate, of 28 bytes, with at most
 /// 3.5 times as many: 20 header + 8 ERROR-CODE + 4 + 12 REALM + 4 + 36 NONCE + 12 PASSWORD-ALGORITHMS = 96 of 98.
@@ -165,8 +166,9 @@ impl Credentials {
     /// its length even without PASSWORD-ALGORITHMS.
     pub const REALM_LEN_MAX: usize = 24;
 
-    /// REST secrets at once: the one in use, and those that live credentials were made with.
-    pub const SECRETS_MAX: usize = 4;
+    /// REST secrets at once: the one in use, one on its way out, and room for other issuers. A request with a wrong password
+    /// is tried with each, which takes about a microsecond.
+    pub const SECRETS_MAX: usize = 16;
 
     /// Users and REST secrets of a realm.
     ///
@@ -256,6 +258,19 @@ impl Credentials {
                 })
                 .find(is_right),
         }
+    }
+}
+
+impl TryFrom<&RelayPolicy> for Credentials {
+    type Error = CredentialsError;
+
+    /// Those that a policy names.
+    fn try_from(policy: &RelayPolicy) -> Result<Self, CredentialsError> {
+        let users = policy.users.iter().map(|user| StaticUser {
+            name: user.name.clone(),
+            keys: UserKeys { md5: user.key_md5, sha256: user.key_sha256 },
+        });
+        Self::new(&policy.realm, users, policy.rest_secrets.iter().cloned())
     }
 }
 

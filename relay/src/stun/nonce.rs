@@ -63,8 +63,9 @@ pub struct Nonces {
     /// The key of the epoch that was used last; most nonces are of this hour.
     epoch_key: [u8; 32],
     epoch: u64,
+    /// How old a nonce may grow.
     #[zeroize(skip)]
-    lifetime_s: u64,
+    pub(super) lifetime_s: u64,
 }
 
 impl Nonces {
