@@ -1,8 +1,8 @@
 //! The only way to the file system for whatever changes it.
 //!
 //! The store says *what* is to happen as [`WriteOp`]s, in order; a [`Backend`] makes it happen. [`FileBackend`] is the
-//! real one. An asynchronous executor may run the operations of an [`AppendPlan`](crate::AppendPlan) itself, and
-//! tests record them, drop and reorder what was not synced, and open what is left.
+//! real one. An asynchronous executor may run the operations of an [`AppendPlan`](crate::AppendPlan) itself, if it says
+//! so ([`Backend::begin`]), and tests record them all, drop and reorder what was not synced, and open what is left.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -80,7 +80,16 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Whatever the file system says. After an error the file may hold any part of what was to be written.
     fn run(&self, op: &WriteOp) -> io::Result<()>;
+
+    /// An executor that runs `op` itself, in a ring, calls this before it starts, and what it gets once the operation has
+    /// succeeded: so a backend sees these operations too. Most need not.
+    fn begin(&self, _op: &WriteOp) -> Option<Ended> {
+        None
+    }
 }
+
+/// To be called when an operation has succeeded that [`Backend::begin`] was told of.
+pub type Ended = Box<dyn FnOnce() + Send>;
 
 /// Least whole pages of a write, in bytes, that go past the page cache.
 const DIRECT_LEN_MIN: usize = ALIGNED_LEN_MIN as usize;

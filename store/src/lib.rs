@@ -33,7 +33,7 @@ pub mod split;
 mod store;
 
 pub use append::{AppendPlan, Committed};
-pub use backend::{Backend, FileBackend, WriteOp};
+pub use backend::{Backend, Ended, FileBackend, WriteOp};
 pub use error::{AppendError, Damage, DamageKind, LoadError, OpenError, SnapshotError};
 pub use hash::{Hash, HashParseError};
 pub use reader::{ColdSegment, Lookup, Reader, Segment};

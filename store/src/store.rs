@@ -162,6 +162,11 @@ impl Store {
         Reader::new(Arc::clone(&self.inner))
     }
 
+    /// What the store was opened with; whoever runs an [`AppendPlan`](crate::AppendPlan) runs it there.
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.inner.backend.0)
+    }
+
     /// Whether the store holds this segment.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.inner.index.get(hash).is_some()

@@ -28,7 +28,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use store::{AppendError, Backend, FileBackend, Reader, WriteOp};
+use store::{AppendError, Backend, Reader, WriteOp};
 
 /// Bytes that glommio registers for direct I/O. None is done here: the smallest that it takes.
 const IO_MEMORY: usize = 64 << 10;
@@ -104,10 +104,10 @@ fn run(executor: &LocalExecutor, work: Work, event: Arc<Event>, bell: OwnedFd) {
         };
         let shelf = Rc::new(Shelf {
             reader: RefCell::new(work.store.reader()),
+            backend: work.store.backend(),
             work,
             event,
             file: RefCell::default(),
-            rare: Arc::new(FileBackend::new()),
             append_running: Cell::new(false),
             appends_ended: Cell::new(false),
             loads_running: Cell::new(0),
@@ -130,8 +130,8 @@ struct Shelf {
     reader: RefCell<Reader>,
     /// The pack that was written last stays open.
     file: RefCell<Option<(Arc<Path>, Rc<BufferedFile>)>>,
-    /// For operations that the ring does not carry.
-    rare: Arc<FileBackend>,
+    /// Runs what the ring does not carry, and sees what it does.
+    backend: Arc<dyn Backend>,
     append_running: Cell<bool>,
     appends_ended: Cell<bool>,
     loads_running: Cell<usize>,
@@ -243,33 +243,42 @@ impl Shelf {
     /// Runs the operations of a plan, one after the other.
     async fn run(&self, ops: Vec<WriteOp>) -> Result<(), AppendError> {
         for op in ops {
-            match op {
-                WriteOp::Write { path, offset, bytes } => {
-                    let len = bytes.len();
-                    // Takes the memory over if nobody else holds it, else copies.
-                    let bytes = Vec::from(bytes);
-                    let file = self.file(&path).await.map_err(|source| failed(&path, source))?;
-                    let written =
-                        file.write_at(bytes, offset).await.map_err(|error| failed(&path, error.into()))?;
-                    if written != len {
-                        // A regular file takes less than it was given only when the device is full (write(2)).
-                        return Err(AppendError::NoSpace { path: path.to_path_buf() });
-                    }
+            let path = path_of(&op);
+            self.run_one(op).await.map_err(|source| match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    AppendError::NoSpace { path: path.to_path_buf() }
                 }
-                WriteOp::Sync { path } => {
-                    let file = self.file(&path).await.map_err(|source| failed(&path, source))?;
-                    file.fdatasync().await.map_err(|error| failed(&path, error.into()))?;
-                }
-                op => {
-                    // A file that is made anew or renamed must not be hidden by a descriptor that is still open.
-                    if !matches!(op, WriteOp::Allocate { .. }) {
-                        self.file.borrow_mut().take();
-                    }
-                    let (backend, path) = (Arc::clone(&self.rare), path_of(&op));
-                    let result = glommio::executor().spawn_blocking(move || backend.run(&op)).await;
-                    result.map_err(|source| failed(&path, source))?;
+                _ => AppendError::Io { path: path.to_path_buf(), source },
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn run_one(&self, op: WriteOp) -> io::Result<()> {
+        let is_for_ring = matches!(op, WriteOp::Write { .. } | WriteOp::Sync { .. });
+        let ended = if is_for_ring { self.backend.begin(&op) } else { None };
+        match op {
+            WriteOp::Write { path, offset, bytes } => {
+                let len = bytes.len();
+                // Takes the memory over if nobody else holds it, else copies.
+                let written = self.file(&path).await?.write_at(Vec::from(bytes), offset).await?;
+                if written != len {
+                    // A regular file takes less than it was given only when the device is full (write(2)).
+                    return Err(io::ErrorKind::StorageFull.into());
                 }
             }
+            WriteOp::Sync { path } => self.file(&path).await?.fdatasync().await?,
+            op => {
+                // A file that is made anew or renamed must not be hidden by a descriptor that is still open.
+                if !matches!(op, WriteOp::Allocate { .. }) {
+                    self.file.borrow_mut().take();
+                }
+                let backend = Arc::clone(&self.backend);
+                glommio::executor().spawn_blocking(move || backend.run(&op)).await?;
+            }
+        }
+        if let Some(ended) = ended {
+            ended();
         }
         Ok(())
     }
@@ -295,13 +304,5 @@ fn path_of(op: &WriteOp) -> Arc<Path> {
         | WriteOp::Truncate { path, .. }
         | WriteOp::Sync { path }
         | WriteOp::Rename { from: path, .. } => Arc::clone(path),
-    }
-}
-
-fn failed(path: &Path, source: io::Error) -> AppendError {
-    let path = path.to_path_buf();
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::NoSpace { path },
-        _ => AppendError::Io { path, source },
     }
 }

@@ -5,6 +5,8 @@ mod driver;
 mod endpoint;
 mod lossy_path;
 mod node;
+#[path = "../../../store/tests/it/power_loss/mod.rs"]
+mod power_loss;
 mod probe;
 mod services;
 mod shard;

@@ -2,24 +2,15 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use store::import::{Input, import};
-use store::{Backend, Hash, LoadError, Lookup, Options, Store, WriteOp};
+use store::{Backend, Options, Store};
 
-use crate::disk::{Dice, Disk, RecordingBackend};
+use crate::power_loss::{Dice, Disk, History, RecordingBackend};
 use crate::support::{noise, segment};
 
 fn options() -> Options {
     Options { pack_len_max: 1 << 20, ..Options::default() }
-}
-
-/// What was done to a store: operations, and what had been acknowledged when how many of them had run.
-struct History {
-    log: Vec<WriteOp>,
-    acknowledged: Vec<(usize, Vec<Hash>)>,
-    content: HashMap<Hash, Bytes>,
 }
 
 /// Appends of all shapes, snapshots, an import, plans given up, over several packs.
@@ -62,71 +53,14 @@ fn history(root: &Path, seed: u64) -> History {
             }
         }
     }
-    History { log: backend.log(), acknowledged, content }
-}
-
-/// Opens what a crash after `run` operations left, and says what is wrong with it.
-fn check(dir: &Path, history: &History, run: usize, backend: Arc<dyn Backend>) -> Result<(), String> {
-    let (store, report) =
-        Store::open(dir, options(), backend).map_err(|error| format!("does not open: {error}"))?;
-    if let Some(damage) = report.damage.first() {
-        return Err(format!("a crash is taken for damage: {damage}"));
-    }
-    let mut reader = store.reader();
-    for (hash, bytes) in &history.content {
-        let found = match reader.lookup(hash) {
-            Lookup::Absent => continue,
-            Lookup::Ready(segment) => segment,
-            Lookup::Cold(cold) => match cold.load() {
-                Ok(segment) => segment,
-                Err(LoadError::Damaged(damage)) => return Err(format!("torn and in the index: {damage}")),
-                Err(error) => return Err(error.to_string()),
-            },
-        };
-        if found.bytes() != bytes {
-            return Err(format!("{hash} is not what was appended"));
-        }
-    }
-    let due = history.acknowledged.iter().filter(|(at, _)| *at <= run);
-    for hash in due.flat_map(|(_, hashes)| hashes) {
-        if !store.contains(hash) {
-            return Err(format!("{hash} was acknowledged and is lost"));
-        }
-    }
-    Ok(())
+    History { options: options(), log: backend.log(), acknowledged, content }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_at_any_crash_point() {
     for seed in 0..4 {
         let root = tempfile::tempdir().unwrap();
-        let history = history(root.path(), seed);
-        let mut disk = Disk::default();
-        let mut dice = Dice::new(seed);
-        for run in 0..=history.log.len() {
-            for _ in 0..2 {
-                let crashed = tempfile::tempdir().unwrap();
-                disk.crash(root.path(), crashed.path(), &mut dice);
-                let backend = RecordingBackend::new();
-                let before = Disk::load(crashed.path());
-                check(crashed.path(), &history, run, backend.clone())
-                    .unwrap_or_else(|problem| panic!("seed {seed}, after {run} operations: {problem}"));
-
-                // The power may fail again while the store is being opened.
-                let mut again = before;
-                let log = backend.log();
-                let second = dice.below(log.len() as u64 + 1) as usize;
-                log[..second].iter().for_each(|op| again.apply(op));
-                let twice = tempfile::tempdir().unwrap();
-                again.crash(crashed.path(), twice.path(), &mut dice);
-                check(twice.path(), &history, run, RecordingBackend::new()).unwrap_or_else(|problem| {
-                    panic!("seed {seed}, after {run} operations and {second} of opening: {problem}")
-                });
-            }
-            if let Some(op) = history.log.get(run) {
-                disk.apply(op);
-            }
-        }
+        history(root.path(), seed).lose_power_everywhere(root.path(), seed);
     }
 }
 
@@ -145,30 +79,19 @@ fn a_recovered_store_takes_appends_and_opens_clean() {
             let (store, _) = Store::open(crashed.path(), options(), RecordingBackend::new()).unwrap();
             store.append(more.clone()).unwrap();
         }
-        check(crashed.path(), &history, run, RecordingBackend::new()).unwrap();
+        history.check(crashed.path(), run, RecordingBackend::new()).unwrap();
         let (store, report) = Store::open(crashed.path(), options(), RecordingBackend::new()).unwrap();
         assert!(report.cut.is_empty(), "recovery is done once: {:?}", report.cut);
         assert!(more.iter().all(|(hash, _)| store.contains(hash)));
     }
 }
 
-/// The check itself must be able to fail: without syncs, and with a rename before its sync, it finds what is lost.
+/// Without syncs, and with a rename before its sync.
 #[test]
 fn the_check_notices_a_missing_sync() {
     let root = tempfile::tempdir().unwrap();
     let history = history(root.path(), 5);
     for skipped in ["Sync {", "SyncDir"] {
-        let mut disk = Disk::default();
-        let mut dice = Dice::new(9);
-        let mut problems = 0;
-        for (run, op) in history.log.iter().enumerate() {
-            if !format!("{op:?}").starts_with(skipped) {
-                disk.apply(op);
-            }
-            let crashed = tempfile::tempdir().unwrap();
-            disk.crash(root.path(), crashed.path(), &mut dice);
-            problems += u32::from(check(crashed.path(), &history, run + 1, RecordingBackend::new()).is_err());
-        }
-        assert!(problems > 0, "nothing was lost although every {skipped} was left out");
+        history.notices_a_missing(skipped, root.path());
     }
 }

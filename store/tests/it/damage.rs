@@ -9,7 +9,7 @@ use bytes::Bytes;
 use store::pack::{HEADER_LEN, PACK_HEADER_PAGE_LEN};
 use store::{DamageKind, Hash, LoadError, Lookup, Options, Store, mapping};
 
-use crate::disk::Dice;
+use crate::power_loss::Dice;
 use crate::support::{open, open_with, read, segment};
 
 /// A store with one commit of short segments, one of a short and a long one, and one long one; all covered by a snapshot

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::disk::Dice;
+use crate::power_loss::Dice;
 use crate::support::{open, read, segment};
 
 const ROUNDS: u64 = 12;

@@ -4,12 +4,12 @@
 
 mod crash;
 mod damage;
-mod disk;
 mod disk_full;
 mod killed;
 mod lists;
 mod model;
 mod packs;
+mod power_loss;
 mod residency;
 mod roundtrip;
 mod support;

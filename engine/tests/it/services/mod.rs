@@ -2,6 +2,7 @@
 
 mod control;
 mod engine;
+mod power_loss;
 mod program;
 mod storage;
 mod tcp;

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::sync::{Arc, Mutex};
 
-use store::{Backend, FileBackend, WriteOp};
+use store::{Backend, Ended, FileBackend, WriteOp};
 
 const SECTOR_LEN: usize = 512;
 
@@ -40,14 +42,17 @@ impl Dice {
 }
 
 /// Runs operations on the real file system and keeps them.
+#[derive(Default)]
 pub struct RecordingBackend {
     real: FileBackend,
-    log: Mutex<Vec<WriteOp>>,
+    log: Arc<Mutex<Vec<WriteOp>>>,
+    /// An executor is running an operation itself.
+    in_ring: Arc<AtomicBool>,
 }
 
 impl RecordingBackend {
     pub fn new() -> Arc<RecordingBackend> {
-        Arc::new(RecordingBackend { real: FileBackend::new(), log: Mutex::new(Vec::new()) })
+        Arc::default()
     }
 
     pub fn len(&self) -> usize {
@@ -61,20 +66,42 @@ impl RecordingBackend {
 
 impl Backend for RecordingBackend {
     fn run(&self, op: &WriteOp) -> io::Result<()> {
-        // A copy of the bytes: what was given may lie in a buffer that is used again.
-        self.log.lock().unwrap().push(match op {
-            WriteOp::Write { path, offset, bytes } => WriteOp::Write {
-                path: Arc::clone(path),
-                offset: *offset,
-                bytes: bytes::Bytes::copy_from_slice(bytes),
-            },
-            op => op.clone(),
-        });
         match op {
             // The machine that runs this test does not crash, and its disk has better things to do.
-            WriteOp::Sync { .. } | WriteOp::SyncDir { .. } => Ok(()),
-            op => self.real.run(op),
+            WriteOp::Sync { .. } | WriteOp::SyncDir { .. } => {}
+            op => self.real.run(op)?,
         }
+        self.log.lock().unwrap().push(copy(op));
+        Ok(())
+    }
+
+    /// A write may reach the disk from its start on, a sync is one when it has ended. In between there must be nothing
+    /// else: the order of the log would not be the order on the disk.
+    fn begin(&self, op: &WriteOp) -> Option<Ended> {
+        let in_ring = Arc::clone(&self.in_ring);
+        assert!(!in_ring.swap(true, AcqRel), "two operations of a plan at once");
+        let op = copy(op);
+        let log = Arc::clone(&self.log);
+        if matches!(op, WriteOp::Sync { .. }) {
+            return Some(Box::new(move || {
+                log.lock().unwrap().push(op);
+                in_ring.store(false, Release);
+            }));
+        }
+        log.lock().unwrap().push(op);
+        Some(Box::new(move || in_ring.store(false, Release)))
+    }
+}
+
+/// The operation with a copy of its bytes: what was given may lie in a buffer that is used again.
+fn copy(op: &WriteOp) -> WriteOp {
+    match op {
+        WriteOp::Write { path, offset, bytes } => WriteOp::Write {
+            path: Arc::clone(path),
+            offset: *offset,
+            bytes: bytes::Bytes::copy_from_slice(bytes),
+        },
+        op => op.clone(),
     }
 }
 
@@ -166,6 +193,15 @@ impl Disk {
                 self.pending_names.push(NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
             }
         }
+    }
+
+    /// The files as the running system sees them.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Vec<u8>)> {
+        self.names.iter().map(|(path, inode)| {
+            let mut inode = self.inodes[*inode].clone();
+            std::mem::take(&mut inode.pending).iter().for_each(|change| inode.apply(change));
+            (path.as_path(), inode.durable)
+        })
     }
 
     fn inode(&mut self, path: &Path) -> &mut Inode {
