@@ -19,6 +19,8 @@ use super::access::canonical;
 use super::rate::TokenBucket;
 use crate::policy::RelayLimits;
 use hashbrown::hash_table::{Entry, HashTable};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -166,8 +168,8 @@ impl Meter {
     /// The allocation has ended.
     #[expect(clippy::needless_pass_by_value, reason = "so that a charge is closed once")]
     pub fn close(&mut self, now: Instant, charge: Charge) {
-        let accounts = [self.unlease(now, charge.user), self.unlease(now, charge.ip)];
-        self.ledger.books().close(accounts);
+        let accounts = [self.unlease(charge.user), self.unlease(charge.ip)];
+        self.ledger.books().close(now, accounts);
     }
 
     /// The allocation's client has another address (RFC 8016).
@@ -176,10 +178,10 @@ impl Meter {
     /// The new address has all its allocations; the charge is as it was.
     pub fn change_ip(&mut self, now: Instant, charge: &mut Charge, ip: IpAddr) -> Result<(), QuotaExceeded> {
         let account = self.ledger.books().open_ip(ip)?;
-        let old = self.unlease(now, charge.ip);
+        let old = self.unlease(charge.ip);
         charge.ip = self.lease(account);
         charge.fair[1] = Fair::default();
-        self.ledger.books().close_account(old);
+        self.ledger.books().close_account(now, old);
         Ok(())
     }
 
@@ -244,14 +246,14 @@ impl Meter {
     }
 
     /// Takes a session off a lease, and gives back what is left of it with the last one.
-    fn unlease(&mut self, now: Instant, slot: u32) -> u32 {
+    fn unlease(&mut self, slot: u32) -> u32 {
         let lease = &mut self.leases[slot as usize];
         let account = lease.account;
         lease.charges -= 1;
         if lease.charges == 0 {
             let left = std::mem::take(&mut lease.left);
             if left > 0 {
-                self.ledger.books().put_back(now, account, left);
+                self.ledger.books().put_back(account, left);
             }
             self.by_account.remove(&account);
             self.free.push(slot);
@@ -343,6 +345,7 @@ impl Ledger {
             accounts: slab::Slab::new(),
             by_owner: HashTable::new(),
             allocations: 0,
+            spent: BinaryHeap::new(),
             node: None,
         };
         Arc::new(Ledger { epoch: now, shard_count: shard_count.max(1), books: Mutex::new(books) })
@@ -352,6 +355,12 @@ impl Ledger {
     #[must_use]
     pub fn allocations(&self) -> u32 {
         self.books().allocations
+    }
+
+    /// Users and addresses that have an allocation, or had one and are still over their rate.
+    #[must_use]
+    pub fn accounts(&self) -> usize {
+        self.books().accounts.len()
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -375,9 +384,12 @@ struct Books {
     /// Of the node.
     allocations: u32,
     node: Option<Box<Budget>>,
+    /// Accounts without allocations whose bucket is not full, and when it will be. They are kept until then, or whoever ends an
+    /// allocation and makes a new one would find a full bucket each time.
+    spent: BinaryHeap<Reverse<(Instant, u32)>>,
 }
 
-/// A user or a client's address with at least one allocation.
+/// A user or a client's address.
 #[derive(Debug)]
 struct Account {
     owner: Owner<Box<str>>,
@@ -431,7 +443,7 @@ impl Books {
         }
         let user = self.open_account(Owner::User(user), self.limits.allocations_per_user_max);
         let user = user.ok_or(QuotaExceeded::User)?;
-        let ip = self.open_ip(ip).inspect_err(|_| self.close_account(user))?;
+        let ip = self.open_ip(ip).inspect_err(|_| self.take_back(user))?;
         self.allocations += 1;
         Ok((user, ip))
     }
@@ -469,22 +481,70 @@ impl Books {
         }
     }
 
-    fn close(&mut self, accounts: [u32; 2]) {
+    fn close(&mut self, now: Instant, accounts: [u32; 2]) {
         self.allocations -= 1;
         for account in accounts {
-            self.close_account(account);
+            self.close_account(now, account);
+        }
+        while let Some(Reverse((at, index))) = self.spent.peek().copied()
+            && at <= now
+        {
+            self.spent.pop();
+            // Another account may have the index by now, or this one allocations: what is forgotten is what is idle and full.
+            if self.accounts.get(index as usize).is_some_and(|account| account.allocations == 0) {
+                self.forget(now, index);
+            }
         }
     }
 
-    fn close_account(&mut self, index: u32) {
+    fn close_account(&mut self, now: Instant, index: u32) {
         let account = &mut self.accounts[index as usize];
         account.allocations -= 1;
         if account.allocations == 0 {
-            let hash = self.hasher.hash_one(account.owner.borrow());
-            if let Ok(entry) = self.by_owner.find_entry(hash, |other| *other == index) {
-                entry.remove();
+            self.forget(now, index);
+        }
+    }
+
+    /// Takes back an allocation that was counted a moment ago.
+    fn take_back(&mut self, index: u32) {
+        let account = &mut self.accounts[index as usize];
+        account.allocations -= 1;
+        // One that has a budget was there before, and is in `spent`.
+        if account.allocations == 0 && account.budget.is_none() {
+            self.remove(index);
+        }
+    }
+
+    /// Removes an account without allocations, now or when its bucket is full.
+    fn forget(&mut self, now: Instant, index: u32) {
+        let rate = self.rate(index);
+        let account = &mut self.accounts[index as usize];
+        if rate > 0
+            && let Some(budget) = &mut account.budget
+        {
+            budget.bucket.refill(now, rate, depth(rate));
+            let wait = budget.bucket.time_until(depth(rate), rate);
+            if wait > Duration::ZERO {
+                self.spent.push(Reverse((now + wait, index)));
+                return;
             }
-            self.accounts.remove(index as usize);
+        }
+        self.remove(index);
+    }
+
+    fn remove(&mut self, index: u32) {
+        let hash = self.hasher.hash_one(self.accounts[index as usize].owner.borrow());
+        if let Ok(entry) = self.by_owner.find_entry(hash, |other| *other == index) {
+            entry.remove();
+        }
+        self.accounts.remove(index as usize);
+    }
+
+    /// The rate of a user's or address's account.
+    fn rate(&self, index: u32) -> u64 {
+        match self.accounts[index as usize].owner {
+            Owner::User(_) => self.limits.bytes_per_s_per_user,
+            Owner::Ip(_) => self.limits.bytes_per_s_per_ip,
         }
     }
 
@@ -519,16 +579,9 @@ impl Books {
         }
     }
 
-    fn put_back(&mut self, now: Instant, account: u32, bytes: u64) {
-        let rate = |limits: &RelayLimits, owner: &Owner<Box<str>>| match owner {
-            Owner::User(_) => limits.bytes_per_s_per_user,
-            Owner::Ip(_) => limits.bytes_per_s_per_ip,
-        };
-        let Some(account) = self.accounts.get_mut(account as usize) else { return };
-        let rate = rate(&self.limits, &account.owner);
-        if let Some(budget) = &mut account.budget {
+    fn put_back(&mut self, account: u32, bytes: u64) {
+        if let Some(budget) = &mut self.accounts[account as usize].budget {
             budget.bucket.put_back(bytes);
-            budget.bucket.refill(now, rate, depth(rate));
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The content service's answers held against RFC 9110, and the policy socket's frames against committed vectors.
 
+mod access;
 mod authorize;
 mod conditions;
+mod ledger;
 mod limits;
 mod policy;
 mod problems;
 mod ranges;
+mod rate;
 mod routes;
 mod stun_authenticate;
 mod stun_messages;
