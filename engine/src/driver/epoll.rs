@@ -335,9 +335,11 @@ impl Driver for EpollDriver {
 
     fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
         let all = Outgoing::from(meta);
-        let outlet = self.outlets.get(meta.socket).filter(|_| all.is_within(batch.meta.len));
+        let is_sound = |outlet: &&Outlet| all.is_sendable(&outlet.socket) && all.is_within(batch.meta.len);
+        let outlet = self.outlets.get(meta.socket).filter(is_sound);
         let Some(outlet) = outlet else {
-            self.counters.send_dropped_invalid += all.datagrams().max(1);
+            // Whatever it claims, there are not more of them than bytes.
+            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len as u64);
             return;
         };
         let bytes = self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);

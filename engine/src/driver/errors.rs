@@ -17,6 +17,9 @@ use super::{SocketFault, SocketIndex, sys};
 /// Errors that one turn reads at most, from all sockets together: whoever causes them must not take the shard's time.
 const ERRORS_PER_TURN_MAX: usize = 64;
 
+/// Errors that are kept for the shard to fetch; it does so every turn.
+const FAULTS_KEPT_MAX: usize = 4 * ERRORS_PER_TURN_MAX;
+
 const ICMP_DEST_UNREACH: u8 = 3;
 const ICMP_FRAG_NEEDED: u8 = 4;
 const ICMPV6_PACKET_TOO_BIG: u8 = 2;
@@ -46,16 +49,15 @@ impl Faults {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            queue: VecDeque::with_capacity(ERRORS_PER_TURN_MAX),
+            queue: VecDeque::with_capacity(FAULTS_KEPT_MAX),
             budget: ERRORS_PER_TURN_MAX,
             name: Name::EMPTY,
             control: Control::EMPTY,
         }
     }
 
-    /// A new turn: as many errors may be read again, and those that nobody fetched are given up.
+    /// A new turn: as many errors may be read again.
     pub fn begin_turn(&mut self) {
-        self.queue.clear();
         self.budget = ERRORS_PER_TURN_MAX;
     }
 
@@ -73,6 +75,9 @@ impl Faults {
                     let name = &self.name.0[..received.name_len.min(self.name.0.len())];
                     let control = &self.control.memory()[..received.control_len];
                     if let Some(fault) = interpret(index, name, control) {
+                        if self.queue.len() >= FAULTS_KEPT_MAX {
+                            self.queue.pop_front();
+                        }
                         self.queue.push_back(fault);
                     }
                 }

@@ -233,7 +233,7 @@ pub trait Driver {
     fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta);
 
     /// The next ICMP error that came back for what was sent from a socket with
-    /// [`error_queue`](sockets::SocketOptions::error_queue). Those not fetched by the end of a turn may be lost.
+    /// [`error_queue`](sockets::SocketOptions::error_queue). Of those that are not fetched the oldest are dropped.
     fn socket_error(&mut self) -> Option<SocketFault>;
 
     /// A handle by which another thread ends this driver's [`wait`](Driver::wait).

@@ -84,12 +84,18 @@ impl SendMeta {
 }
 
 /// Whether a socket of `family` can send from the one address to the other.
-pub fn speaks(family: Family, from: Option<SocketAddr>, to: SocketAddr) -> bool {
+fn speaks(family: Family, from: Option<SocketAddr>, to: SocketAddr) -> bool {
     let is_v4 = |addr: SocketAddr| addr.ip().to_canonical().is_ipv4();
     (is_v4(to) || family == Family::V6) && from.is_none_or(|from| is_v4(from) == is_v4(to))
 }
 
 impl Outgoing {
+    /// Whether `socket` speaks the family of the addresses.
+    #[must_use]
+    pub fn is_sendable(&self, socket: &UdpSocket) -> bool {
+        speaks(socket.family(), self.from, self.to)
+    }
+
     /// Whether all of it lies within `len` bytes, and no datagram within another.
     #[must_use]
     pub fn is_within(&self, len: usize) -> bool {

@@ -7,7 +7,7 @@ use super::address::Name;
 use super::cmsg::Control;
 use super::counters::Counters;
 use super::errors::Faults;
-use super::outgoing::{Outgoing, speaks};
+use super::outgoing::Outgoing;
 use super::sockets::UdpSocket;
 use super::{SEND_BUFFER_LEN, gso, mtu, pktinfo, sys};
 
@@ -50,7 +50,7 @@ impl Transmit {
         batch: &Outgoing,
         buffer: *const u8,
     ) -> Option<&libc::msghdr> {
-        if !speaks(socket.family(), batch.from, batch.to) {
+        if !batch.is_sendable(socket) {
             return None;
         }
         let name_len = self.name.encode(batch.to, socket.family())?;
@@ -185,6 +185,32 @@ impl Transmit {
         true
     }
 
+    /// Takes in how the asynchronous sending of a batch ended: counts it, or sends again what can be. `false`: the socket's
+    /// send buffer was full, and nothing was sent.
+    pub fn completed(
+        &mut self,
+        outcome: io::Result<usize>,
+        socket: &UdpSocket,
+        batch: &Outgoing,
+        buffer: &[u8],
+        counters: &mut Counters,
+        faults: &mut Faults,
+    ) -> bool {
+        match outcome {
+            Ok(len) => counters.sent(batch.datagrams(), len as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if may_be_anothers(socket, &error) => {
+                faults.read(batch.socket, socket, counters);
+                return self.try_send(socket, batch, buffer, counters, faults);
+            }
+            Err(error) if batch.is_batch() && gso::is_refused(&error) => {
+                self.send_singly(socket, batch, buffer, counters, faults);
+            }
+            Err(error) => counters.send_failed(&error, batch.datagrams()),
+        }
+        true
+    }
+
     /// After the kernel refused to segment a batch: sends its datagrams one by one, and counts what became of each.
     pub fn send_singly(
         &mut self,
@@ -209,7 +235,7 @@ impl Transmit {
 }
 
 /// Whether "don't fragment" can be set for this batch only by an option of the socket: IPv4 has no control message for it.
-fn needs_option(socket: &UdpSocket, batch: &Outgoing) -> bool {
+pub fn needs_option(socket: &UdpSocket, batch: &Outgoing) -> bool {
     batch.dont_fragment && !socket.sets_dont_fragment() && is_v4(batch)
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use engine::driver::sockets::SocketOptions;
 use engine::driver::uring::{TaskRun, UringDriver};
 use engine::driver::{
-    AnyDriver, Driver, DriverKind, Ecn, RecvMeta, SEND_BUFFER_LEN, SendMeta, UdpSocket, Waker, open,
+    AnyDriver, Driver, DriverKind, Ecn, RecvBatch, RecvMeta, SEND_BUFFER_LEN, SendMeta, UdpSocket, Waker,
+    open,
 };
 use engine::mailbox;
 
@@ -37,6 +38,9 @@ macro_rules! for_each_driver {
         }
     };
 }
+
+mod forward;
+mod sockets;
 
 for_each_driver!(
     batches_are_cut_on_the_way_out_and_merged_on_the_way_in,
@@ -606,12 +610,17 @@ fn transmit(driver: &mut AnyDriver, payload: &[u8], segment_len: usize, to: Sock
 }
 
 fn receive(driver: &mut AnyDriver) -> (RecvMeta, Vec<u8>) {
+    let batch = next_batch(driver);
+    let (meta, bytes) = (batch.meta, driver.bytes_mut(&batch).to_vec());
+    driver.recycle(batch);
+    (meta, bytes)
+}
+
+fn next_batch(driver: &mut AnyDriver) -> RecvBatch {
     let deadline = Instant::now() + FOREVER;
     loop {
         if let Some(batch) = driver.received() {
-            let (meta, bytes) = (batch.meta, driver.bytes_mut(&batch).to_vec());
-            driver.recycle(batch);
-            return (meta, bytes);
+            return batch;
         }
         assert!(Instant::now() < deadline, "nothing arrived");
         driver.wait(Some(deadline)).expect("wait");

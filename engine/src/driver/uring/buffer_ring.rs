@@ -1,7 +1,8 @@
 //! The ring of receive buffers that the kernel picks from (`IORING_REGISTER_PBUF_RING`, Linux 5.19).
 //!
 //! A buffer is the kernel's from [`post`](BufferRing::post) until a completion names it ([`lend`](BufferRing::lend)), then
-//! the shard's until it is posted again. The array is the one the kernel reads, eight bytes a row:
+//! the shard's until it is posted again. What is forwarded straight from a buffer holds it ([`hold`](BufferRing::hold)): then
+//! it is posted once the shard has given it back and the last hold is released. The array is the one the kernel reads, eight bytes a row:
 //!
 //! ```text
 //!  entry 0: | address                                        |
@@ -30,9 +31,17 @@ pub struct BufferRing {
     _array: MmapMut,
     entries: NonNull<BufRingEntry>,
     slab: Slab,
+    /// Of each buffer, the sends that read from it, and whether the shard has given it back.
+    held: Box<[Held]>,
     tail: u16,
     /// Buffers that the kernel has.
     posted: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    sends: u16,
+    is_returned: bool,
 }
 
 impl BufferRing {
@@ -49,7 +58,8 @@ impl BufferRing {
         // SAFETY: the array has room for `count` entries and starts at a page. It stays mapped until the group is
         // unregistered or the ring is closed: the driver does either before it drops this value.
         unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0)? };
-        let mut ring = Self { _array: array, entries, slab, tail: 0, posted: 0 };
+        let held = vec![Held::default(); usize::from(count)].into();
+        let mut ring = Self { _array: array, entries, slab, held, tail: 0, posted: 0 };
         (0..count).for_each(|index| ring.post(index));
         Ok(ring)
     }
@@ -61,11 +71,36 @@ impl BufferRing {
         is_lent
     }
 
-    /// Gives a lent buffer back to the kernel. One that is not lent is ignored.
+    /// Gives a lent buffer back to the kernel, at the latest when nothing is sent from it any more. One that is not lent is
+    /// ignored.
     pub fn recycle(&mut self, index: u16) {
-        if self.slab.take_back(index) {
-            self.post(index);
+        match self.held.get_mut(usize::from(index)) {
+            Some(held) if held.sends > 0 => held.is_returned = true,
+            _ if self.slab.take_back(index) => self.post(index),
+            _ => {}
         }
+    }
+
+    /// Another send reads from a lent buffer.
+    pub fn hold(&mut self, index: u16) {
+        if let Some(held) = self.held.get_mut(usize::from(index)) {
+            held.sends += 1;
+        }
+    }
+
+    /// A send reads from the buffer no more.
+    pub fn release(&mut self, index: u16) {
+        let Some(held) = self.held.get_mut(usize::from(index)) else { return };
+        held.sends = held.sends.saturating_sub(1);
+        if held.sends == 0 && std::mem::take(&mut held.is_returned) {
+            self.recycle(index);
+        }
+    }
+
+    /// See [`Slab::address`].
+    #[must_use]
+    pub fn address(&self, index: u16) -> *const u8 {
+        self.slab.address(index)
     }
 
     /// Buffers that the kernel has.

@@ -6,6 +6,7 @@ use super::buffer_ring::BufferRing;
 use super::setup::RingError;
 use crate::driver::buffers::Pool;
 use crate::driver::cmsg::CONTROL_LEN;
+use crate::driver::outgoing::PARTS_MAX;
 use crate::driver::receive::RECV_BUFFER_LEN;
 use crate::driver::sys;
 use crate::driver::transmit::{SEND_BUFFER_STRIDE, Transmit};
@@ -15,6 +16,9 @@ pub const RECV_BUFFERS: u16 = 16;
 
 /// Send buffers: those of one submission, and some for sockets whose send buffer is full.
 pub const SEND_BUFFERS: u16 = 16;
+
+/// Forwards that may be in flight: more than are queued before they are submitted, whereupon they complete.
+pub const FORWARDS: u16 = 16;
 
 /// Bytes for the source address in a receive buffer; a multiple of eight keeps what follows aligned.
 const RECV_NAME_LEN: usize = 32;
@@ -34,6 +38,9 @@ pub struct Memory {
     pub send_pool: Pool,
     /// How it is sent: one header a send buffer.
     pub transmits: Box<[Transmit]>,
+    /// How what is forwarded is sent, straight from the receive buffers: one header each, and one for what does not go
+    /// through the ring.
+    pub forwards: Box<[Transmit]>,
 }
 
 impl Memory {
@@ -51,6 +58,7 @@ impl Memory {
         let send_pool =
             Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE).map_err(|source| RingError::Resources { source })?;
         let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new(1)).collect();
-        Ok(Self { recv_buffers, recv_layout, send_pool, transmits })
+        let forwards = (0..=FORWARDS).map(|_| Transmit::new(PARTS_MAX)).collect();
+        Ok(Self { recv_buffers, recv_layout, send_pool, transmits, forwards })
     }
 }

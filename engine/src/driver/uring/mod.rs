@@ -6,11 +6,16 @@
 //! completions are there when the submission returns and their buffers are used again at once. Where a socket's send buffer
 //! is full, its batches queue here until the socket takes more.
 //!
-//! Nothing here allocates after the driver is open.
+//! What is forwarded leaves straight from the receive buffer it arrived in; the kernel gets that back when both the shard and
+//! the sends are done with it.
+//!
+//! Nothing on a datagram's way allocates.
 
 mod buffer_ring;
+mod forward;
 mod memory;
 mod operation;
+mod outlet;
 mod send;
 mod setup;
 
@@ -20,20 +25,22 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use self::buffer_ring::GROUP;
-use self::memory::{Memory, RECV_BUFFERS, RECV_PAYLOAD_OFFSET, SEND_BUFFERS};
+use self::forward::Forwards;
+use self::memory::{Memory, RECV_BUFFERS, SEND_BUFFERS};
 use self::operation::Operation;
+use self::outlet::{Lists, Outlet};
 pub use self::setup::{RingError, TaskRun, can_run_tasks, is_supported};
 use super::counters::Counters;
 use super::errors::Faults;
-use super::receive::{Description, Inlet};
 use super::sockets::{SocketOptions, UdpSocket};
+use super::table::Table;
 use super::waker::{self, Waker};
 use super::{
     Driver, ForwardMeta, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex,
@@ -42,6 +49,9 @@ use super::{
 /// Sends that may be queued before they are submitted: 256 KiB, which stay in the cache. Measured as CPU for forwarding,
 /// full batches: 1 costs 6 % more than 4, and 2, 8 and 16 cost 1 to 3 % more.
 const SENDS_QUEUED_MAX: usize = 4;
+
+/// Batches that the shard takes in one turn at most, so that timers and sends get their share when datagrams never cease.
+const RECV_BATCHES_PER_TURN_MAX: usize = 64;
 
 /// Wakes of other shards that may be in flight at once; further ones take the eventfd.
 const WAKES_IN_FLIGHT_MAX: u16 = 64;
@@ -60,8 +70,11 @@ const REAP_PATIENCE: Duration = Duration::from_secs(5);
 pub struct UringDriver {
     memory: ManuallyDrop<Memory>,
     ring: IoUring,
-    outlets: Vec<Outlet>,
+    outlets: Table<Outlet>,
+    lists: Lists,
     received: VecDeque<RecvBatch>,
+    recv_budget: usize,
+    forwards: Forwards,
     /// What each send buffer in flight is to do.
     send_metas: Box<[SendMeta]>,
     /// Operations queued since the last submission that complete as they are submitted: sends and wakes.
@@ -75,19 +88,6 @@ pub struct UringDriver {
     counters: Counters,
     /// A ring with SINGLE_ISSUER belongs to the thread that made it, and so does the outbox of wakes.
     _not_send: PhantomData<*const ()>,
-}
-
-/// One socket and what is pending on it.
-struct Outlet {
-    socket: UdpSocket,
-    inlet: Inlet,
-    is_receiving: bool,
-    was_receiving: bool,
-    is_waiting_for_room: bool,
-    /// Batches that are still sent one by one, since the socket was full not long ago.
-    singles_left: u32,
-    /// Batches that wait for room in the socket's send buffer, oldest first.
-    backlog: VecDeque<SendBuffer>,
 }
 
 impl UringDriver {
@@ -130,15 +130,6 @@ impl UringDriver {
     fn on_ring(ring: io::Result<IoUring>, sockets: Vec<UdpSocket>, waker: Waker) -> Result<Self, RingError> {
         let ring = ring.map_err(|source| RingError::Setup { source })?;
         let memory = Memory::new(&ring)?;
-        let outlet = |(index, socket)| Outlet {
-            inlet: Inlet::new(index, &socket),
-            socket,
-            is_receiving: false,
-            was_receiving: false,
-            is_waiting_for_room: false,
-            singles_left: 0,
-            backlog: VecDeque::with_capacity(usize::from(SEND_BUFFERS)),
-        };
         let nothing = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let no_meta =
             SendMeta { socket: 0, from: None, to: nothing, segment_len: 1, len: 0, dont_fragment: false };
@@ -146,8 +137,11 @@ impl UringDriver {
         let mut driver = Self {
             memory: ManuallyDrop::new(memory),
             ring,
-            outlets: sockets.into_iter().enumerate().map(outlet).collect(),
+            outlets: Table::new(),
+            lists: Lists::default(),
             received: VecDeque::with_capacity(usize::from(RECV_BUFFERS)),
+            recv_budget: RECV_BATCHES_PER_TURN_MAX,
+            forwards: Forwards::new(),
             send_metas: vec![no_meta; usize::from(SEND_BUFFERS)].into(),
             prompt_queued: 0,
             wakes: vec![None; usize::from(WAKES_IN_FLIGHT_MAX)].into(),
@@ -158,6 +152,9 @@ impl UringDriver {
             counters: Counters::default(),
             _not_send: PhantomData,
         };
+        for socket in sockets {
+            driver.add(socket).map_err(|source| RingError::Resources { source })?;
+        }
         driver.start()?;
         Ok(driver)
     }
@@ -182,7 +179,7 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Queues whatever keeps events coming: a receive for each socket that has none, and the watch on the eventfd.
+    /// Queues whatever keeps events coming: receives, and the watch on the eventfd.
     fn arm(&mut self) {
         if !self.is_doorbell_armed {
             let watch = opcode::PollAdd::new(Fd(self.waker.eventfd().as_raw_fd()), libc::POLLIN as u32)
@@ -190,24 +187,7 @@ impl UringDriver {
                 .build();
             self.is_doorbell_armed = self.queue(watch, Operation::Doorbell);
         }
-        // Without buffers a receive would end at once.
-        if self.memory.recv_buffers.posted() == 0 {
-            return;
-        }
-        for index in 0..self.outlets.len() {
-            let outlet = &self.outlets[index];
-            if outlet.is_receiving {
-                continue;
-            }
-            let fd = Fd(outlet.socket.as_fd().as_raw_fd());
-            let layout: *const libc::msghdr = &*self.memory.recv_layout;
-            let receive = opcode::RecvMsgMulti::new(fd, layout, GROUP).build();
-            let is_queued = self.queue(receive, Operation::Receive { socket: index as u16 });
-            let outlet = &mut self.outlets[index];
-            outlet.is_receiving = is_queued;
-            self.counters.recv_rearmed += u64::from(is_queued && outlet.was_receiving);
-            outlet.was_receiving |= is_queued;
-        }
+        self.attend_to_sockets();
     }
 
     /// Queues the wakes that this thread has for other rings.
@@ -293,12 +273,18 @@ impl UringDriver {
             }
             match operation {
                 Operation::Receive { socket } => {
-                    self.outlets[usize::from(socket)].is_receiving = !has_ended;
-                    self.receive_completed(usize::from(socket), result, cqueue::buffer_select(flags));
+                    self.receive_completed(socket, result, cqueue::buffer_select(flags), has_ended);
+                    if has_ended {
+                        self.operation_ended(socket.index());
+                    }
                 }
                 Operation::Send { buffer } => self.send_completed(SendBuffer { buffer }, result),
-                Operation::Room { socket } if result < 0 => self.drop_backlog(usize::from(socket)),
-                Operation::Room { socket } => self.send_backlog(usize::from(socket)),
+                Operation::Forward { slot } => self.forward_completed(slot, result),
+                Operation::Room { socket } => {
+                    self.room_completed(socket, result);
+                    self.operation_ended(socket.index());
+                }
+                Operation::Cancel { socket } => self.cancel_completed(socket, result),
                 Operation::Doorbell => self.is_doorbell_armed = !has_ended,
                 Operation::Wake { slot } => {
                     let target = self.wakes[usize::from(slot)].take();
@@ -310,41 +296,8 @@ impl UringDriver {
                     }
                 }
                 // What they are for, the waker's state tells.
-                Operation::Woken | Operation::Cancel => {}
+                Operation::Woken | Operation::CancelAll => {}
             }
-        }
-    }
-
-    fn receive_completed(&mut self, socket: SocketIndex, result: i32, buffer: Option<u16>) {
-        let memory = &mut *self.memory;
-        let buffers = &mut memory.recv_buffers;
-        let Ok(filled_len) = usize::try_from(result) else {
-            match -result {
-                libc::ENOBUFS => self.counters.recv_buffers_exhausted += 1,
-                libc::ECANCELED => {}
-                _ => self.counters.recv_errors += 1,
-            }
-            return;
-        };
-        let Some(buffer) = buffer.filter(|&buffer| buffers.lend(buffer)) else {
-            self.counters.recv_dropped_malformed += 1;
-            return;
-        };
-        let filled = buffers.bytes_mut(buffer, 0, filled_len);
-        let meta = RecvMsgOut::parse(filled, &memory.recv_layout).ok().and_then(|parts| {
-            let description = Description {
-                name: parts.name_data(),
-                control: parts.control_data(),
-                len: parts.payload_data().len(),
-                flags: parts.flags() as i32,
-            };
-            self.outlets[socket].inlet.interpret(description, &mut self.counters)
-        });
-        match meta {
-            Some(meta) => {
-                self.received.push_back(RecvBatch { meta, buffer, offset: RECV_PAYLOAD_OFFSET as u32 });
-            }
-            None => buffers.recycle(buffer),
         }
     }
 }
@@ -352,10 +305,15 @@ impl UringDriver {
 impl Driver for UringDriver {
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         self.counters.waits += 1;
+        self.recv_budget = RECV_BATCHES_PER_TURN_MAX;
+        self.outlets.begin_turn();
+        self.faults.begin_turn();
         self.arm();
         self.queue_wakes();
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let has_news = !self.received.is_empty() || !self.ring.completion().is_empty();
+        let has_news = !self.received.is_empty()
+            || !self.ring.completion().is_empty()
+            || self.has_sockets_to_attend_to();
         let may_sleep = !has_news && timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
         // Sends and wakes complete as they are submitted; only what comes beyond them is a reason to get up. (Should the
         // kernel submit less than all, it does not wait.)
@@ -367,6 +325,8 @@ impl Driver for UringDriver {
     }
 
     fn received(&mut self) -> Option<RecvBatch> {
+        // Forwarding lets the kernel go on receiving, so there may always be one more.
+        self.recv_budget = self.recv_budget.checked_sub(1)?;
         self.received.pop_front()
     }
 
@@ -399,8 +359,7 @@ impl Driver for UringDriver {
     }
 
     fn send(&mut self, buffer: SendBuffer, meta: SendMeta) {
-        let outlet = self.outlets.get_mut(meta.socket).filter(|outlet| meta.is_sendable(&outlet.socket));
-        if outlet.is_none() {
+        if !self.live(meta.socket).is_some_and(|outlet| meta.is_sendable(&outlet.socket)) {
             self.counters.send_dropped_invalid += meta.datagrams().max(1);
             return self.release(buffer);
         }
@@ -412,18 +371,20 @@ impl Driver for UringDriver {
         self.memory.send_pool.give(buffer.buffer);
     }
 
-    fn add_socket(&mut self, _socket: UdpSocket) -> io::Result<SocketIndex> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn add_socket(&mut self, socket: UdpSocket) -> io::Result<SocketIndex> {
+        self.add(socket)
     }
 
-    fn remove_socket(&mut self, _socket: SocketIndex) {}
+    fn remove_socket(&mut self, socket: SocketIndex) {
+        self.remove(socket);
+    }
 
-    fn forward(&mut self, _batch: &RecvBatch, meta: &ForwardMeta) {
-        self.counters.send_dropped_other += meta.count as u64;
+    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
+        self.forward_batch(batch, meta);
     }
 
     fn socket_error(&mut self) -> Option<SocketFault> {
-        None
+        self.faults.pop()
     }
 
     fn waker(&self) -> Waker {
@@ -454,7 +415,7 @@ impl UringDriver {
         let deadline = Instant::now() + REAP_PATIENCE;
         while self.in_flight > 0 && Instant::now() < deadline {
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
-            self.queue(cancel, Operation::Cancel);
+            self.queue(cancel, Operation::CancelAll);
             if self.enter(1, Some(Duration::from_millis(100))).is_err() {
                 break;
             }
@@ -467,7 +428,6 @@ impl UringDriver {
 impl fmt::Debug for UringDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UringDriver")
-            .field("sockets", &self.outlets.len())
             .field("in_flight", &self.in_flight)
             .field("counters", &self.counters)
             .finish_non_exhaustive()

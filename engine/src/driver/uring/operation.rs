@@ -1,22 +1,29 @@
 //! What a completion belongs to, as the 64 bits that travel through the ring.
 
+use crate::driver::table::{GENERATION_BITS, INDEX_BITS, Key};
+
 /// An operation in flight, or a message from another ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// The multishot receive of a socket.
     Receive {
         /// Which socket.
-        socket: u16,
+        socket: Key,
     },
     /// Sending a buffer.
     Send {
         /// Which buffer.
         buffer: u16,
     },
+    /// Sending part of a receive buffer on.
+    Forward {
+        /// Which of the forwards in flight.
+        slot: u16,
+    },
     /// Waiting for room in a socket's send buffer.
     Room {
         /// Which socket.
-        socket: u16,
+        socket: Key,
     },
     /// Watching the waker's eventfd.
     Doorbell,
@@ -27,38 +34,51 @@ pub enum Operation {
     },
     /// Another shard's wake has arrived.
     Woken,
-    /// Cancelling everything.
-    Cancel,
+    /// Ending an operation of a socket that is removed.
+    Cancel {
+        /// Which socket.
+        socket: Key,
+    },
+    /// Ending everything.
+    CancelAll,
 }
 
+/// The uppermost byte says what it is, the rest which one.
+const WHAT_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
+
 impl Operation {
-    /// The operation as `user_data`: what it is in the third byte, which one in the two low bytes.
+    /// The operation as `user_data`.
     #[must_use]
     pub fn user_data(self) -> u64 {
         let (what, which) = match self {
-            Self::Receive { socket } => (1, socket),
-            Self::Send { buffer } => (2, buffer),
-            Self::Room { socket } => (3, socket),
+            Self::Receive { socket } => (1u64, socket.to_bits()),
+            Self::Send { buffer } => (2, u64::from(buffer)),
+            Self::Room { socket } => (3, socket.to_bits()),
             Self::Doorbell => (4, 0),
-            Self::Wake { slot } => (5, slot),
+            Self::Wake { slot } => (5, u64::from(slot)),
             Self::Woken => (6, 0),
-            Self::Cancel => (7, 0),
+            Self::Cancel { socket } => (7, socket.to_bits()),
+            Self::CancelAll => (8, 0),
+            Self::Forward { slot } => (9, u64::from(slot)),
         };
-        what << 16 | u64::from(which)
+        what << WHAT_SHIFT | which
     }
 
     /// The operation that `user_data` names; `None` for what this program never sends.
     #[must_use]
     pub fn from_user_data(user_data: u64) -> Option<Self> {
+        let socket = Key::from_bits(user_data);
         let which = user_data as u16;
-        match user_data >> 16 {
-            1 => Some(Self::Receive { socket: which }),
+        match user_data >> WHAT_SHIFT {
+            1 => Some(Self::Receive { socket }),
             2 => Some(Self::Send { buffer: which }),
-            3 => Some(Self::Room { socket: which }),
+            3 => Some(Self::Room { socket }),
             4 => Some(Self::Doorbell),
             5 => Some(Self::Wake { slot: which }),
             6 => Some(Self::Woken),
-            7 => Some(Self::Cancel),
+            7 => Some(Self::Cancel { socket }),
+            8 => Some(Self::CancelAll),
+            9 => Some(Self::Forward { slot: which }),
             _ => None,
         }
     }
@@ -70,14 +90,18 @@ mod tests {
 
     #[test]
     fn operations_survive_the_ring() {
+        let socket = Key::from_bits(0x00AB_CDEF_0012_3456);
         for operation in [
-            Operation::Receive { socket: 0 },
+            Operation::Receive { socket: Key::from_bits(0) },
+            Operation::Receive { socket },
             Operation::Send { buffer: u16::MAX },
-            Operation::Room { socket: 3 },
+            Operation::Forward { slot: 15 },
+            Operation::Room { socket },
             Operation::Doorbell,
             Operation::Wake { slot: 63 },
             Operation::Woken,
-            Operation::Cancel,
+            Operation::Cancel { socket },
+            Operation::CancelAll,
         ] {
             assert_eq!(Operation::from_user_data(operation.user_data()), Some(operation));
         }
