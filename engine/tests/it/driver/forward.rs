@@ -1,6 +1,6 @@
 //! Datagrams that go on straight from the buffer they arrived in.
 
-use engine::driver::{ForwardMeta, GSO_SEGMENTS_MAX};
+use engine::driver::{ForwardHeaders, ForwardMeta, GSO_SEGMENTS_MAX};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -53,7 +53,7 @@ impl Chain {
             socket: 1,
             from: None,
             to: self.sink.addr,
-            header: None,
+            headers: None,
             first: 0,
             stride: 0,
             skip: 0,
@@ -81,11 +81,15 @@ fn headers_are_added_and_stripped(subject: Subject) {
     let payload = pattern(29 * 1200 + 77, 1);
     let whole =
         ForwardMeta { stride: 1200, payload_len: 1200, count: 30, last_payload_len: 77, ..chain.meta() };
-    let added = ForwardMeta { header: Some(*b"\x40\x01\x04\xB0"), ..whole };
+    let added = ForwardMeta {
+        headers: Some(ForwardHeaders { each: *b"\x40\x01\x04\xB0", last: *b"\x40\x01\0\x4D" }),
+        ..whole
+    };
     chain.pass(&payload, 1200, &[added]);
     let arrived = chain.arrived(30);
     for (datagram, sent) in arrived.iter().zip(payload.chunks(1200)) {
-        assert_eq!(datagram[..4], *b"\x40\x01\x04\xB0");
+        let header = if sent.len() == 1200 { b"\x40\x01\x04\xB0" } else { b"\x40\x01\0\x4D" };
+        assert_eq!(datagram[..4], *header);
         assert!(datagram[4..] == *sent);
     }
     let stripped = ForwardMeta { skip: 4, payload_len: 1196, last_payload_len: 73, ..whole };
@@ -99,9 +103,9 @@ fn headers_are_added_and_stripped(subject: Subject) {
 fn a_full_batch_that_grows_past_the_limit_leaves_as_two(subject: Subject) {
     let mut chain = Chain::new(subject);
     let payload = pattern(45 * 1455, 2);
-    let header = Some([1, 2, 3, 4]);
+    let headers = Some(ForwardHeaders { each: [1, 2, 3, 4], last: [5, 6, 7, 8] });
     let meta = ForwardMeta {
-        header,
+        headers,
         stride: 1455,
         payload_len: 1455,
         count: 45,
@@ -111,6 +115,10 @@ fn a_full_batch_that_grows_past_the_limit_leaves_as_two(subject: Subject) {
     chain.pass(&payload, 1455, &[meta]);
     let arrived = chain.arrived(45);
     assert!(arrived.iter().zip(payload.chunks(1455)).all(|(datagram, sent)| datagram[4..] == *sent));
+    assert!(
+        arrived[..44].iter().all(|datagram| datagram[..4] == [1, 2, 3, 4])
+            && arrived[44][..4] == [5, 6, 7, 8]
+    );
     let counters = *chain.middle.driver.counters();
     assert_eq!((counters.send_batches, counters.send_datagrams), (2, 45));
     assert_eq!(counters.send_gso_refused, 0, "{counters:?}");
@@ -118,7 +126,7 @@ fn a_full_batch_that_grows_past_the_limit_leaves_as_two(subject: Subject) {
     let payload = pattern(SEND_BUFFER_LEN, 3);
     let longest =
         ForwardMeta { payload_len: SEND_BUFFER_LEN, last_payload_len: SEND_BUFFER_LEN, ..chain.meta() };
-    chain.pass(&payload, SEND_BUFFER_LEN, &[ForwardMeta { header, ..longest }, longest]);
+    chain.pass(&payload, SEND_BUFFER_LEN, &[ForwardMeta { headers, ..longest }, longest]);
     assert!(chain.arrived(1)[0] == payload);
     assert_eq!(chain.middle.driver.counters().send_dropped_too_long, 1);
 }
@@ -142,7 +150,7 @@ fn any_part_of_a_batch_goes_on_as_described(subject: Subject) {
         let skip = usize::from(d) % room;
         let payload_len = if count == 1 { room - skip } else { 1 + usize::from(e) % (segment_len - skip) };
         let meta = ForwardMeta {
-            header: has_header.then_some([9, round as u8, 8, 7]),
+            headers: has_header.then_some(ForwardHeaders { each: [9, round as u8, 8, 7], last: [6; 4] }),
             first: start * segment_len,
             stride: segment_len,
             skip,
@@ -156,9 +164,12 @@ fn any_part_of_a_batch_goes_on_as_described(subject: Subject) {
             .chunks(segment_len)
             .skip(start)
             .take(count)
-            .map(|datagram| {
+            .enumerate()
+            .map(|(place, datagram)| {
                 let taken = &datagram[skip..];
-                let header = meta.header.iter().flatten().copied();
+                let pick =
+                    |headers: ForwardHeaders| if place + 1 == count { headers.last } else { headers.each };
+                let header = meta.headers.map(pick).into_iter().flatten();
                 header.chain(taken[..payload_len.min(taken.len())].iter().copied()).collect()
             })
             .collect();
@@ -197,7 +208,7 @@ fn buffers_come_back_however_often_they_are_forwarded(subject: Subject) {
         while let Some(batch) = chain.middle.driver.received() {
             let count = batch.meta.len / 1000;
             let meta = ForwardMeta {
-                header: Some([0; 4]),
+                headers: Some(ForwardHeaders { each: [0; 4], last: [0; 4] }),
                 stride: 1000,
                 payload_len: 1000,
                 count,
@@ -236,7 +247,7 @@ fn a_batch_too_long_for_the_device_is_forwarded_in_fragments(subject: Subject) {
         let payload = pattern(10 * 1250, 5);
         let meta = ForwardMeta {
             socket,
-            header: Some([5; 4]),
+            headers: Some(ForwardHeaders { each: [5; 4], last: [5; 4] }),
             stride: 1250,
             payload_len: 1250,
             count: 10,
@@ -290,7 +301,7 @@ fn what_finds_no_room_is_dropped_and_counted(subject: Subject) {
             socket: 1,
             from: None,
             to: source.local_addr().expect("bound"),
-            header: None,
+            headers: None,
             first: 0,
             stride: 1000,
             skip: 0,
