@@ -361,6 +361,7 @@ impl Node {
                 uid: *ready.uid.as_bytes(),
                 driver: ready.driver_name().to_owned(),
                 listeners: ready.listeners.clone(),
+                relay: Vec::new(),
                 uptime_s: since.elapsed().as_secs(),
                 policy_generation: policy.load().generation,
                 draining: *draining.borrow(),

@@ -132,4 +132,12 @@ pub enum LimitError {
         /// That bound's value.
         bound: u64,
     },
+    /// A value that no number bounds.
+    #[error("{name} cannot be used: {reason}")]
+    Unusable {
+        /// What it is.
+        name: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
 }

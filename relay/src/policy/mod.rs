@@ -169,6 +169,9 @@ pub struct Status {
     pub driver: String,
     /// What it listens on, as `udp://ADDR:PORT` and `tcp://ADDR:PORT`.
     pub listeners: Vec<String>,
+    /// Where the relay listens, as `turn:ADDR:PORT?transport=udp`, `...=tcp` and `turns:ADDR:PORT?transport=tcp` (RFC 7065); empty
+    /// without a relay.
+    pub relay: Vec<String>,
     /// Seconds since it became ready.
     pub uptime_s: u64,
     /// Generation of the policy in force.

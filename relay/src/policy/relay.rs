@@ -15,19 +15,21 @@ pub const RELAY_PREFIXES_MAX: usize = 1 << 16;
 /// The most secrets of the TURN REST convention: one in use, one on its way out, and room for other issuers.
 pub const RELAY_SECRETS_MAX: usize = Credentials::SECRETS_MAX;
 
-/// Bytes of a user name (RFC 8489 section 14.3: fewer than 509).
+/// Bytes of the longest user name (RFC 8489 section 14.3: fewer than 509).
 pub const RELAY_USER_LEN_MAX: usize = 508;
-/// The longest realm in bytes, within which a 401 is at most 3.5 times the shortest Allocate; up to 12 it offers SHA-256 too.
-pub const RELAY_REALM_LEN_MAX: usize = Credentials::REALM_LEN_MAX;
+
+/// Bytes of the longest realm: with more a 401 could not stay within 3.5 times the shortest Allocate. From 13 bytes on the relay
+/// offers MD5 keys alone, for the same reason.
+pub const RELAY_REALM_LEN_MAX: usize = 24;
 
 /// Who may use the relay, to reach whom, and how much. The default lets nobody in: it has no user and no secret.
 ///
 /// Everything here may change while the relay runs, without dropping a session.
 #[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct RelayPolicy {
-    /// Sent as REALM (RFC 8489 section 14.9). The keys of static users contain it: with another realm they no longer fit.
+    /// Sent as REALM (RFC 8489 section 14.9): 1 to 24 visible ASCII characters but `"`, `\\` and `:`. The keys of static users contain it: with another realm they no longer fit.
     pub realm: String,
-    /// Users with a fixed password, by name.
+    /// Users with a fixed password, each name once.
     pub users: Vec<RelayUser>,
     /// Secrets of the TURN REST convention, each of 1 to 256 bytes; a user name of the form `expiry:name` is tried with all of them.
     pub rest_secrets: Vec<Vec<u8>>,
@@ -204,9 +206,18 @@ impl RelayPolicy {
             Err(LimitError::Range { name, value, min, max })
         };
         within("relay realm length", self.realm.len(), 1, RELAY_REALM_LEN_MAX)?;
+        if !self.realm.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\:".contains(&byte)) {
+            let reason = "it must be visible ASCII without space, quote, backslash and colon";
+            return Err(LimitError::Unusable { name: "relay realm", reason });
+        }
         within("relay users", self.users.len(), 0, RELAY_USERS_MAX)?;
         for user in &self.users {
             within("relay user name length", user.name.len(), 1, RELAY_USER_LEN_MAX)?;
+        }
+        let mut names: Vec<&str> = self.users.iter().map(|user| user.name.as_str()).collect();
+        names.sort_unstable();
+        if names.array_windows().any(|[one, next]| one == next) {
+            return Err(LimitError::Unusable { name: "relay users", reason: "two of them have one name" });
         }
         within("relay secrets", self.rest_secrets.len(), 0, RELAY_SECRETS_MAX)?;
         for secret in &self.rest_secrets {

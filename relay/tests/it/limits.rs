@@ -146,6 +146,15 @@ fn names_and_secrets_of_the_relay_are_bounded() {
     assert_eq!(with_realm(RELAY_REALM_LEN_MAX), Ok(()));
     assert!(with_realm(RELAY_REALM_LEN_MAX + 1).is_err() && with_realm(0).is_err());
 
+    let realm = |realm: &str| RelayPolicy { realm: realm.into(), ..RelayPolicy::default() }.check();
+    assert_eq!(realm("example.com"), Ok(()));
+    for unusable in ["a realm", "a\"b", "a\\b", "a:b", "r\u{e9}seau", "a\n"] {
+        let error = realm(unusable).unwrap_err();
+        assert!(matches!(error, LimitError::Unusable { name: "relay realm", .. }), "{unusable}: {error}");
+    }
+    let twice = RelayPolicy { users: vec![user(5), user(6), user(5)], ..RelayPolicy::default() }.check();
+    assert!(matches!(twice, Err(LimitError::Unusable { name: "relay users", .. })), "{twice:?}");
+
     let with_secrets = |count, len| {
         RelayPolicy { rest_secrets: vec![vec![0; len]; count], ..RelayPolicy::default() }.check()
     };

@@ -86,6 +86,7 @@ fn status() -> Status {
         uid: [3; 32],
         driver: "io_uring".into(),
         listeners: vec!["udp://[::]:4433".into(), "tcp://[::]:4433".into()],
+        relay: vec!["turn:[::]:3478?transport=udp".into()],
         uptime_s: 60,
         policy_generation: 7,
         draining: false,
