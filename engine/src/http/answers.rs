@@ -29,8 +29,10 @@ pub(super) enum Written {
     Blocked,
     /// Storage has to answer first.
     Waiting,
-    /// The stream is over: the client does not want it, or it had to be reset.
+    /// The stream is over: the client does not want it.
     Aborted,
+    /// What has been promised cannot be had.
+    Failed,
 }
 
 impl Session {
@@ -96,7 +98,7 @@ impl Session {
                 Supply::Unavailable(cause) => {
                     content.counters.bodies_unavailable.increment();
                     if head.is_none() {
-                        return Written::Aborted;
+                        return Written::Failed;
                     }
                     // Nothing has been sent yet, so there is still a status to tell it with.
                     let problem = match cause {
@@ -175,8 +177,25 @@ impl Session {
         }
     }
 
-    /// Ends a request without an answer, or in the middle of it.
+    /// Ends a request that the client has given up or lets lie, or that it must not make.
     pub(super) fn abort(
+        &mut self,
+        quic: &mut QuicConnection,
+        content: &Content,
+        stream: u64,
+        code: WireErrorCode,
+    ) {
+        self.cut_short(quic, content, stream, code);
+        self.aborted += 1;
+        if self.aborted > ABORTED_FREE && self.aborted > self.completed {
+            content.counters.connections_rapid_reset.increment();
+            let _ =
+                quic.close(true, WireErrorCode::ExcessiveLoad as u64, b"more requests aborted than finished");
+        }
+    }
+
+    /// Ends a request without an answer, or in the middle of it.
+    pub(super) fn cut_short(
         &mut self,
         quic: &mut QuicConnection,
         content: &Content,
@@ -188,13 +207,7 @@ impl Session {
         let _ = quic.stream_shutdown(stream, Shutdown::Write, code as u64);
         let _ = quic.stream_shutdown(stream, Shutdown::Read, code as u64);
         self.answered.push(stream);
-        self.aborted += 1;
         content.counters.requests_aborted.increment();
-        if self.aborted > ABORTED_FREE && self.aborted > self.completed {
-            content.counters.connections_rapid_reset.increment();
-            let _ =
-                quic.close(true, WireErrorCode::ExcessiveLoad as u64, b"more requests aborted than finished");
-        }
         if self.answered.len() >= ANSWERED_SWEEP_LEN {
             self.forget_acknowledged(quic);
         }

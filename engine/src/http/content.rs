@@ -9,6 +9,7 @@ use identity::Uid;
 use relay::policy::{Limits, Policy};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use store::{Hash, Lookup, Reader};
@@ -138,6 +139,10 @@ pub enum AppendOutcome {
 /// Room in which bodies that are only compared are read: sixteen kilobytes times the lanes of BLAKE3's widest SIMD.
 const SCRATCH_LEN: usize = 64 << 10;
 
+/// Segments that are looked up before a list's file is promised: 4 GiB of full ones, and well below a millisecond in which
+/// the shard does nothing else. What is missing behind them resets the stream when its turn comes.
+const HELD_CHECK_SEGMENTS_MAX: usize = 4_096;
+
 impl Content {
     /// A content service that has asked nothing yet.
     pub fn new(options: ContentOptions) -> Self {
@@ -224,6 +229,16 @@ impl Content {
     /// Length of a segment in bytes, if the store holds it.
     pub(super) fn len_of(&mut self, hash: &Hash) -> Option<u32> {
         self.reader.len_of(hash)
+    }
+
+    /// Whether these bytes of a list's file are held, as far as that is looked up before they are promised.
+    pub(super) fn holds(&mut self, list: &List, range: &Range<u64>) -> bool {
+        let first = list.index_at(range.start);
+        (first..)
+            .map_while(|i| list.segment(i))
+            .take_while(|(_, span)| span.start < range.end)
+            .take(HELD_CHECK_SEGMENTS_MAX)
+            .all(|(hash, _)| self.reader.len_of(&hash).is_some())
     }
 
     /// A segment's bytes, or a promise of them to `waiter`.

@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::Hash;
 
+/// What every segment and file is.
+const MEDIA_TYPE: &str = "application/octet-stream";
+
 impl Session {
     pub(super) fn on_headers(
         &mut self,
@@ -88,8 +91,9 @@ impl Session {
                 let hash = Hash(hash);
                 match content.len_of(&hash) {
                     Some(len) => {
+                        let response = read.respond(len.into(), MEDIA_TYPE);
                         let pieces = Pieces::One(hash, len.into());
-                        self.answer_read(now, waiter.stream, &read, len.into(), pieces);
+                        self.answer(now, waiter.stream, response, Some(pieces), read.head);
                     }
                     None => self.not_found(now, content, waiter.stream, read.head),
                 }
@@ -113,18 +117,19 @@ impl Session {
     ) {
         match opened {
             OpenList::Ready(list) => {
-                self.answer_read(now, waiter.stream, &read, list.file_len(), Pieces::List(list));
+                let response = read.respond(list.file_len(), MEDIA_TYPE);
+                if let logic::Body::Range(range) = &response.body
+                    && !content.holds(&list, range)
+                {
+                    return self.not_found(now, content, waiter.stream, read.head);
+                }
+                self.answer(now, waiter.stream, response, Some(Pieces::List(list)), read.head);
             }
             OpenList::Waiting | OpenList::Stalled => {
                 self.requests.insert(waiter.stream, State::OpeningList { read, since: now });
             }
             OpenList::Absent => self.not_found(now, content, waiter.stream, read.head),
         }
-    }
-
-    fn answer_read(&mut self, now: Instant, stream: u64, read: &Read, len: u64, pieces: Pieces) {
-        let response = read.respond(len, "application/octet-stream");
-        self.answer(now, stream, response, Some(pieces), read.head);
     }
 
     fn not_found(&mut self, now: Instant, content: &Content, stream: u64, is_head: bool) {

@@ -163,7 +163,12 @@ impl Session {
                 }
                 Written::Aborted => {
                     self.active.remove(i);
-                    self.abort(quic, content, stream, WireErrorCode::InternalError);
+                    self.abort(quic, content, stream, WireErrorCode::RequestCancelled);
+                }
+                // Not the client's doing, so it is not held against it.
+                Written::Failed => {
+                    self.active.remove(i);
+                    self.cut_short(quic, content, stream, WireErrorCode::InternalError);
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::harness::{Client, Network, Node, NodeOptions, bytes, client_config};
 use identity::SecretKey;
+use relay::policy::Limits;
 use std::time::Duration;
 use store::list::ListBuilder;
 use store::{Hash, SEGMENT_LEN_MAX};
@@ -158,7 +159,7 @@ fn what_is_no_list_and_what_has_gaps() {
     let forged = network.node.put(&forged);
     assert_eq!(network.get(client, &format!("/list/{forged}")).status(), 404);
 
-    // The second segment is missing: what has been promised cannot be kept, so the stream is reset.
+    // The second segment is missing: nothing is promised that needs it, as over TCP.
     let missing = ListBuilder {
         name: "gap".into(),
         version: (1, 0, 0),
@@ -169,9 +170,38 @@ fn what_is_no_list_and_what_has_gaps() {
         segments: vec![(network.node.put(&bytes(80_000, 9)), 80_000), (Hash::of(b"nowhere"), 7)],
     };
     let missing = network.node.put(&missing.sign(&SecretKey::from_seed([3; 32])).expect("a list"));
-    let answer = network.get(client, &format!("/list/{missing}"));
-    assert_eq!(answer.reset, Some(quiche::h3::WireErrorCode::InternalError as u64));
-    assert!(!answer.finished);
+    let path = format!("/list/{missing}");
+    let answer = network.get(client, &path);
+    assert_eq!((answer.status(), answer.field("content-type")), (404, Some("application/problem+json")));
+    let fields = [(":method", "GET"), (":path", path.as_str()), ("range", "bytes=0-79999")];
+    let answer = network.ask(client, &fields, b"");
+    assert!(answer.status() == 206 && answer.body == bytes(80_000, 9));
+}
+
+/// A segment that is held and turns out to be damaged when its turn comes: what has been promised cannot be kept. That is
+/// the node's doing, and not counted among what the client aborts.
+#[test]
+fn streams_that_the_node_resets_are_not_held_against_the_client() {
+    let network = Network::of_one();
+    let (_, list) = publish(&network, &[1_000, 100_000]);
+    let (node, damaged) = (network.node, bytes(100_000, 101));
+    let limits = Limits { streams_per_connection_max: 500, ..Limits::default() };
+    let options = || NodeOptions { limits: limits.clone(), ..NodeOptions::default() };
+    let dir = node.stop();
+    flip_a_byte_of(dir.path(), &damaged);
+    let mut network = Network::new(Node::start(options(), dir));
+    let client = network.join();
+    let path = format!("/list/{list}");
+    let streams: Vec<u64> = (0..300)
+        .map(|_| network.clients[client].request(&[(":method", "GET"), (":path", &path)], b""))
+        .collect();
+    network.until("the answers", |network| {
+        streams.iter().all(|stream| network.clients[client].is_answered(*stream))
+    });
+    let answers = network.clients[client].answers.values();
+    let codes: Vec<u64> = answers.filter_map(|answer| answer.reset).collect();
+    assert!(codes.len() > 100, "{} streams were reset", codes.len());
+    assert!(codes.iter().all(|code| *code == quiche::h3::WireErrorCode::InternalError as u64));
     assert_eq!(network.get(client, "/healthz").status(), 200, "the connection goes on");
 }
 
