@@ -44,6 +44,9 @@ pub struct ClientRoute {
     pub relay: RelayId,
     /// Where to.
     pub peer: SocketAddr,
+    /// The peer is at one of the node's own addresses: send only if [`Relays::is_live_relayed`](super::Relays::is_live_relayed) says
+    /// that it is another client's relayed address at this moment.
+    pub only_live_relayed: bool,
 }
 
 /// Where a peer's datagram goes.

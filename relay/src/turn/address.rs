@@ -1,6 +1,6 @@
 //! Who talks to whom, over what, and when.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// What carries a client's messages.
@@ -22,27 +22,9 @@ impl Transport {
     }
 }
 
-/// An address family, as REQUESTED-ADDRESS-FAMILY names it (RFC 8656 section 18.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Family {
-    /// IPv4, 0x01.
-    V4 = 1,
-    /// IPv6, 0x02.
-    V6 = 2,
-}
-
-impl Family {
-    /// The family of an address.
-    #[must_use]
-    pub fn of(ip: IpAddr) -> Family {
-        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-}
-
 /// What a client is known by (RFC 8656 section 2.2): its address as the server sees it, the address it sent to, and the transport.
 ///
-/// Both addresses are canonical: an IPv4 client on a dual-stack socket is written as IPv4, never as `::ffff:a.b.c.d`.
+/// Both addresses are canonical: an IPv4 client on a dual-stack socket is written as IPv4, never as `::ffff:a.b.c.d`, and the flow label of IPv6 is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FiveTuple {
     /// What carries the messages.

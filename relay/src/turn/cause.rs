@@ -1,5 +1,8 @@
 //! Why something was not done, and how often what happened.
 
+use super::Usage;
+use crate::stun::ErrorCode;
+
 /// Why nothing was done with a message or datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -22,11 +25,15 @@ pub enum Cause {
     PeerDenied,
     /// A token bucket of the user, the address or the node was empty.
     RateLimit,
+    /// A peer's data for a mobile client whose stream has closed and that has not come back.
+    ClientGone,
+    /// No policy was put in force yet.
+    NoPolicy,
 }
 
 impl Cause {
     /// Every cause, in the order of their numbers.
-    pub const ALL: [Cause; 9] = [
+    pub const ALL: [Cause; 11] = [
         Cause::Malformed,
         Cause::NotARequest,
         Cause::StrangerLimit,
@@ -36,6 +43,8 @@ impl Cause {
         Cause::NoPermission,
         Cause::PeerDenied,
         Cause::RateLimit,
+        Cause::ClientGone,
+        Cause::NoPolicy,
     ];
 
     /// The label of metrics and logs.
@@ -51,11 +60,13 @@ impl Cause {
             Cause::NoPermission => "no_permission",
             Cause::PeerDenied => "peer_denied",
             Cause::RateLimit => "rate_limit",
+            Cause::ClientGone => "client_gone",
+            Cause::NoPolicy => "no_policy",
         }
     }
 }
 
-/// What a server has counted since it began. All but `allocations` only grow.
+/// What a server has counted since it began. All only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// What was dropped, by [`Cause::ALL`]: messages of [`Server::handle_client`](super::Server::handle_client), and refusals of the fast path
@@ -65,20 +76,16 @@ pub struct Counters {
     pub successes: u64,
     /// Error responses, by [`Counters::ERROR_CODES`]; the last one counts any other code.
     pub errors: [u64; Counters::ERROR_CODES.len() + 1],
-    /// Allocations that live.
-    pub allocations: u64,
-    /// Packets from clients to peers that were admitted.
-    pub to_peer_packets: u64,
-    /// Their payload bytes.
-    pub to_peer_bytes: u64,
-    /// Packets from peers to clients that were admitted.
-    pub to_client_packets: u64,
-    /// Their payload bytes.
-    pub to_client_bytes: u64,
+    /// What was admitted, of all sessions.
+    pub usage: Usage,
 }
 
 impl Counters {
     /// The error codes that have a counter of their own.
-    pub const ERROR_CODES: [u16; 15] =
-        [400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508, 300];
+    pub const ERROR_CODES: [u16; 13] = [400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 508];
+
+    pub(super) fn count_error(&mut self, code: ErrorCode) {
+        let at = Counters::ERROR_CODES.iter().position(|&counted| counted == code.get());
+        self.errors[at.unwrap_or(Counters::ERROR_CODES.len())] += 1;
+    }
 }

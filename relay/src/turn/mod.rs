@@ -11,21 +11,32 @@
 //! must answer comes out as [`Action::HandOver`]. `relay/docs/turn.md` draws both.
 
 pub mod access;
-pub mod ledger;
-pub mod rate;
-
 mod action;
 mod address;
+mod allocate;
+mod allocation;
 mod cause;
+mod data;
+pub mod ledger;
+mod lifecycle;
 mod options;
+mod permission;
+pub mod rate;
+mod refresh;
 mod relays;
+mod reservation;
 mod server;
 mod session;
+mod table;
+mod ticket;
+mod timers;
 
+pub use crate::stun::Family;
 pub use action::{Action, AllocationIndex, ClientRoute, Direction, PeerRoute};
-pub use address::{Family, FiveTuple, Now, Transport};
+pub use address::{FiveTuple, Now, Transport};
 pub use cause::{Cause, Counters};
-pub use options::{ServerOptions, TurnLimits, TurnPolicy};
+pub use data::DATA_INDICATION_HEADER_LEN_MAX;
+pub use options::{ServerOptions, TurnPolicy};
 pub use relays::{OpenError, Opened, PortKind, RelayId, Relays};
-pub use server::{DATA_INDICATION_HEADER_LEN_MAX, Server};
+pub use server::Server;
 pub use session::{EndReason, Selector, SessionEvent, SessionRecord, Usage};

@@ -1,58 +1,67 @@
 //! What a server is made with, and what may change while it runs.
 
-use std::time::Duration;
+use super::access::AccessList;
+use super::ledger::Ledger;
+use crate::policy::{RelayLimits, RelayPolicy};
+use crate::stun::{Credentials, CredentialsError};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// What a server is made with. The keys are the same on every shard of a node and for as long as its process lives.
+/// What a server is made with. Keys and ledger are the same on every shard of a node, for as long as its process lives.
 #[derive(Clone)]
 pub struct ServerOptions {
-    /// This shard.
+    /// This shard, below `shard_count`.
     pub shard: u16,
-    /// How many shards the node has; above `shard`.
+    /// How many shards the node has.
     pub shard_count: u16,
-    /// Key of the stateless nonces.
+    /// Random: key of the stateless nonces.
     pub nonce_key: [u8; 32],
-    /// Key of mobility tickets and reservation tokens.
+    /// Random: key of mobility tickets.
     pub ticket_key: [u8; 32],
-    /// Seed of the hash tables.
+    /// Random, another one for each shard: seed of the hash tables.
     pub hash_seed: u64,
+    /// Quotas and rates of the node.
+    pub ledger: Arc<Ledger>,
+    /// When the server is made.
+    pub started: Instant,
 }
 
-/// What may change while the server runs, without dropping a session.
-#[derive(Clone, Debug, Default)]
+/// What may change while the server runs, without dropping a session: a [`RelayPolicy`] made ready for use.
+#[derive(Clone, Debug)]
 pub struct TurnPolicy {
-    /// Sent as REALM.
-    pub realm: String,
-    /// Lifetimes and the lengths of tables.
-    pub limits: TurnLimits,
+    /// Realm and users.
+    pub credentials: Credentials,
+    /// Which clients, and which peers.
+    pub access: AccessList,
+    /// Quotas, rates, lifetimes and the lengths of tables.
+    pub limits: RelayLimits,
     /// Whether clients may ask for mobility (RFC 8016). Otherwise they get 405.
     pub mobility: bool,
     /// Refuse new allocations with 508, keep those that live.
-    pub drain: bool,
+    pub draining: bool,
 }
 
-/// Bounds of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TurnLimits {
-    /// Lifetime of an allocation whose client does not ask for one, or asks for less. RFC 8656 section 3.2 gives 600 s.
-    pub lifetime_default: Duration,
-    /// The longest lifetime. RFC 8656 section 7.2 recommends 3,600 s.
-    pub lifetime_max: Duration,
-    /// Permissions an allocation. A client in a call needs one a candidate address of the other side, some tens.
-    pub permissions_max: u16,
-    /// Channels an allocation, resting ones too. There are 4,096 numbers.
-    pub channels_max: u16,
-    /// Allocations a shard.
-    pub allocations_max: u32,
-}
+impl TurnPolicy {
+    /// Makes a policy ready. `own`: the node's own addresses, those of its interfaces, its relay addresses and their external ones.
+    ///
+    /// # Errors
+    /// What of realm, users or secrets cannot be used.
+    pub fn new(policy: &RelayPolicy, own: &[IpAddr]) -> Result<TurnPolicy, CredentialsError> {
+        Ok(TurnPolicy {
+            credentials: Credentials::try_from(policy)?,
+            access: AccessList::new(policy, own),
+            limits: policy.limits.clone(),
+            mobility: policy.mobility,
+            draining: policy.draining,
+        })
+    }
 
-impl Default for TurnLimits {
-    fn default() -> TurnLimits {
-        TurnLimits {
-            lifetime_default: Duration::from_secs(600),
-            lifetime_max: Duration::from_secs(3_600),
-            permissions_max: 128,
-            channels_max: 128,
-            allocations_max: 100_000,
-        }
+    /// The lifetime for what a client asks: "If this computed value is greater than the default lifetime, then the server uses the
+    /// computed lifetime [...] Otherwise, the server uses the default lifetime" (RFC 8656 section 7.2).
+    pub(super) fn lifetime(&self, requested_s: Option<u32>) -> Duration {
+        let RelayLimits { lifetime_default_s, lifetime_max_s, .. } = self.limits;
+        let seconds = requested_s.unwrap_or(0).min(lifetime_max_s).max(lifetime_default_s);
+        Duration::from_secs(seconds.into())
     }
 }

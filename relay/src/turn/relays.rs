@@ -1,6 +1,7 @@
 //! What the engine gives the server: UDP sockets on relayed transport addresses.
 
-use super::{Family, Now};
+use super::Now;
+use crate::stun::Family;
 use std::net::SocketAddr;
 
 /// One UDP socket on a relayed transport address, chosen by the implementor of [`Relays`].

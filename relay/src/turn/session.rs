@@ -1,6 +1,6 @@
 //! What is told about allocations: who, since when, how much.
 
-use super::FiveTuple;
+use super::{Direction, FiveTuple};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -15,6 +15,17 @@ pub struct Usage {
     pub to_client_packets: u64,
     /// Their payload bytes.
     pub to_client_bytes: u64,
+}
+
+impl Usage {
+    pub(super) fn count(&mut self, direction: Direction, packets: u64, bytes: u64) {
+        let (counted_packets, counted_bytes) = match direction {
+            Direction::ToPeer => (&mut self.to_peer_packets, &mut self.to_peer_bytes),
+            Direction::ToClient => (&mut self.to_client_packets, &mut self.to_client_bytes),
+        };
+        *counted_packets += packets;
+        *counted_bytes += bytes;
+    }
 }
 
 /// One allocation, as an operator sees it.

@@ -13,6 +13,7 @@ mod routes;
 mod stun_authenticate;
 mod stun_messages;
 mod stun_vectors;
+mod turn;
 
 use relay::content::{Action, Read, Request, Response, route};
 
