@@ -4,8 +4,10 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use benches::stun::Requests;
 use engine::cid::Keys;
 use engine::timers::Timers;
 use gungraun::prelude::*;
@@ -78,6 +80,42 @@ fn timers_1000_packets(mut timers: (Timers, Instant)) -> usize {
     black_box(benches::timers_work(black_box(&mut timers)))
 }
 
+#[library_benchmark]
+#[bench::payload_1200(benches::stun::send_indication())]
+fn stun_send_indication(datagram: Vec<u8>) -> (SocketAddr, usize, bool) {
+    black_box(benches::stun::send_indication_work(black_box(&datagram)))
+}
+
+#[library_benchmark]
+#[bench::payload_1200(benches::stun::peer())]
+fn stun_data_indication(from: SocketAddr) -> [u8; 48] {
+    black_box(benches::stun::data_indication_work(black_box(&from)))
+}
+
+#[library_benchmark]
+#[bench::first_allocate(benches::stun::requests())]
+fn stun_challenge(mut requests: Requests) -> usize {
+    black_box(benches::stun::challenge_work(black_box(&mut requests)))
+}
+
+#[library_benchmark]
+#[bench::refresh(benches::stun::requests())]
+fn stun_authenticate_md5(mut requests: Requests) -> bool {
+    black_box(benches::stun::authenticate_md5_work(black_box(&mut requests)))
+}
+
+#[library_benchmark]
+#[bench::refresh(benches::stun::requests())]
+fn stun_authenticate_sha256(mut requests: Requests) -> bool {
+    black_box(benches::stun::authenticate_sha256_work(black_box(&mut requests)))
+}
+
+#[library_benchmark]
+#[bench::refresh(benches::stun::requests())]
+fn stun_authenticate_rest(mut requests: Requests) -> bool {
+    black_box(benches::stun::authenticate_rest_work(black_box(&mut requests)))
+}
+
 library_benchmark_group!(
     name = pure_code,
     benchmarks = [
@@ -90,7 +128,13 @@ library_benchmark_group!(
         policy_decode,
         frame_decode,
         connection_id,
-        timers_1000_packets
+        timers_1000_packets,
+        stun_send_indication,
+        stun_data_indication,
+        stun_challenge,
+        stun_authenticate_md5,
+        stun_authenticate_sha256,
+        stun_authenticate_rest
     ]
 );
 

@@ -29,11 +29,28 @@ fn packets(c: &mut Criterion) {
     });
 }
 
+fn stun(c: &mut Criterion) {
+    let send = benches::stun::send_indication();
+    measure(c, "stun/read a Send indication", send.as_slice(), benches::stun::send_indication_work);
+    measure(c, "stun/write a Data indication", &benches::stun::peer(), benches::stun::data_indication_work);
+    let requests = &mut benches::stun::requests();
+    measure_mut(c, "stun/challenge", requests, benches::stun::challenge_work);
+    measure_mut(c, "stun/authenticate, MD5", requests, benches::stun::authenticate_md5_work);
+    measure_mut(c, "stun/authenticate, SHA-256", requests, benches::stun::authenticate_sha256_work);
+    measure_mut(c, "stun/authenticate, second secret", requests, benches::stun::authenticate_rest_work);
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
     });
 }
 
-criterion_group!(all, requests, formats, packets);
+fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut I) -> O) {
+    c.bench_function(name, |bencher| {
+        bencher.iter(|| work(black_box(&mut *input)));
+    });
+}
+
+criterion_group!(all, requests, formats, packets, stun);
 criterion_main!(all);
