@@ -56,7 +56,7 @@ pub enum PeerRoute {
     Channel {
         /// Whose it is.
         allocation: AllocationIndex,
-        /// 0x4000 to 0x4FFF.
+        /// 0x4000 to 0x7FFF.
         number: u16,
         /// Where to.
         client: FiveTuple,

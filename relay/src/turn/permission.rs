@@ -7,8 +7,9 @@ use super::{Relays, Server};
 use crate::stun::{AttributeType, ErrorCode, Family};
 use std::net::{IpAddr, SocketAddr};
 
-/// The channel numbers that there are.
-const CHANNEL_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// The channel numbers that there are: those of RFC 5766, which clients still choose from. RFC 8656 section 12 leaves 0x4000 to
+/// 0x4FFF of them, so that the others can be told from DTLS on one port, which this server does not speak.
+const CHANNEL_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 
 impl Server {
     /// All of the permissions or none.

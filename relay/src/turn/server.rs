@@ -126,7 +126,7 @@ impl Server {
         random: &mut impl FnMut(&mut [u8]),
     ) -> Action<'a> {
         // The first byte tells them apart (RFC 8656 table 3).
-        if matches!(message.first(), Some(0x40..=0x4f)) {
+        if matches!(message.first(), Some(0x40..=0x7f)) {
             let action = self.channel_data(now, five_tuple, message, relays);
             return self.counted(action);
         }

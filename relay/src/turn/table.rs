@@ -143,7 +143,10 @@ impl Table {
         let client = allocation.client;
         let hash = self.hasher.hash_one(client);
         let (slots, hasher) = (&self.slots, &self.hasher);
-        self.by_client.insert_unique(hash, index.slot, |&slot| hasher.hash_one(client_of(slots, slot)));
+        // The table asks again for the hashes of all when it grows.
+        self.by_client.insert_unique(hash, index.slot, |&slot| {
+            client_of(slots, slot).map_or(0, |client| hasher.hash_one(client))
+        });
     }
 
     /// The allocation has to be looked at no later than `due`.

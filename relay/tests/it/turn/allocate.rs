@@ -1,6 +1,6 @@
 //! Allocate (RFC 8656 section 7.2).
 
-use super::world::{OTHER_USER, RELAY_V4, RELAY_V6, USER, World, client, key, policy};
+use super::world::{OTHER_USER, RELAY_V4, RELAY_V6, USER, World, client, key, peer, policy};
 use relay::policy::RelayLimits;
 use relay::stun::{AttributeType, Class, Integrity, Method, Writer};
 use relay::turn::{Action, Family, FiveTuple, SessionEvent, Transport};
@@ -117,6 +117,20 @@ fn a_five_tuple_has_one_allocation() {
     world.pass_unnoticed(600);
     assert_eq!(world.allocate(client(1), |_| {}).code(), 0, "what has expired is in nobody's way");
     assert_eq!(world.relays.open.len(), 1);
+}
+
+#[test]
+fn every_one_of_many_clients_is_found() {
+    let mut policy = policy();
+    policy.limits.allocations_per_user_max = 0;
+    policy.limits.strangers_per_s = 1_000;
+    let mut world = World::with(policy);
+    for n in 1..=500 {
+        world.allocated(client(n));
+    }
+    for n in 1..=500 {
+        assert_eq!(world.permit(client(n), &[peer(1)]), 0, "client {n}");
+    }
 }
 
 #[test]

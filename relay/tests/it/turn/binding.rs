@@ -81,7 +81,7 @@ fn what_is_not_stun_is_dropped() {
     let mut without_cookie = request.clone();
     without_cookie[4] ^= 1;
     let junk: [&[u8]; 8] =
-        [&[], &[0], &[0x40], &[0x4f, 0, 0], &[0x50, 0, 0, 0], &[0x16; 100], &request[..19], &without_cookie];
+        [&[], &[0], &[0x40], &[0x4f, 0, 0], &[0x80, 0, 0, 0], &[0x16; 100], &request[..19], &without_cookie];
     for (count, bytes) in (1..).zip(junk) {
         let is_dropped = world.act(client(1), bytes, |action| action == Action::Drop(Cause::Malformed));
         assert!(is_dropped, "{bytes:02x?}");
