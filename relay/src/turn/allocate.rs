@@ -53,8 +53,6 @@ impl Server {
                 return Err(Refusal::HandOver(shard));
             }
         }
-        // An allocation of this client that has expired but was not removed yet gives its place, its port and its quota back first.
-        self.expire(call.now, relays);
         let charge =
             self.meter.open(call.user, call.five_tuple.client.ip()).map_err(|exceeded| match exceeded {
                 QuotaExceeded::Node => ErrorCode::INSUFFICIENT_CAPACITY,

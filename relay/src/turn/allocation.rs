@@ -146,11 +146,6 @@ impl Allocation {
         self.relayed.iter().flatten().find(|r| now < r.expires && Family::of(r.address.ip()) == family)
     }
 
-    /// Whether this relayed address is one of the allocation's, and live.
-    pub(super) fn relays_through(&self, now: Instant, id: RelayId) -> bool {
-        self.relayed.iter().flatten().any(|relayed| relayed.id == id && now < relayed.expires)
-    }
-
     /// The permission for an address, if it holds now.
     pub(super) fn permitted(&self, now: Instant, ip: IpAddr) -> Option<Permitted> {
         let at = self.permissions.binary_search_by_key(&ip, |permission| permission.ip).ok()?;

@@ -211,7 +211,8 @@ impl Server {
     fn peer_route(&self, now: Now, relay: RelayId, from: SocketAddr) -> Result<PeerRoute, Cause> {
         let allocation = self.table.find_relay(relay).ok_or(Cause::NoAllocation)?;
         let session = self.table.get(allocation).ok_or(Cause::NoAllocation)?;
-        if !session.relays_through(now.monotonic, relay) {
+        let through = session.relayed(now.monotonic, Family::of(from.ip())).ok_or(Cause::NoAllocation)?;
+        if through.id != relay {
             return Err(Cause::NoAllocation);
         }
         session.permitted(now.monotonic, from.ip()).ok_or(Cause::NoPermission)?;

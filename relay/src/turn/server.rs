@@ -201,6 +201,8 @@ impl Server {
         if !message.unknown_attributes().is_empty() {
             return self.write_error(message, ErrorCode::UNKNOWN_ATTRIBUTE, Some(&reply_key), REPLY_LEN_MAX);
         }
+        // What has expired gives back its place in every table, its port and its quota before anything is decided.
+        self.expire(now, relays);
         let call = Call { now, five_tuple, policy: &policy, message, user };
         let decided = match method {
             Allocate => self.allocate(&call, relays, random),

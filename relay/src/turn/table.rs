@@ -8,6 +8,10 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::time::Instant;
 
+/// Generations have 24 bits, as many as a mobility ticket has room for: a late index is taken for a new one after 16 million
+/// allocations in its slot.
+const GENERATIONS: u32 = 1 << 24;
+
 /// No slot: in the table by relayed address.
 const NONE: u32 = u32::MAX;
 
@@ -107,7 +111,7 @@ impl Table {
         self.detach(index);
         let slot = &mut self.slots[index.slot as usize];
         let allocation = slot.allocation.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = (slot.generation + 1) % GENERATIONS;
         self.free.push(index.slot);
         for relayed in allocation.relayed.iter().flatten() {
             self.forget_relay(relayed.id);

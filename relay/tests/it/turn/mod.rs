@@ -5,6 +5,7 @@ mod binding;
 mod channel;
 mod indication;
 mod mobility;
+mod model;
 mod permission;
 mod refresh;
 mod session;

@@ -1,6 +1,7 @@
 //! Streams, kicks, records.
 
-use super::world::{OTHER_USER, UNIX_S, USER, World, client, peer};
+use super::world::{OTHER_USER, UNIX_S, USER, World, client, peer, policy};
+use relay::policy::{RelayLimits, RelayPolicy};
 use relay::stun::{AttributeType, Method};
 use relay::turn::{EndReason, FiveTuple, Selector, SessionEvent, Transport};
 
@@ -91,4 +92,32 @@ fn slots_are_used_again_and_late_indices_find_nothing() {
     assert!(!world.server.admit(now, old, relay::turn::Direction::ToPeer, 1, 1));
     assert_eq!(world.receive(relay, peer(1)), None);
     assert_eq!(world.receive(relay, peer(2)), Some((0x4000, client(2))));
+}
+
+#[test]
+fn every_one_of_many_is_found_and_none_that_is_gone() {
+    let mut world = World::with(RelayPolicy {
+        limits: RelayLimits {
+            allocations_per_user_max: 0,
+            strangers_per_s: 1_000_000,
+            ..RelayLimits::default()
+        },
+        ..policy()
+    });
+    world.relays.capacity = 5_000;
+    let relays: Vec<_> = (0..3_000).map(|n| world.allocated(client(n)).0).collect();
+    for n in 0..3_000 {
+        assert_eq!(world.permit(client(n), &[peer(1)]), 0);
+        assert_eq!(world.send(client(n), peer(1), b"x"), Some((relays[usize::from(n)], peer(1))));
+    }
+    for n in (0..3_000).step_by(3) {
+        assert_eq!(world.refresh(client(n), 0).code(), 0);
+    }
+    for n in 0..3_000 {
+        assert_eq!(world.server.find(&client(n)).is_some(), n % 3 != 0);
+        assert_eq!(world.receive(relays[usize::from(n)], peer(1)), (n % 3 != 0).then(|| (0, client(n))));
+    }
+    world.pass(600);
+    assert_eq!((world.relays.open.len(), world.server.sessions_len()), (0, 0));
+    assert_eq!(world.server.next_timeout(), None);
 }
