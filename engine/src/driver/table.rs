@@ -116,6 +116,18 @@ impl<T> Table<T> {
         Some(entry)
     }
 
+    /// No entry has this index or a higher one.
+    #[must_use]
+    pub fn indices_end(&self) -> SocketIndex {
+        self.slots.len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len() + self.freed.len()
+    }
+
     /// What was removed before may have successors now.
     pub fn begin_turn(&mut self) {
         self.free.extend(self.freed.drain(..));
@@ -143,6 +155,9 @@ mod tests {
         assert_eq!(table.get_by_key(new), Some(&mut "new"));
         assert_eq!(table.get_mut(1), Some(&mut "other"));
         assert_eq!(table.get(99), None);
+        assert!(!table.is_empty());
+        (0..table.indices_end()).for_each(|index| _ = table.remove(index));
+        assert!(table.is_empty());
     }
 
     #[test]

@@ -59,6 +59,9 @@ const WAKES_IN_FLIGHT_MAX: u16 = 64;
 /// How long the end of a driver waits for the kernel to let go of its memory before it leaves that memory alone.
 const REAP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long it waits before it asks the kernel again.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+
 /// See the [module](self).
 ///
 /// # The order of its end
@@ -413,10 +416,11 @@ impl UringDriver {
     fn cancel_all(&mut self) -> bool {
         self.queue_wakes();
         let deadline = Instant::now() + REAP_PATIENCE;
+        self.remove_all(deadline);
         while self.in_flight > 0 && Instant::now() < deadline {
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.queue(cancel, Operation::CancelAll);
-            if self.enter(1, Some(Duration::from_millis(100))).is_err() {
+            if self.enter(1, Some(REAP_INTERVAL)).is_err() {
                 break;
             }
             self.reap();

@@ -10,14 +10,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use io_uring::types::{Fd, RecvMsgOut};
 use io_uring::{opcode, squeue};
 
-use super::UringDriver;
 use super::buffer_ring::GROUP;
 use super::memory::RECV_PAYLOAD_OFFSET;
 use super::operation::Operation;
+use super::{REAP_INTERVAL, UringDriver};
 use crate::driver::receive::{Description, Inlet};
 use crate::driver::sockets::UdpSocket;
 use crate::driver::table::Key;
@@ -95,6 +96,21 @@ impl UringDriver {
             self.outlets.remove(index);
         } else {
             self.lists.leaving.push_back(key);
+        }
+    }
+
+    /// Removes all sockets and waits until `deadline` for the last operation on their descriptors. One by one, since the
+    /// kernel takes time that grows with the square of their number to cancel everything at once.
+    pub(super) fn remove_all(&mut self, deadline: Instant) {
+        for index in 0..self.outlets.indices_end() {
+            self.remove(index);
+        }
+        while !self.outlets.is_empty() && Instant::now() < deadline {
+            self.attend_to_sockets();
+            if self.enter(1, Some(REAP_INTERVAL)).is_err() {
+                return;
+            }
+            self.reap();
         }
     }
 
