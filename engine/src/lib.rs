@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod node;
 pub mod probe;
 pub mod quic;
+pub mod relay;
 pub mod shard;
 pub mod steering;
 pub mod storage;

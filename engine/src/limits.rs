@@ -73,6 +73,37 @@ pub const METRICS_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// limit is raised to this at start, as far as the hard limit allows.
 pub const LOCKED_MEMORY_BYTES: u64 = 8 << 20;
 
+/// TCP and TLS streams of the relay, a shard. A stranger holds at most a message of 4 KiB that has not arrived completely and,
+/// with TLS, about 40 KiB of handshake: 350 MiB at this limit, for [`RELAY_STREAM_OPENING`] at most.
+pub const RELAY_STREAMS_MAX: usize = 8_192;
+
+/// Time in which a stream must bring its first whole message, TLS handshake included: five round trips of a client at the
+/// far end of a slow path (a second each) and as much again. To hold all places of a shard without sending anything takes
+/// 819 connections a second.
+pub const RELAY_STREAM_OPENING: Duration = Duration::from_secs(10);
+
+/// Time that a stream without an allocation may go without a whole message: coturn's, and twice the longest pause between
+/// keep-alives that RFC 8656 section 3.8 has clients make for their NATs (half a minute).
+pub const RELAY_STREAM_IDLE: Duration = Duration::from_secs(60);
+
+/// Bytes of a message, while its stream has no allocation: a request with USERNAME (513), REALM and NONCE (763 each,
+/// RFC 8489 section 14) and all that a client may add is below 3 KiB.
+pub const RELAY_STRANGER_MESSAGE_LEN_MAX: usize = 4 << 10;
+
+/// Unsent bytes of a stream above which what peers send is dropped, and requests are no longer read: two GSO batches, which at
+/// 100 Mbit/s are 10 ms late. The kernel holds as much again ([`crate::driver::streams`]).
+pub const RELAY_STREAM_UNSENT_MAX: usize = 128 << 10;
+
+/// Unsent bytes of a stream above which it is closed: its client asks and does not read. Requests that were received before
+/// reading stopped (64 chunks of 16 KiB) cannot all be answered in this.
+pub const RELAY_STREAM_UNSENT_LIMIT: usize = 4 * RELAY_STREAM_UNSENT_MAX;
+
+/// Unsent bytes of all streams of a shard above which what peers send is dropped: 512 clients that do not read.
+pub const RELAY_STREAMS_UNSENT_MAX: usize = 64 << 20;
+
+/// Time that the last answers on a stream have to leave.
+pub const RELAY_STREAM_LINGER: Duration = Duration::from_secs(5);
+
 /// Open files that the engine wants: sockets of the shards, packs, and every TCP connection, with room.
 pub const OPEN_FILES: u64 = 4 * TCP_CONNECTIONS_MAX as u64 + 1_024;
 

@@ -6,11 +6,14 @@
 //!
 //! A turn's work depends on the sockets that have something, not on those that there are.
 
+mod streams;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use self::streams::EpollStreams;
 use super::address::Name;
 use super::buffers::Pool;
 use super::cmsg::Control;
@@ -19,6 +22,7 @@ use super::errors::Faults;
 use super::outgoing::{Outgoing, PARTS_MAX};
 use super::receive::{Description, Inlet, RECV_BUFFER_LEN};
 use super::sockets::{UdpSocket, WhenFull};
+use super::streams::operation::StreamOperation;
 use super::sys::{self, EpollOperation};
 use super::table::{Key, Table};
 use super::transmit::{SEND_BUFFER_STRIDE, Transmit};
@@ -58,6 +62,7 @@ pub struct EpollDriver {
     transmit: Box<Transmit>,
     events: Vec<libc::epoll_event>,
     faults: Faults,
+    streams: EpollStreams,
     waker: Waker,
     counters: Counters,
 }
@@ -99,6 +104,7 @@ impl EpollDriver {
             transmit: Box::new(Transmit::new(PARTS_MAX)),
             events,
             faults: Faults::new(),
+            streams: EpollStreams::new(),
             waker,
             counters: Counters::default(),
         };
@@ -183,6 +189,7 @@ impl Driver for EpollDriver {
         self.recv_budget = RECV_BATCHES_PER_TURN_MAX;
         self.outlets.begin_turn();
         self.faults.begin_turn();
+        let deadline = self.streams.begin_turn(self.epoll.as_fd(), deadline);
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let may_sleep = timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
         let timeout = if may_sleep { timeout } else { Some(Duration::ZERO) };
@@ -197,7 +204,12 @@ impl Driver for EpollDriver {
         };
         for position in 0..count {
             let libc::epoll_event { events, u64: key } = self.events[position];
-            if key != WAKER_KEY {
+            if key == WAKER_KEY {
+                continue;
+            }
+            if StreamOperation::is_key(key) {
+                self.streams.note(self.epoll.as_fd(), key, events);
+            } else {
                 self.note(Key::from_bits(key), events)?;
             }
         }

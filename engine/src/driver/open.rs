@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::counters::Counters;
 use super::epoll::EpollDriver;
 use super::sockets::UdpSocket;
+use super::streams::{ListenerIndex, StreamCounters, StreamEvent, StreamId, Streams, TcpListener};
 use super::uring::{RingError, UringDriver};
 use super::waker::Waker;
 use super::{Driver, ForwardMeta, RecvBatch, SendBuffer, SendMeta, SocketFault, SocketIndex};
@@ -186,5 +187,55 @@ impl Driver for AnyDriver {
 
     fn counters(&self) -> &Counters {
         each!(self, driver => driver.counters())
+    }
+}
+
+impl Streams for AnyDriver {
+    fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerIndex> {
+        each!(self, driver => driver.listen(listener))
+    }
+
+    fn stop_listening(&mut self) {
+        each!(self, driver => driver.stop_listening());
+    }
+
+    fn set_stream_limit(&mut self, streams_max: usize) {
+        each!(self, driver => driver.set_stream_limit(streams_max));
+    }
+
+    fn stream_event(&mut self) -> Option<StreamEvent> {
+        each!(self, driver => driver.stream_event())
+    }
+
+    fn stream_send(&mut self, stream: StreamId, bytes: Vec<u8>) {
+        each!(self, driver => driver.stream_send(stream, bytes));
+    }
+
+    fn stream_unsent(&self, stream: StreamId) -> usize {
+        each!(self, driver => driver.stream_unsent(stream))
+    }
+
+    fn streams_unsent(&self) -> usize {
+        each!(self, driver => driver.streams_unsent())
+    }
+
+    fn stream_finish(&mut self, stream: StreamId) {
+        each!(self, driver => driver.stream_finish(stream));
+    }
+
+    fn stream_close(&mut self, stream: StreamId) {
+        each!(self, driver => driver.stream_close(stream));
+    }
+
+    fn stream_pause(&mut self, stream: StreamId) {
+        each!(self, driver => driver.stream_pause(stream));
+    }
+
+    fn stream_resume(&mut self, stream: StreamId) {
+        each!(self, driver => driver.stream_resume(stream));
+    }
+
+    fn stream_counters(&self) -> StreamCounters {
+        each!(self, driver => driver.stream_counters())
     }
 }

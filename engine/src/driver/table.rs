@@ -16,7 +16,7 @@ pub const INDEX_BITS: u32 = 32;
 const _: () = assert!(SOCKETS_MAX as u64 <= 1 << INDEX_BITS);
 
 /// An index and which of its owners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     index: u32,
     generation: u32,

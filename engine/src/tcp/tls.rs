@@ -6,19 +6,38 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// TLS of the TCP service. A reload concerns new connections; open ones keep what they have.
+/// What the TCP service speaks inside TLS.
+const CONTENT_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// TLS of a service on TCP. A reload concerns new connections; open ones keep what they have.
 #[derive(Debug)]
 pub struct TcpTls {
+    /// ALPN names, the preferred one first.
+    protocols: &'static [&'static [u8]],
     current: RwLock<Arc<ServerConfig>>,
 }
 
 impl TcpTls {
-    /// Reads certificate chain and key, both PEM.
+    /// Reads certificate chain and key, both PEM, for the content service.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn load(certificate: &Path, key: &Path) -> Result<TcpTls, TlsError> {
-        Ok(TcpTls { current: RwLock::new(Arc::new(read(certificate, key)?)) })
+        TcpTls::load_for(CONTENT_PROTOCOLS, certificate, key)
+    }
+
+    /// Reads certificate chain and key, both PEM, for a service that speaks `protocols` (ALPN names, the preferred one
+    /// first). Clients that name others are refused; those that name none are not.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load_for(
+        protocols: &'static [&'static [u8]],
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<TcpTls, TlsError> {
+        let config = read(protocols, certificate, key)?;
+        Ok(TcpTls { protocols, current: RwLock::new(Arc::new(config)) })
     }
 
     /// Reads both again. On an error the old ones stay in use.
@@ -26,7 +45,7 @@ impl TcpTls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), TlsError> {
-        let config = Arc::new(read(certificate, key)?);
+        let config = Arc::new(read(self.protocols, certificate, key)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
@@ -38,7 +57,7 @@ impl TcpTls {
     }
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+fn read(protocols: &[&[u8]], certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let unreadable = |path: &Path| {
         let path = path.to_path_buf();
         move |source| TlsError::Pem { path, source }
@@ -58,7 +77,7 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, secret)
         .map_err(pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(pair)?;
     Ok(config)
 }

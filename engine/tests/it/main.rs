@@ -11,3 +11,4 @@ mod probe;
 mod services;
 mod shard;
 mod steering;
+mod streams;

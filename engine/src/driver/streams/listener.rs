@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::driver::{address, sys};
+use crate::driver::address;
 
 /// Clients that may wait to be accepted; the kernel cuts it to `net.core.somaxconn` (4,096 since Linux 5.4).
 const BACKLOG: i32 = 4_096;
 
 /// Bytes that may wait in the kernel beyond what the congestion window lets out (TCP_NOTSENT_LOWAT): at 100 Mbit/s 10 ms.
 /// What is relayed is better dropped than late, so little waits where nobody can drop it; the window grows as it will.
-const NOT_SENT_BYTES_MAX: i32 = 128 << 10;
+const NOT_SENT_BYTES_MAX: u32 = 128 << 10;
 
 /// How a listener is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl TcpListener {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(options.reuse_port)?;
         socket.set_tcp_nodelay(true)?;
-        sys::set_int(socket.as_fd(), libc::SOL_TCP, libc::TCP_NOTSENT_LOWAT, NOT_SENT_BYTES_MAX)?;
+        socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
         socket.bind(&SockAddr::from(addr))?;
         socket.listen(BACKLOG)?;
         let local = socket
@@ -111,10 +111,48 @@ impl TcpListener {
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
+
+    /// Whether accepting fails instead of waiting when nobody is there. Each driver wants it its own way.
+    pub(in crate::driver) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(is_nonblocking)
+    }
 }
 
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn streams_inherit_what_the_listener_has() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            let addr = addr.parse().expect("a literal address");
+            let listener = TcpListener::bind(addr, &ListenerOptions::default()).expect("a free port");
+            let client = TcpStream::connect(listener.local_addr()).expect("it listens");
+            let (accepted, _) = listener.socket.accept().expect("a client");
+            assert!(accepted.tcp_nodelay().expect("getsockopt"));
+            assert_eq!(accepted.tcp_notsent_lowat().expect("getsockopt"), NOT_SENT_BYTES_MAX);
+            drop(client);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_or_foreign_is_named_in_the_error() {
+        let options = ListenerOptions { reuse_port: false, ..ListenerOptions::default() };
+        let first =
+            TcpListener::bind("127.0.0.1:0".parse().expect("literal"), &options).expect("a free port");
+        let error =
+            TcpListener::bind(first.local_addr(), &options).expect_err("the port is taken").to_string();
+        assert!(error.contains(&first.local_addr().to_string()) && error.contains("ss -tlpn"), "{error}");
+        let error = TcpListener::bind("192.0.2.1:0".parse().expect("literal"), &options)
+            .expect_err("not ours")
+            .to_string();
+        assert!(error.contains("192.0.2.1") && error.contains("ip address"), "{error}");
     }
 }

@@ -6,11 +6,17 @@
 
 mod chunk;
 mod listener;
+pub(super) mod operation;
+pub(super) mod outgoing;
+pub(super) mod pause;
+pub(super) mod socket;
+pub(super) mod table;
 
 use std::io;
 use std::net::SocketAddr;
 
-pub use chunk::{CHUNK_LEN, Chunk};
+use super::table::Key;
+pub use chunk::{CHUNK_LEN, Chunk, ChunkPool};
 pub use listener::{ListenError, ListenerOptions, TcpListener};
 
 /// Chunks of a driver, on loan to the shard or the kernel's to fill: 1 MiB, of which a turn that keeps up uses few.
@@ -23,19 +29,14 @@ pub const STREAMS_MAX_DEFAULT: usize = 1_024;
 pub type ListenerIndex = usize;
 
 /// A stream, for as long as it lives. The name of one that is gone names no other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId {
-    /// Its place in the driver's table, below the limit on streams; free again for others when the stream is gone.
-    pub(crate) index: u32,
-    /// How many streams had the place before, modulo 2^24.
-    pub(crate) generation: u32,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamId(pub(super) Key);
 
 impl StreamId {
-    /// The stream's place, below the limit on streams: no other living stream has the same.
+    /// The stream's place, a small number: no other living stream of the driver has the same.
     #[must_use]
     pub fn index(self) -> usize {
-        self.index as usize
+        self.0.index()
     }
 }
 
@@ -57,7 +58,7 @@ pub enum StreamEvent {
     Received {
         /// On which stream.
         stream: StreamId,
-        /// The bytes, at least one. Give it back with [`Streams::stream_recycle`].
+        /// The bytes, at least one. Dropping it gives its memory back to the driver.
         chunk: Chunk,
     },
     /// Everything that had to wait for room in the socket's send buffer has been taken by the kernel.
@@ -96,6 +97,17 @@ pub enum StreamEnd {
     },
 }
 
+impl StreamEnd {
+    /// What an error number of receiving or sending says.
+    pub(super) fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED => Self::Reset,
+            libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => Self::TimedOut,
+            errno => Self::Failed { errno },
+        }
+    }
+}
+
 /// What a shard that serves TCP needs of the kernel, beside [`Driver`](super::Driver), whose
 /// [`wait`](super::Driver::wait) waits for streams too.
 ///
@@ -111,16 +123,13 @@ pub trait Streams {
     /// Ends accepting on all listeners and closes them; streams live on. The indices stay taken.
     fn stop_listening(&mut self);
 
-    /// How many streams there may be at most, those being closed included; 1 to 65,536. While there are as many,
+    /// How many streams there may be at most, those being closed included; at least one. While there are as many,
     /// further clients wait in the listeners' backlogs. Streams beyond a lowered limit live on.
     fn set_stream_limit(&mut self, streams_max: usize);
 
     /// The next event, if any, in the order in which things happened to a stream. A turn's share of events is bounded; what
     /// is left comes next turn.
     fn stream_event(&mut self) -> Option<StreamEvent>;
-
-    /// Gives a chunk back, so that it can be filled again.
-    fn stream_recycle(&mut self, chunk: Chunk);
 
     /// Sends `bytes` after everything that the stream was given before. Of a stream that is gone they are dropped.
     fn stream_send(&mut self, stream: StreamId, bytes: Vec<u8>);
@@ -130,6 +139,10 @@ pub trait Streams {
 
     /// The same of all streams together.
     fn streams_unsent(&self) -> usize;
+
+    /// Closes a stream when its unsent bytes have been sent, however long that takes; what arrives is dropped. No event of
+    /// this stream is returned any more. [`stream_close`](Streams::stream_close) may still close it sooner.
+    fn stream_finish(&mut self, stream: StreamId);
 
     /// Closes a stream. What the kernel takes at once of its unsent bytes still leaves; the rest is dropped, and so is
     /// what arrives. No event of this stream is returned any more.
@@ -142,17 +155,18 @@ pub trait Streams {
     fn stream_resume(&mut self, stream: StreamId);
 
     /// What was done with streams and what could not be.
-    fn stream_counters(&self) -> &StreamCounters;
+    fn stream_counters(&self) -> StreamCounters;
 }
 
-/// Totals since the driver was opened, and two gauges.
+/// Totals since the driver was opened, and how many streams there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounters {
     /// Streams that live, those being closed included.
     pub streams: u64,
     /// Streams accepted.
     pub accepted: u64,
-    /// Clients that were turned away, since the last free place had been taken while the kernel accepted them.
+    /// Clients that were turned away, since the kernel had accepted many more than there was room for before it could be
+    /// stopped.
     pub refused: u64,
     /// Times that a listener was paused because there were as many streams as there may be.
     pub paused_at_limit: u64,

@@ -18,6 +18,8 @@ mod operation;
 mod outlet;
 mod send;
 mod setup;
+mod stream_buffers;
+mod streams;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,6 +39,8 @@ use self::memory::{Memory, RECV_BUFFERS, SEND_BUFFERS};
 use self::operation::Operation;
 use self::outlet::{Lists, Outlet};
 pub use self::setup::{RingError, TaskRun, can_run_tasks, is_supported};
+use self::stream_buffers::STREAM_GROUP;
+use self::streams::UringStreams;
 use super::counters::Counters;
 use super::errors::Faults;
 use super::sockets::{SocketOptions, UdpSocket};
@@ -78,6 +82,7 @@ pub struct UringDriver {
     received: VecDeque<RecvBatch>,
     recv_budget: usize,
     forwards: Forwards,
+    streams: UringStreams,
     /// What each send buffer in flight is to do.
     send_metas: Box<[SendMeta]>,
     /// Operations queued since the last submission that complete as they are submitted: sends and wakes.
@@ -145,6 +150,7 @@ impl UringDriver {
             received: VecDeque::with_capacity(usize::from(RECV_BUFFERS)),
             recv_budget: RECV_BATCHES_PER_TURN_MAX,
             forwards: Forwards::new(),
+            streams: UringStreams::new(),
             send_metas: vec![no_meta; usize::from(SEND_BUFFERS)].into(),
             prompt_queued: 0,
             wakes: vec![None; usize::from(WAKES_IN_FLIGHT_MAX)].into(),
@@ -221,8 +227,9 @@ impl UringDriver {
         let entry = entry.user_data(operation.user_data());
         for _ in 0..2 {
             // SAFETY: what the entry points to is in `self.memory`, which stays in place and is not freed before nothing
-            // is in flight (see `Drop`); descriptors belong to `self.outlets`, `self.waker` or a waker in `self.wakes`,
-            // which live as long.
+            // is in flight (see `Drop`), or it is what a stream sends, which stays in place until it is sent and is as long
+            // lived; descriptors belong to `self.outlets`, `self.waker`, a waker in `self.wakes` or `self.streams`, which
+            // live as long.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 self.in_flight += 1;
                 return true;
@@ -300,6 +307,7 @@ impl UringDriver {
                 }
                 // What they are for, the waker's state tells.
                 Operation::Woken | Operation::CancelAll => {}
+                Operation::Stream(operation) => self.stream_completed(operation, result, flags),
             }
         }
     }
@@ -312,9 +320,12 @@ impl Driver for UringDriver {
         self.outlets.begin_turn();
         self.faults.begin_turn();
         self.arm();
+        self.arm_streams();
         self.queue_wakes();
+        let deadline = self.streams.cut(deadline);
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let has_news = !self.received.is_empty()
+            || self.streams.has_news()
             || !self.ring.completion().is_empty()
             || self.has_sockets_to_attend_to();
         let may_sleep = !has_news && timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
@@ -403,6 +414,12 @@ impl Drop for UringDriver {
     fn drop(&mut self) {
         let is_free = self.cancel_all();
         waker::close_outbox();
+        let is_free_of_streams = !self.streams.has_buffers()
+            || (is_free && self.ring.submitter().unregister_buf_ring(STREAM_GROUP).is_ok());
+        if !is_free_of_streams {
+            // The kernel may still write to their buffers and read what they send.
+            std::mem::forget(std::mem::replace(&mut self.streams, UringStreams::new()));
+        }
         if is_free && self.ring.submitter().unregister_buf_ring(GROUP).is_ok() {
             // SAFETY: nothing is in flight and the buffer group is gone, so the kernel keeps no pointer into the memory;
             // this is its only drop.

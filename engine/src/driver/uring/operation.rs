@@ -1,5 +1,6 @@
 //! What a completion belongs to, as the 64 bits that travel through the ring.
 
+use crate::driver::streams::operation::StreamOperation;
 use crate::driver::table::{GENERATION_BITS, INDEX_BITS, Key};
 
 /// An operation in flight, or a message from another ring.
@@ -41,13 +42,15 @@ pub enum Operation {
     },
     /// Ending everything.
     CancelAll,
+    /// Something for streams.
+    Stream(StreamOperation),
 }
 
 /// The uppermost byte says what it is, the rest which one.
 const WHAT_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 
 impl Operation {
-    /// The operation as `user_data`.
+    /// The operation as `user_data`. Streams have keys of their own, with the highest bit set.
     #[must_use]
     pub fn user_data(self) -> u64 {
         let (what, which) = match self {
@@ -60,6 +63,7 @@ impl Operation {
             Self::Cancel { socket } => (7, socket.to_bits()),
             Self::CancelAll => (8, 0),
             Self::Forward { slot } => (9, u64::from(slot)),
+            Self::Stream(operation) => return operation.key(),
         };
         what << WHAT_SHIFT | which
     }
@@ -67,6 +71,9 @@ impl Operation {
     /// The operation that `user_data` names; `None` for what this program never sends.
     #[must_use]
     pub fn from_user_data(user_data: u64) -> Option<Self> {
+        if StreamOperation::is_key(user_data) {
+            return StreamOperation::from_key(user_data).map(Self::Stream);
+        }
         let socket = Key::from_bits(user_data);
         let which = user_data as u16;
         match user_data >> WHAT_SHIFT {
@@ -102,6 +109,7 @@ mod tests {
             Operation::Woken,
             Operation::Cancel { socket },
             Operation::CancelAll,
+            Operation::Stream(StreamOperation::Accept(5)),
         ] {
             assert_eq!(Operation::from_user_data(operation.user_data()), Some(operation));
         }
