@@ -6,6 +6,9 @@ use super::{
 };
 use std::time::Instant;
 
+/// Events for which room is kept.
+const EVENTS_LEN_USUAL: usize = 16;
+
 impl Server {
     /// When [`Server::expire`] wants to be called, at the latest.
     #[must_use]
@@ -48,7 +51,12 @@ impl Server {
     /// What happened since the last call, oldest first. Drain it after each turn: it grows by at most one event an allocation that
     /// began or ended.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > EVENTS_LEN_USUAL {
+            // A thousand sessions that ended together are no reason to keep room for as many.
+            self.events.shrink_to(EVENTS_LEN_USUAL);
+        }
+        event
     }
 
     /// How many sessions there are. Those that have expired count until [`Server::expire`].

@@ -3,6 +3,7 @@
 mod access;
 mod authorize;
 mod conditions;
+mod counting;
 mod ledger;
 mod limits;
 mod policy;

@@ -4,6 +4,7 @@ mod allocate;
 mod binding;
 mod channel;
 mod indication;
+mod memory;
 mod mobility;
 mod model;
 mod permission;
