@@ -77,6 +77,14 @@ pub const LOCKED_MEMORY_BYTES: u64 = 8 << 20;
 /// with TLS, about 40 KiB of handshake: 350 MiB at this limit, for [`RELAY_STREAM_OPENING`] at most.
 pub const RELAY_STREAMS_MAX: usize = 8_192;
 
+/// Streams that each of `shards` may have, where the process may open `open_files` files (`None`: any number): a quarter of them
+/// for all shards together, so that clients that only connect leave enough for packs and for relayed sockets.
+#[must_use]
+pub fn relay_streams_max(open_files: Option<u64>, shards: usize) -> usize {
+    let each = open_files.unwrap_or(u64::MAX) / 4 / shards.max(1) as u64;
+    usize::try_from(each).unwrap_or(usize::MAX).clamp(1, RELAY_STREAMS_MAX)
+}
+
 /// Time in which a stream must bring its first whole message, TLS handshake included: five round trips of a client at the
 /// far end of a slow path (a second each) and as much again. To hold all places of a shard without sending anything takes
 /// 819 connections a second.
@@ -225,4 +233,17 @@ pub enum PolicyError {
         /// The generation in force.
         current: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_leave_files_for_others() {
+        assert_eq!(relay_streams_max(Some(5_120), 2), 640);
+        assert_eq!(relay_streams_max(Some(1 << 20), 4), RELAY_STREAMS_MAX);
+        assert_eq!(relay_streams_max(None, 1), RELAY_STREAMS_MAX);
+        assert_eq!(relay_streams_max(Some(8), 256), 1);
+    }
 }

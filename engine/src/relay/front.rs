@@ -120,8 +120,9 @@ pub struct FrontCounters {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Front {
+    streams_max: usize,
     /// TLS of each listener that speaks it, in the driver's order.
     listeners: Vec<Option<Arc<TcpTls>>>,
     /// By the stream's index.
@@ -166,10 +167,23 @@ struct Connection {
 }
 
 impl Front {
-    /// No listeners, no clients.
+    /// No listeners, no clients; there will be at most `streams_max` (see [`crate::limits::relay_streams_max`]), and others wait to
+    /// be accepted.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(streams_max: usize) -> Self {
+        Self {
+            streams_max,
+            listeners: Vec::new(),
+            connections: Vec::new(),
+            ids: HashMap::default(),
+            timers: Timers::new(),
+            dirty: Vec::new(),
+            lingering: VecDeque::new(),
+            news: VecDeque::new(),
+            now: None,
+            held_len: 0,
+            counters: FrontCounters::default(),
+        }
     }
 
     /// Serves clients of `listener`, with TLS if a certificate is given.
@@ -182,6 +196,7 @@ impl Front {
         listener: TcpListener,
         tls: Option<Arc<TcpTls>>,
     ) -> io::Result<()> {
+        driver.set_stream_limit(self.streams_max);
         let index = driver.listen(listener)?;
         self.listeners.resize(self.listeners.len().max(index + 1), None);
         self.listeners[index] = tls;

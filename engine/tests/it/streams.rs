@@ -54,6 +54,7 @@ for_each_driver!(
     a_reset_of_a_stream_that_is_not_read_from_wakes_nobody_again_and_again,
     further_clients_wait_while_there_are_as_many_streams_as_there_may_be,
     a_storm_of_clients_is_accepted_and_served,
+    clients_wait_while_no_file_can_be_opened,
     chunks_that_are_held_stop_reading_and_come_back,
     many_streams_that_send_at_once_all_get_their_turn,
     a_driver_dropped_in_the_middle_of_everything_lets_go_of_its_port,
@@ -326,6 +327,52 @@ fn a_storm_of_clients_is_accepted_and_served(subject: Subject) {
     server.run_until(|server| server.driver.stream_counters().streams == 0);
     let counters = server.driver.stream_counters();
     assert_eq!((counters.accepted, counters.refused, counters.accept_errors), (CLIENTS as u64, 0, 0));
+}
+
+/// In a process of its own, whose limit on open files concerns nobody else.
+fn clients_wait_while_no_file_can_be_opened(subject: Subject) {
+    const ALONE: &str = "IOEX_TEST_FEW_FILES";
+    if std::env::var_os(ALONE).is_none() {
+        let name = match subject {
+            Subject::Uring => "uring",
+            Subject::UringCooperative => "uring_cooperative",
+            Subject::Epoll => "epoll",
+        };
+        let test = format!("streams::{name}::clients_wait_while_no_file_can_be_opened");
+        let mut alone = std::process::Command::new("sh");
+        alone.args(["-c", "ulimit -n 64; exec \"$0\" --exact \"$1\""]);
+        let program = std::env::current_exe().expect("this program");
+        let outcome = alone.arg(program).arg(test).env(ALONE, "1").output().expect("a shell");
+        let said = String::from_utf8_lossy(&outcome.stdout);
+        assert!(outcome.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let mut server = Server::new(subject);
+    let mut held = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        held.push(file);
+    }
+    // Descriptors for the clients alone.
+    held.truncate(held.len() - 2);
+    let mut clients = [server.connect(), server.connect()];
+    let deadline = Instant::now() + FOREVER;
+    while server.driver.stream_counters().paused_no_files == 0 {
+        assert!(Instant::now() < deadline, "{:?}", server.driver.stream_counters());
+        server.driver.wait(Some(Instant::now() + Duration::from_millis(5))).expect("wait");
+        assert!(server.driver.stream_event().is_none());
+    }
+    // Resting, it does not try all the time.
+    let before = server.driver.stream_counters().paused_no_files;
+    for _ in 0..200 {
+        server.look();
+    }
+    assert!(server.driver.stream_counters().paused_no_files - before < 100);
+    drop(held);
+    // It tries again by itself.
+    server.accepted();
+    server.accepted();
+    clients[1].write_all(b"patient").expect("connected");
+    assert!(matches!(server.event(), StreamEvent::Received { chunk, .. } if *chunk == *b"patient"));
 }
 
 fn chunks_that_are_held_stop_reading_and_come_back(subject: Subject) {

@@ -5,7 +5,7 @@ use engine::driver::streams::{ListenerOptions, StreamEnd, StreamId, Streams, Tcp
 use engine::driver::{AnyDriver, Driver, Waker};
 use engine::limits::{
     RELAY_STRANGER_MESSAGE_LEN_MAX, RELAY_STREAM_IDLE, RELAY_STREAM_OPENING, RELAY_STREAM_UNSENT_LIMIT,
-    RELAY_STREAM_UNSENT_MAX,
+    RELAY_STREAM_UNSENT_MAX, RELAY_STREAMS_MAX,
 };
 use engine::relay::front::{Closed, Front, FrontEvent};
 use engine::relay::stream::{self, MESSAGE_LEN_MAX, Malformed};
@@ -375,7 +375,7 @@ impl Service {
         let tls = certificate.map(|certificate| {
             Arc::new(tls::load(&certificate.certificate_path(), &certificate.key_path()).expect("a pair"))
         });
-        let mut front = Front::new();
+        let mut front = Front::new(RELAY_STREAMS_MAX);
         front.listen(&mut driver, listener, tls.clone()).expect("it listens");
         Self {
             driver,
