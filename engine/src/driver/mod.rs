@@ -1,7 +1,8 @@
 //! The seam between a shard and the kernel: datagram batches in, datagram batches out, one place to wait.
 //!
 //! Two drivers stand behind it: [`uring`] and [`epoll`]. Both receive with UDP GRO and send with UDP GSO, and both
-//! are driven by the shard's loop alone: no driver is shared between threads. A driver knows nothing of QUIC.
+//! are driven by the shard's loop alone: no driver is shared between threads. A driver knows nothing of QUIC. TCP, which only
+//! the relay uses, is in [`streams`].
 
 pub mod address;
 mod buffers;

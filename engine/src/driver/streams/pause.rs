@@ -29,7 +29,7 @@ impl Rest {
         self.until.is_some()
     }
 
-    /// Ends the rest if its time is over, or at once if something was closed; says whether it ended.
+    /// Ends the rest if its time is over; says whether it did.
     pub fn end_if_over(&mut self, now: Instant) -> bool {
         let is_over = self.until.is_some_and(|until| until <= now);
         if is_over {

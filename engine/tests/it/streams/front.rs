@@ -4,8 +4,8 @@ use super::{FOREVER, Subject, open_subject, pattern, reset};
 use engine::driver::streams::{ListenerOptions, StreamEnd, StreamId, Streams, TcpListener};
 use engine::driver::{AnyDriver, Driver, Waker};
 use engine::limits::{
-    RELAY_STRANGER_MESSAGE_LEN_MAX, RELAY_STREAM_IDLE, RELAY_STREAM_OPENING, RELAY_STREAM_UNSENT_LIMIT,
-    RELAY_STREAM_UNSENT_MAX, RELAY_STREAMS_MAX,
+    RELAY_STRANGER_MESSAGE_LEN_MAX, RELAY_STREAM_IDLE, RELAY_STREAM_LINGER, RELAY_STREAM_OPENING,
+    RELAY_STREAM_UNSENT_LIMIT, RELAY_STREAM_UNSENT_MAX, RELAY_STREAMS_MAX,
 };
 use engine::relay::front::{Closed, Front, FrontEvent};
 use engine::relay::stream::{self, MESSAGE_LEN_MAX, Malformed};
@@ -30,6 +30,7 @@ for_each_driver!(
     what_a_slow_reader_is_relayed_is_dropped_and_others_do_not_notice,
     one_that_asks_and_does_not_read_is_not_read_from_and_then_closed,
     the_service_closes_a_stream_after_its_last_answer,
+    a_closed_stream_that_is_not_read_is_given_up_in_the_end,
     messages_pass_through_tls,
     tls_takes_the_names_of_rfc_7443_and_no_others,
     what_is_not_tls_ends_the_stream,
@@ -251,6 +252,27 @@ fn the_service_closes_a_stream_after_its_last_answer(subject: Subject) {
     assert_eq!(service.read_to_end(&mut client), stun(16));
     assert!(service.closed.is_empty() && service.front.is_empty());
     assert_eq!(service.front.counters().closed_by_service, 1);
+}
+
+fn a_closed_stream_that_is_not_read_is_given_up_in_the_end(subject: Subject) {
+    let mut service = Service::new(subject, None);
+    let client = service.connect();
+    service.run_until(|service| service.accepted.len() == 1);
+    let stream = service.stream_of(&client);
+    let message = stun(1_180);
+    while service.front.relay(&mut service.driver, stream, &[&message]) {
+        service.turn();
+    }
+    assert!(service.driver.stream_unsent(stream) > 0);
+    service.front.close(service.now, &mut service.driver, stream);
+    for _ in 0..10 {
+        service.turn();
+    }
+    assert_eq!((service.front.len(), service.driver.stream_counters().streams), (0, 1));
+    assert_eq!(service.front.next_timeout(), Some(service.now + RELAY_STREAM_LINGER));
+    service.now += RELAY_STREAM_LINGER;
+    service.run_until(|service| service.driver.stream_counters().streams == 0);
+    assert_eq!((service.driver.streams_unsent(), service.front.next_timeout()), (0, None));
 }
 
 fn messages_pass_through_tls(subject: Subject) {
