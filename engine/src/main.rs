@@ -2,7 +2,8 @@
 
 use clap::{Parser, ValueEnum};
 use engine::driver::DriverKind;
-use engine::node::{Cores, End, Node, NodeOptions};
+use engine::node::{Cores, End, Node, NodeOptions, RelaySettings};
+use engine::relay::{PortRange, RelayAddress};
 use engine::storage;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -66,6 +67,19 @@ struct Arguments {
     /// Serve Prometheus text at http://ADDR:PORT/metrics, without TLS: choose a loopback or private address
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    /// Relay as a TURN server at this address, UDP and TCP; may be given more than once [default: no relay]
+    #[arg(long, value_name = "ADDR:PORT")]
+    relay: Vec<SocketAddr>,
+    /// Relay over TLS at this address; may be given more than once
+    #[arg(long, value_name = "ADDR:PORT")]
+    relay_tls: Vec<SocketAddr>,
+    /// Address that relayed addresses are made of, with the address that peers see behind 1:1 NAT; may be given more than
+    /// once [default: the addresses that --relay listens on]
+    #[arg(long, value_name = "IP[=EXTERNAL_IP]")]
+    relay_address: Vec<RelayAddress>,
+    /// Ports that relayed addresses are made of
+    #[arg(long, value_name = "MIN-MAX", default_value_t)]
+    relay_ports: PortRange,
     /// Say on standard output as JSON what listens where
     #[arg(long)]
     json: bool,
@@ -99,6 +113,12 @@ fn main() -> ExitCode {
         storage: arguments.storage,
         tcp: !arguments.no_tcp,
         metrics: arguments.metrics,
+        relay: RelaySettings {
+            listen: arguments.relay,
+            listen_tls: arguments.relay_tls,
+            addresses: arguments.relay_address,
+            ports: arguments.relay_ports,
+        },
     };
     let node = match Node::start(&options) {
         Ok(node) => node,

@@ -2,23 +2,21 @@
 //! another thread; what others want of it comes through its mailbox.
 
 use crate::cid::Keys;
-use crate::control::SessionsPage;
-use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvMeta, UdpSocket, Waker};
+use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvBatch, RecvMeta, UdpSocket, Waker};
 use crate::http::{Content, ContentOptions};
 use crate::limits::{PolicyView, STORAGE_RETRY};
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::ShardCounters;
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
+use crate::relay::{self, NodeRelay, Relay, RelayOptions};
 use crate::storage::StorageClient;
 use identity::Uid;
-use relay::policy::RelaySelector;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use store::Reader;
-use tokio::sync::oneshot;
 
 /// Commands that may wait in a shard's mailbox, handed-over datagrams being most of them.
 pub const MAILBOX_LEN: usize = 1_024;
@@ -52,6 +50,8 @@ pub struct ShardConfig {
     pub commands: Receiver<Command>,
     /// The mailboxes of all shards, in order, for datagrams of their connections.
     pub shards: Vec<Sender<Command>>,
+    /// What makes it a relay, if it is to be one.
+    pub relay: Option<RelayConfig>,
     /// Certificate and key.
     pub tls: Arc<Tls>,
     /// Keys of connection ids and reset tokens.
@@ -70,6 +70,15 @@ pub struct ShardConfig {
     pub storage: StorageClient,
     /// Where it counts.
     pub counters: Arc<ShardCounters>,
+}
+
+/// What a shard needs to be a relay.
+#[derive(Debug)]
+pub struct RelayConfig {
+    /// What the shards share.
+    pub node: NodeRelay,
+    /// The sockets that clients reach, one a listening address.
+    pub sockets: Vec<UdpSocket>,
 }
 
 /// What others want of a shard.
@@ -91,20 +100,8 @@ pub enum Command {
         /// The datagrams, `meta.segment_len` apart.
         bytes: Vec<u8>,
     },
-    /// Say which sessions the relay has here.
-    RelaySessions {
-        /// Where to go on: 0, or [`SessionsPage::next`] of the page before.
-        from: u64,
-        /// Takes the answer; nobody may listen any more.
-        answer: oneshot::Sender<SessionsPage>,
-    },
-    /// End these sessions of the relay.
-    RelayKick {
-        /// Which.
-        selector: RelaySelector,
-        /// Takes how many there were; nobody may listen any more.
-        answer: oneshot::Sender<usize>,
-    },
+    /// What another shard's relay has for this one's.
+    Relay(relay::Command),
 }
 
 /// A running shard.
@@ -200,7 +197,21 @@ fn run(
     if let Some(core) = config.core {
         pin(core).map_err(|source| ShardError::Core { index, core, source })?;
     }
-    let opened = driver::open(config.driver, config.sockets, config.waker)
+    let (first_socket, mut sockets) = (config.sockets.len(), config.sockets);
+    let relay = config.relay.map(|relay| {
+        let listeners = relay.sockets.iter().map(UdpSocket::local_addr).collect();
+        sockets.extend(relay.sockets);
+        let options = RelayOptions {
+            shard: index,
+            shard_count: config.count,
+            node: relay.node,
+            first_socket,
+            listeners,
+            counters: Arc::clone(&config.counters),
+        };
+        Relay::new(options, config.policy.current(), Instant::now())
+    });
+    let opened = driver::open(config.driver, sockets, config.waker)
         .map_err(|source| ShardError::Driver { index, source })?;
     let content = Content::new(ContentOptions {
         reader: config.reader,
@@ -226,6 +237,7 @@ fn run(
     let _ = started.send((opened.driver.kind(), why_not_uring));
     let parts = Parts {
         endpoint,
+        relay,
         commands: config.commands,
         shards: config.shards,
         policy: config.policy,
@@ -242,6 +254,7 @@ fn run(
 /// Everything of a shard but its driver.
 struct Parts {
     endpoint: Endpoint,
+    relay: Option<Relay>,
     commands: Receiver<Command>,
     shards: Vec<Sender<Command>>,
     policy: PolicyView,
@@ -251,6 +264,7 @@ struct Parts {
 struct Shard<D> {
     driver: D,
     endpoint: Endpoint,
+    relay: Option<Relay>,
     commands: Receiver<Command>,
     shards: Vec<Sender<Command>>,
     policy: PolicyView,
@@ -271,10 +285,11 @@ enum Ending {
 
 impl<D: Driver> Shard<D> {
     fn new(driver: D, parts: Parts) -> Self {
-        let Parts { endpoint, commands, shards, policy, counters } = parts;
+        let Parts { endpoint, relay, commands, shards, policy, counters } = parts;
         Self {
             driver,
             endpoint,
+            relay,
             commands,
             shards,
             policy,
@@ -300,9 +315,13 @@ impl<D: Driver> Shard<D> {
         let now = Instant::now();
         self.obey(now);
         while let Some(batch) = self.driver.received() {
-            let meta = batch.meta;
-            self.endpoint.handle(now, &meta, self.driver.bytes_mut(&batch));
-            self.driver.recycle(batch);
+            match &mut self.relay {
+                Some(relay) if relay.owns(batch.meta.socket) => relay.handle(now, batch, &mut self.driver),
+                _ => self.handle(now, batch),
+            }
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.end_turn(now, &mut self.driver);
         }
         self.hand_over();
         self.endpoint.poll_storage(now);
@@ -313,6 +332,12 @@ impl<D: Driver> Shard<D> {
         Ok(now)
     }
 
+    fn handle(&mut self, now: Instant, batch: RecvBatch) {
+        let meta = batch.meta;
+        self.endpoint.handle(now, &meta, self.driver.bytes_mut(&batch));
+        self.driver.recycle(batch);
+    }
+
     /// Until when the driver may wait.
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
         if self.has_more_to_send {
@@ -321,21 +346,29 @@ impl<D: Driver> Shard<D> {
         let end = self.ending.map(|(Ending::Draining(at) | Ending::Closing(at))| at);
         // Replies wake the shard; where it waits for room that others take up, nothing does.
         let retry = self.endpoint.is_kept_out_of_storage().then(|| now + STORAGE_RETRY);
-        [self.endpoint.next_timeout(), end, retry].into_iter().flatten().min()
+        let relay = self.relay.as_ref().and_then(Relay::next_timeout);
+        [self.endpoint.next_timeout(), relay, end, retry].into_iter().flatten().min()
     }
 
     /// Does what others want of the shard.
     fn obey(&mut self, now: Instant) {
-        if self.policy.refresh()
-            && let Err(error) = self.endpoint.set_policy(self.policy.current())
-        {
-            tracing::error!(%error, "the policy's bounds for new connections stay as they were");
+        if self.policy.refresh() {
+            if let Err(error) = self.endpoint.set_policy(self.policy.current()) {
+                tracing::error!(%error, "the policy's bounds for new connections stay as they were");
+            }
+            if let Some(relay) = &mut self.relay {
+                relay.set_policy(self.policy.current());
+            }
         }
         while let Some(command) = self.commands.try_recv() {
             match command {
                 Command::HandedOver { meta, mut bytes } => {
                     self.endpoint.handle_handed_over(now, &meta, &mut bytes);
                 }
+                Command::Relay(command) => match &mut self.relay {
+                    Some(relay) => relay.obey(now, command, &mut self.driver),
+                    None => command.decline(),
+                },
                 Command::ReloadTls(tls) => {
                     if let Err(error) = self.endpoint.set_tls(tls) {
                         tracing::error!(%error, "the old certificate stays in use");
@@ -343,12 +376,12 @@ impl<D: Driver> Shard<D> {
                 }
                 Command::Drain { deadline } => {
                     self.endpoint.drain();
+                    if let Some(relay) = &mut self.relay {
+                        relay.drain();
+                    }
                     self.ending = Some(Ending::Draining(deadline));
                 }
                 Command::Stop => self.close(now),
-                // Who asked and listens no more does not matter.
-                Command::RelaySessions { answer, .. } => drop(answer.send(SessionsPage::default())),
-                Command::RelayKick { answer, .. } => drop(answer.send(0)),
             }
         }
         if let Some(Ending::Draining(deadline)) = self.ending
@@ -360,12 +393,17 @@ impl<D: Driver> Shard<D> {
 
     fn close(&mut self, now: Instant) {
         self.endpoint.close_all();
+        if let Some(relay) = &mut self.relay {
+            relay.close_all(now, &mut self.driver);
+        }
         self.ending = Some(Ending::Closing(now + FAREWELL));
     }
 
     /// Whether a shard that was told to end has done what there was to do.
     fn has_ended(&self, now: Instant) -> bool {
-        let is_done = self.endpoint.live_connections() == 0 && !self.endpoint.wants_to_send();
+        let allocations = self.relay.as_ref().map_or(0, Relay::live_allocations);
+        let is_done =
+            self.endpoint.live_connections() == 0 && !self.endpoint.wants_to_send() && allocations == 0;
         match self.ending {
             None => false,
             Some(Ending::Draining(_)) => is_done,
@@ -373,8 +411,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Passes datagrams on to the shards that own their connections.
+    /// Passes datagrams on to the shards that own their connections or allocations.
     fn hand_over(&mut self) {
+        while let Some((shard, command)) = self.relay.as_mut().and_then(Relay::poll_outgoing) {
+            let sent =
+                self.shards.get(shard).is_some_and(|shard| shard.send(Command::Relay(command)).is_ok());
+            let counters = &self.counters;
+            if sent { &counters.relay_handed_over } else { &counters.relay_dropped_hand_over }.increment();
+        }
         while let Some(foreign) = self.endpoint.poll_foreign() {
             let command = Command::HandedOver { meta: foreign.meta, bytes: foreign.bytes };
             let sent = self.shards.get(foreign.shard).is_some_and(|shard| shard.send(command).is_ok());

@@ -1,8 +1,9 @@
 //! Questions about the relay's sessions, which the shards answer: each knows its own.
 
 use crate::mailbox::Sender;
+use crate::relay;
 use crate::shard::{Command, MAILBOX_TRIES};
-use relay::policy::{RelaySelector, RelaySession};
+use ::relay::policy::{RelaySelector, RelaySession};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -41,7 +42,7 @@ impl RelayShards {
     /// # Errors
     /// The shard does not answer.
     pub(super) async fn sessions(&self, shard: usize, from: u64) -> Result<SessionsPage, String> {
-        self.ask(shard, |answer| Command::RelaySessions { from, answer }).await
+        self.ask(shard, |answer| Command::Relay(relay::Command::Sessions { from, answer })).await
     }
 
     /// Ends the sessions that `selector` means, on every shard, and says how many there were.
@@ -52,7 +53,8 @@ impl RelayShards {
         let mut count = 0;
         for shard in 0..self.count() {
             let selector = selector.clone();
-            let kicked = self.ask(shard, |answer| Command::RelayKick { selector, answer }).await?;
+            let kicked =
+                self.ask(shard, |answer| Command::Relay(relay::Command::Kick { selector, answer })).await?;
             count += kicked as u64;
         }
         Ok(count)

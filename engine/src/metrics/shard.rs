@@ -141,5 +141,90 @@ counters! {
         segments_cold: counter "ioex_segments_cold_total" [],
         /// Requests to the storage executors that found their queue full.
         storage_stalled: counter "ioex_storage_queue_full_total" [],
+
+        /// TURN allocations that live.
+        relay_allocations: gauge "ioex_relay_allocations" [],
+        /// Relayed sockets that are open: one or two an allocation.
+        relay_sockets: gauge "ioex_relay_sockets" [],
+        /// Relay ports that may be given to allocations now.
+        relay_ports_free: gauge "ioex_relay_ports_free" [],
+        /// Relay ports that turned out to be another program's when they were chosen.
+        relay_ports_taken: counter "ioex_relay_ports_taken_total" [],
+        /// Packets relayed from clients to peers.
+        relay_to_peer_packets: counter "ioex_relay_packets_total" [("direction", "to_peer")],
+        /// Packets relayed from peers to clients.
+        relay_to_client_packets: counter "ioex_relay_packets_total" [("direction", "to_client")],
+        /// Payload bytes relayed from clients to peers.
+        relay_to_peer_bytes: counter "ioex_relay_bytes_total" [("direction", "to_peer")],
+        /// Payload bytes relayed from peers to clients.
+        relay_to_client_bytes: counter "ioex_relay_bytes_total" [("direction", "to_client")],
+        /// STUN and TURN requests answered with success.
+        relay_successes: counter "ioex_relay_answers_total" [("code", "success")],
+        /// Requests refused as malformed.
+        relay_errors_400: counter "ioex_relay_answers_total" [("code", "400")],
+        /// Requests without valid credentials; each client's first one is among them.
+        relay_errors_401: counter "ioex_relay_answers_total" [("code", "401")],
+        /// Requests for a peer or from a client that the policy denies, or of a channel that is taken.
+        relay_errors_403: counter "ioex_relay_answers_total" [("code", "403")],
+        /// Requests for mobility where the policy forbids it.
+        relay_errors_405: counter "ioex_relay_answers_total" [("code", "405")],
+        /// Requests with an attribute that is not understood.
+        relay_errors_420: counter "ioex_relay_answers_total" [("code", "420")],
+        /// Requests that do not fit the state of the allocation.
+        relay_errors_437: counter "ioex_relay_answers_total" [("code", "437")],
+        /// Requests with a nonce that has grown old.
+        relay_errors_438: counter "ioex_relay_answers_total" [("code", "438")],
+        /// Requests for a family that the node relays nothing of.
+        relay_errors_440: counter "ioex_relay_answers_total" [("code", "440")],
+        /// Requests with the credentials of another user than the allocation's.
+        relay_errors_441: counter "ioex_relay_answers_total" [("code", "441")],
+        /// Requests for a transport other than UDP.
+        relay_errors_442: counter "ioex_relay_answers_total" [("code", "442")],
+        /// Requests for a peer of another family than the allocation's.
+        relay_errors_443: counter "ioex_relay_answers_total" [("code", "443")],
+        /// Allocations refused because the user or address has as many as it may.
+        relay_errors_486: counter "ioex_relay_answers_total" [("code", "486")],
+        /// Allocations refused because the node has as many as it may, no port is free, or it drains.
+        relay_errors_508: counter "ioex_relay_answers_total" [("code", "508")],
+        /// Requests refused with another code.
+        relay_errors_other: counter "ioex_relay_answers_total" [("code", "other")],
+        /// Dropped by the relay: neither STUN nor ChannelData, or cut short.
+        relay_dropped_malformed: counter "ioex_relay_dropped_total" [("cause", "malformed")],
+        /// Dropped: nothing that a server answers.
+        relay_dropped_not_a_request: counter "ioex_relay_dropped_total" [("cause", "not_a_request")],
+        /// Dropped: strangers of one network asked too often.
+        relay_dropped_strangers: counter "ioex_relay_dropped_total" [("cause", "stranger_limit")],
+        /// Dropped: the policy denies the client's address.
+        relay_dropped_client_denied: counter "ioex_relay_dropped_total" [("cause", "client_denied")],
+        /// Dropped: data of a client without an allocation.
+        relay_dropped_no_allocation: counter "ioex_relay_dropped_total" [("cause", "no_allocation")],
+        /// Dropped: data on a channel that is not bound.
+        relay_dropped_no_channel: counter "ioex_relay_dropped_total" [("cause", "no_channel")],
+        /// Dropped: data to or from a peer without a permission.
+        relay_dropped_no_permission: counter "ioex_relay_dropped_total" [("cause", "no_permission")],
+        /// Dropped: data to a peer that the policy denies.
+        relay_dropped_peer_denied: counter "ioex_relay_dropped_total" [("cause", "peer_denied")],
+        /// Dropped: a rate of the user, the address or the node was used up.
+        relay_dropped_rate: counter "ioex_relay_dropped_total" [("cause", "rate_limit")],
+        /// Dropped: data for a mobile client whose stream has closed and that has not come back.
+        relay_dropped_client_gone: counter "ioex_relay_dropped_total" [("cause", "client_gone")],
+        /// Dropped: the relay has no usable policy.
+        relay_dropped_no_policy: counter "ioex_relay_dropped_total" [("cause", "no_policy")],
+        /// Dropped: data to an address of this node that is no live relayed one any more.
+        relay_dropped_not_live: counter "ioex_relay_dropped_total" [("cause", "not_live")],
+        /// Dropped: with its header it is longer than a datagram can be.
+        relay_dropped_too_long: counter "ioex_relay_dropped_total" [("cause", "too_long")],
+        /// Dropped: all send buffers were in use.
+        relay_dropped_no_buffer: counter "ioex_relay_dropped_total" [("cause", "send_buffers")],
+        /// Dropped: the socket that it was to leave from is gone.
+        relay_dropped_no_socket: counter "ioex_relay_dropped_total" [("cause", "no_socket")],
+        /// Dropped: it belongs to another shard whose mailbox is full, or which does not want it.
+        relay_dropped_hand_over: counter "ioex_relay_dropped_total" [("cause", "hand_over")],
+        /// Clients of other shards' allocations whose datagrams reach this shard.
+        relay_foreign_clients: gauge "ioex_relay_foreign_clients" [],
+        /// Batches of such clients handed over to their shard.
+        relay_handed_over: counter "ioex_relay_handed_over_total" [],
+        /// Ended sessions that were not logged because the log could not keep up.
+        relay_sessions_unlogged: counter "ioex_relay_sessions_unlogged_total" [],
     }
 }

@@ -2,6 +2,7 @@
 
 use super::files::FileError;
 use super::process::CoresError;
+use super::relay::RelayError;
 use super::shards::ShardsError;
 use super::sockets::ListenError;
 use crate::control::{self, PolicyFileError};
@@ -43,6 +44,9 @@ pub enum NodeError {
     /// A socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// A shard.
     #[error(transparent)]
     Shards(#[from] ShardsError),

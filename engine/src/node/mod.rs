@@ -9,6 +9,7 @@ pub(crate) mod files;
 mod observe;
 mod process;
 mod ready;
+mod relay;
 mod shards;
 mod signals;
 mod sockets;
@@ -18,6 +19,7 @@ pub use error::NodeError;
 pub use files::{DataDirectory, FileError, QuicSecret};
 pub use observe::Numbers;
 pub use ready::Ready;
+pub use relay::{RelayError, RelaySettings};
 pub use shards::ShardsError;
 pub use sockets::ListenError;
 
@@ -28,7 +30,8 @@ use crate::metrics::NodeCounters;
 use crate::quic::Tls;
 use crate::storage::{self, Storage};
 use crate::tcp::{self, Content, TcpConfig, TcpTls};
-use relay::policy::Status;
+use ::relay::policy::Status;
+use relay::RelayParts;
 use shards::{Shards, ShardsOptions};
 use signals::{Asked, Signals};
 use sockets::Sockets;
@@ -64,6 +67,8 @@ pub struct NodeOptions {
     pub tcp: bool,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether and where to relay.
+    pub relay: RelaySettings,
 }
 
 /// A running node.
@@ -122,10 +127,15 @@ impl Node {
 
         let cores = process::choose_cores(options.cores.as_ref())?;
         let sockets = Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?;
+        let relay = RelayParts::open(&options.relay, cores.numbers().len())?;
+        let relay_uris = relay.as_ref().map_or_else(Vec::new, |relay| relay.uris.clone());
+        let (relay, session_events) =
+            relay.map_or((None, None), |parts| (Some((parts.node, parts.udp)), Some(parts.events)));
         let (listeners, gro, gso) = (sockets.names(), sockets.has_gro(), sockets.has_gso());
         let shards = Shards::start(ShardsOptions {
             cores: &cores,
             udp: sockets.udp,
+            relay,
             driver: options.driver,
             tls: quic_tls,
             secret: &quic_secret,
@@ -160,6 +170,7 @@ impl Node {
         let ready = Ready {
             uid,
             listeners,
+            relay: relay_uris,
             metrics: metrics.as_ref().map(|(_, addr)| *addr),
             control: directory.control_socket(),
             driver: shards.driver(),
@@ -189,6 +200,10 @@ impl Node {
             services: JoinSet::new(),
             background: JoinSet::new(),
         };
+        if let Some(events) = session_events {
+            // Ends with the shards, after which nothing is left to be told.
+            node.services.spawn_on(crate::relay::write_sessions(events), node.runtime.handle());
+        }
         node.start_services(sockets.tcp, metrics.map(|(listener, _)| listener), numbers)?;
         Ok(node)
     }

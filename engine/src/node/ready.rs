@@ -18,6 +18,8 @@ pub struct Ready {
     pub uid: Uid,
     /// `udp://ADDR:PORT` and `tcp://ADDR:PORT`.
     pub listeners: Vec<String>,
+    /// `turn:` URIs of the relay (RFC 7065); empty without one.
+    pub relay: Vec<String>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// The control socket.
@@ -61,6 +63,7 @@ impl Ready {
             "version": env!("CARGO_PKG_VERSION"),
             "uid": self.uid.to_string(),
             "listeners": self.listeners,
+            "relay": self.relay,
             "metrics": self.metrics.map(|addr| format!("http://{addr}/metrics")),
             "control": self.control,
             "driver": { "name": self.driver_name(), "fallback": self.driver_fallback },
@@ -100,6 +103,9 @@ impl fmt::Display for Ready {
             self.store.segments,
             self.uid
         )?;
+        if !self.relay.is_empty() {
+            write!(f, "; relay {}", self.relay.join(" "))?;
+        }
         if let Some(addr) = self.metrics {
             write!(f, "; metrics http://{addr}/metrics")?;
         }

@@ -8,7 +8,8 @@ use crate::limits::SharedPolicy;
 use crate::mailbox::{self, Receiver, Sender};
 use crate::metrics::ShardCounters;
 use crate::quic::{DATAGRAM_LEN_MAX, RetryTokens, Tls};
-use crate::shard::{self, Command, MAILBOX_LEN, MAILBOX_TRIES, ShardConfig, ShardError};
+use crate::relay::NodeRelay;
+use crate::shard::{self, Command, MAILBOX_LEN, MAILBOX_TRIES, RelayConfig, ShardConfig, ShardError};
 use crate::storage::Storage;
 use identity::Uid;
 use std::io;
@@ -27,6 +28,8 @@ pub(super) struct ShardsOptions<'a> {
     pub(super) cores: &'a Cores,
     /// The sockets of each shard.
     pub(super) udp: Vec<Vec<UdpSocket>>,
+    /// The relay, and its sockets of each shard.
+    pub(super) relay: Option<(NodeRelay, Vec<Vec<UdpSocket>>)>,
     pub(super) driver: DriverKind,
     pub(super) tls: Arc<Tls>,
     pub(super) secret: &'a QuicSecret,
@@ -68,6 +71,7 @@ impl Shards {
             ends,
             running: 0,
         };
+        let mut relay = options.relay.map(|(node, sockets)| (node, sockets.into_iter()));
         let shares = options.cores.numbers().iter().zip(options.udp).zip(inboxes);
         for (index, ((core, sockets), (waker, inbox))) in shares.enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -76,6 +80,10 @@ impl Shards {
                 count,
                 core: Some(*core),
                 sockets,
+                relay: relay.as_mut().map(|(node, sockets)| RelayConfig {
+                    node: node.clone(),
+                    sockets: sockets.next().unwrap_or_default(),
+                }),
                 driver: options.driver,
                 storage: options.storage.client(waker.clone()),
                 waker,

@@ -1,5 +1,28 @@
-//! The relay service: STUN and TURN on the shard's driver.
+//! The relay (STUN and TURN) on a shard: sockets, batches and time around [`relay::turn::Server`].
+//!
+//! Participants: *clients* reach the node's listening sockets, a group of which each shard has one; *peers* reach relayed sockets,
+//! which each belong to one shard. A batch goes its way without a look at its payload where the driver can send it on as it
+//! lies ([`Driver::forward`](crate::driver::Driver::forward)); what came singly is put together in the [`outbox`].
+//!
+//! Nothing is allocated, hashed twice or shared on the way of a datagram: one lookup a batch, and one for each run of equal
+//! messages in it.
 
+pub mod addresses;
+pub mod channel_data;
+mod counting;
+pub mod foreign;
 pub mod front;
+mod node;
+pub mod outbox;
+pub mod ports;
+mod service;
+mod sessions;
+pub mod sockets;
 pub mod stream;
 pub mod tls;
+
+pub use addresses::{AddressError, LiveRelayed, RelayAddress};
+pub use node::NodeRelay;
+pub use ports::{PortRange, PortRangeError};
+pub use service::{Command, HandedOver, Relay, RelayOptions};
+pub use sessions::{SessionEvents, SessionLog, write_sessions};

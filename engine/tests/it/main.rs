@@ -8,6 +8,7 @@ mod node;
 #[path = "../../../store/tests/it/power_loss/mod.rs"]
 mod power_loss;
 mod probe;
+mod relay;
 mod services;
 mod shard;
 mod steering;

@@ -48,6 +48,7 @@ impl Shards {
                 count: SHARDS,
                 core: None,
                 sockets: vec![socket],
+                relay: None,
                 driver,
                 storage: node.storage.client(waker.clone()),
                 waker,

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine: whoever waits this long waits for ever.
-pub(super) const FOREVER: Duration = Duration::from_secs(60);
+pub(crate) const FOREVER: Duration = Duration::from_secs(60);
 
 /// A data directory as `ioex up` leaves it on a first start.
-pub(super) fn data_directory() -> TempDir {
+pub(crate) fn data_directory() -> TempDir {
     let data = tempfile::tempdir().expect("a temporary directory");
     let uid = identity::SecretKey::from_seed([7; 32]).uid();
     std::fs::create_dir(data.path().join("identity")).expect("a directory");
@@ -29,7 +29,7 @@ pub(super) fn data_directory() -> TempDir {
 }
 
 /// Puts a new self-signed certificate for this machine in place; gives its serial number in hexadecimal.
-pub(super) fn new_certificate(data: &Path) -> String {
+pub(crate) fn new_certificate(data: &Path) -> String {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
     let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).expect("names");
     let mut serial = [0; 8];
@@ -43,25 +43,25 @@ pub(super) fn new_certificate(data: &Path) -> String {
 }
 
 /// A running `ioex-engine`. It is killed when the test ends.
-pub(super) struct Engine {
-    pub(super) ready: Value,
+pub(crate) struct Engine {
+    pub(crate) ready: Value,
     child: Child,
     data: PathBuf,
 }
 
 impl Engine {
     /// Starts it on a free port with metrics, and waits until it is ready.
-    pub(super) fn start(data: &Path, arguments: &[&str]) -> Engine {
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> Engine {
         Self::start_as(&[], data, arguments)
     }
 
     /// The same under another program, such as `prlimit --memlock=65536`.
-    pub(super) fn start_as(wrapper: &[&str], data: &Path, arguments: &[&str]) -> Engine {
+    pub(crate) fn start_as(wrapper: &[&str], data: &Path, arguments: &[&str]) -> Engine {
         Self::spawn(command(wrapper, data, arguments), data)
     }
 
     /// The same where io_uring is blocked, as it is in containers by default.
-    pub(super) fn start_without_io_uring(data: &Path) -> Engine {
+    pub(crate) fn start_without_io_uring(data: &Path) -> Engine {
         let mut command = command(&[], data, &[]);
         block_io_uring(&mut command);
         Self::spawn(command, data)
@@ -80,21 +80,21 @@ impl Engine {
     }
 
     /// The port of HTTP/3 and TCP.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let listener = self.ready["listeners"][0].as_str().expect("a listener");
         listener.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port")
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}{path}", self.port())
     }
 
     /// Runs curl with this engine's certificate.
-    pub(super) fn curl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn curl(&self, arguments: &[&str]) -> Output {
         self.curl_command(arguments).output().expect("curl runs")
     }
 
-    pub(super) fn curl_command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn curl_command(&self, arguments: &[&str]) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert"])
             .arg(self.data.join("tls/cert.pem"));
@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// A number of the metrics endpoint.
-    pub(super) fn metric(&self, series: &str) -> u64 {
+    pub(crate) fn metric(&self, series: &str) -> u64 {
         let url = self.ready["metrics"].as_str().expect("metrics are served");
         let output = Command::new("curl").args(["-sS", "--max-time", "60", url]).output().expect("curl runs");
         let text = String::from_utf8(output.stdout).expect("text");
@@ -111,25 +111,25 @@ impl Engine {
         line.unwrap_or_else(|| panic!("no {series} in:\n{text}")).parse().expect("a number")
     }
 
-    pub(super) fn control(&self) -> ControlClient {
+    pub(crate) fn control(&self) -> ControlClient {
         ControlClient::connect(&self.data.join("run/engine.sock"))
     }
 
-    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }
 
-    pub(super) fn has_ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")
     }
 
     /// Waits for its end.
-    pub(super) fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_until(|| self.has_ended())
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         log(&self.data)
     }
 }
@@ -142,7 +142,7 @@ impl Drop for Engine {
 }
 
 /// An engine that is expected not to start: its exit code and its log.
-pub(super) fn start_in_vain(data: &Path, arguments: &[&str]) -> (i32, String) {
+pub(crate) fn start_in_vain(data: &Path, arguments: &[&str]) -> (i32, String) {
     let status = command(&[], data, arguments).stdout(Stdio::null()).status().expect("the engine starts");
     (status.code().expect("an exit code"), log(data))
 }
@@ -193,7 +193,7 @@ fn log(data: &Path) -> String {
 }
 
 /// Asks until there is an answer.
-pub(super) fn wait_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + FOREVER;
     loop {
         if let Some(answer) = ask() {
@@ -205,24 +205,24 @@ pub(super) fn wait_until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A client of the policy socket.
-pub(super) struct ControlClient {
-    pub(super) stream: UnixStream,
+pub(crate) struct ControlClient {
+    pub(crate) stream: UnixStream,
     decoder: Decoder<FromEngine>,
 }
 
 impl ControlClient {
-    pub(super) fn connect(path: &Path) -> ControlClient {
+    pub(crate) fn connect(path: &Path) -> ControlClient {
         let stream = UnixStream::connect(path).expect("a control socket");
         stream.set_read_timeout(Some(FOREVER)).expect("a time-out");
         ControlClient { stream, decoder: Decoder::new() }
     }
 
-    pub(super) fn send(&mut self, message: &ToEngine) {
+    pub(crate) fn send(&mut self, message: &ToEngine) {
         self.stream.write_all(&encode_to_engine(message).expect("a frame")).expect("the engine reads");
     }
 
     /// The next answer; `None` when the engine has closed the connection.
-    pub(super) fn receive(&mut self) -> Option<FromEngine> {
+    pub(crate) fn receive(&mut self) -> Option<FromEngine> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             if let Some(message) = self.decoder.next_message().expect("a frame of the protocol") {
@@ -237,12 +237,12 @@ impl ControlClient {
         }
     }
 
-    pub(super) fn ask(&mut self, message: &ToEngine) -> FromEngine {
+    pub(crate) fn ask(&mut self, message: &ToEngine) -> FromEngine {
         self.send(message);
         self.receive().expect("an answer")
     }
 
-    pub(super) fn status(&mut self) -> Status {
+    pub(crate) fn status(&mut self) -> Status {
         match self.ask(&ToEngine::Status) {
             FromEngine::Status(status) => status,
             other => panic!("{other:?}"),
@@ -250,7 +250,7 @@ impl ControlClient {
     }
 
     /// Sends a request with a file's descriptor.
-    pub(super) fn send_with_file(&mut self, message: &ToEngine, file: impl AsFd) {
+    pub(crate) fn send_with_file(&mut self, message: &ToEngine, file: impl AsFd) {
         let frame = encode_to_engine(message).expect("a frame");
         let descriptors = [file.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -261,7 +261,7 @@ impl ControlClient {
     }
 
     /// Imports `bytes` in segments of `segment_len`.
-    pub(super) fn import(&mut self, bytes: &[u8], segment_len: u32) -> Imported {
+    pub(crate) fn import(&mut self, bytes: &[u8], segment_len: u32) -> Imported {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(bytes).expect("room");
         std::io::Seek::rewind(&mut file).expect("a regular file");
@@ -279,7 +279,7 @@ impl ControlClient {
     }
 
     /// Imports `bytes` and stores a signed list of them; gives the list's address and the segments.
-    pub(super) fn publish(&mut self, bytes: &[u8], segment_len: u32) -> (store::Hash, Imported) {
+    pub(crate) fn publish(&mut self, bytes: &[u8], segment_len: u32) -> (store::Hash, Imported) {
         let imported = self.import(bytes, segment_len);
         let list = store::list::ListBuilder {
             name: "file".into(),

@@ -1,7 +1,7 @@
 //! Storage executors, control socket, TCP service, and the engine as a program.
 
 mod control;
-mod engine;
+pub(crate) mod engine;
 mod power_loss;
 mod program;
 mod storage;

@@ -1,0 +1,74 @@
+//! From what the server counts to what the shard publishes.
+
+use crate::metrics::{Counter, ShardCounters};
+use relay::turn::{Cause, Counters};
+
+/// Publishes everything that a server has counted.
+pub(super) fn publish(shard: &ShardCounters, server: &Counters) {
+    shard.relay_to_peer_packets.set(server.usage.to_peer_packets);
+    shard.relay_to_peer_bytes.set(server.usage.to_peer_bytes);
+    shard.relay_to_client_packets.set(server.usage.to_client_packets);
+    shard.relay_to_client_bytes.set(server.usage.to_client_bytes);
+    shard.relay_successes.set(server.successes);
+    for (code, count) in Counters::ERROR_CODES.iter().map(|code| Some(*code)).chain([None]).zip(server.errors)
+    {
+        error(shard, code).set(count);
+    }
+    for (cause, count) in Cause::ALL.iter().zip(server.drops) {
+        dropped(shard, *cause).set(count);
+    }
+}
+
+/// The counter of an error code; `None` is any that has none of its own.
+fn error(shard: &ShardCounters, code: Option<u16>) -> &Counter {
+    match code {
+        Some(400) => &shard.relay_errors_400,
+        Some(401) => &shard.relay_errors_401,
+        Some(403) => &shard.relay_errors_403,
+        Some(405) => &shard.relay_errors_405,
+        Some(420) => &shard.relay_errors_420,
+        Some(437) => &shard.relay_errors_437,
+        Some(438) => &shard.relay_errors_438,
+        Some(440) => &shard.relay_errors_440,
+        Some(441) => &shard.relay_errors_441,
+        Some(442) => &shard.relay_errors_442,
+        Some(443) => &shard.relay_errors_443,
+        Some(486) => &shard.relay_errors_486,
+        Some(508) => &shard.relay_errors_508,
+        _ => &shard.relay_errors_other,
+    }
+}
+
+fn dropped(shard: &ShardCounters, cause: Cause) -> &Counter {
+    match cause {
+        Cause::Malformed => &shard.relay_dropped_malformed,
+        Cause::NotARequest => &shard.relay_dropped_not_a_request,
+        Cause::StrangerLimit => &shard.relay_dropped_strangers,
+        Cause::ClientDenied => &shard.relay_dropped_client_denied,
+        Cause::NoAllocation => &shard.relay_dropped_no_allocation,
+        Cause::NoChannel => &shard.relay_dropped_no_channel,
+        Cause::NoPermission => &shard.relay_dropped_no_permission,
+        Cause::PeerDenied => &shard.relay_dropped_peer_denied,
+        Cause::RateLimit => &shard.relay_dropped_rate,
+        Cause::ClientGone => &shard.relay_dropped_client_gone,
+        Cause::NoPolicy => &shard.relay_dropped_no_policy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_code_and_every_cause_has_a_counter_of_its_own() {
+        let shard = ShardCounters::default();
+        let codes: HashSet<*const Counter> =
+            Counters::ERROR_CODES.iter().map(|code| std::ptr::from_ref(error(&shard, Some(*code)))).collect();
+        assert_eq!(codes.len(), Counters::ERROR_CODES.len());
+        assert!(!codes.contains(&std::ptr::from_ref(error(&shard, None))));
+        let causes: HashSet<*const Counter> =
+            Cause::ALL.iter().map(|cause| std::ptr::from_ref(dropped(&shard, *cause))).collect();
+        assert_eq!(causes.len(), Cause::ALL.len());
+    }
+}

@@ -1,0 +1,5 @@
+//! The relay as a program: the engine with `--relay`, clients and peers on loopback.
+
+mod client;
+mod data;
+mod harness;
