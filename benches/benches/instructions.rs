@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use benches::stun::Requests;
+use benches::turn::Busy;
 use engine::cid::Keys;
 use engine::timers::Timers;
 use gungraun::prelude::*;
@@ -116,6 +117,24 @@ fn stun_authenticate_rest(mut requests: Requests) -> bool {
     black_box(benches::stun::authenticate_rest_work(black_box(&mut requests)))
 }
 
+#[library_benchmark]
+#[bench::allocations_1000(benches::turn::busy(1_000))]
+fn turn_channel_data(mut busy: Busy) -> bool {
+    black_box(benches::turn::channel_work(black_box(&mut busy)))
+}
+
+#[library_benchmark]
+#[bench::allocations_1000(benches::turn::busy(1_000))]
+fn turn_peer_datagram(mut busy: Busy) -> bool {
+    black_box(benches::turn::peer_work(black_box(&mut busy)))
+}
+
+#[library_benchmark]
+#[bench::allocations_1000(benches::turn::busy(1_000))]
+fn turn_send_indication(mut busy: Busy) -> bool {
+    black_box(benches::turn::send_work(black_box(&mut busy)))
+}
+
 library_benchmark_group!(
     name = pure_code,
     benchmarks = [
@@ -134,7 +153,10 @@ library_benchmark_group!(
         stun_challenge,
         stun_authenticate_md5,
         stun_authenticate_sha256,
-        stun_authenticate_rest
+        stun_authenticate_rest,
+        turn_channel_data,
+        turn_peer_datagram,
+        turn_send_indication
     ]
 );
 

@@ -40,6 +40,13 @@ fn stun(c: &mut Criterion) {
     measure_mut(c, "stun/authenticate, second secret", requests, benches::stun::authenticate_rest_work);
 }
 
+fn turn(c: &mut Criterion) {
+    let busy = &mut benches::turn::busy(5_000);
+    measure_mut(c, "turn/route ChannelData, 5000 allocations", busy, benches::turn::channel_work);
+    measure_mut(c, "turn/route a peer's datagram, 5000 allocations", busy, benches::turn::peer_work);
+    measure_mut(c, "turn/route a Send indication, 5000 allocations", busy, benches::turn::send_work);
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -52,5 +59,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, packets, stun);
+criterion_group!(all, requests, formats, packets, stun, turn);
 criterion_main!(all);

@@ -6,6 +6,7 @@
 //! Each `*_work` function is the work that is measured; everything else is set-up.
 
 pub mod stun;
+pub mod turn;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
