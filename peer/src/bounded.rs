@@ -35,10 +35,6 @@ struct Bound {
 }
 
 impl Bound {
-    fn new(bytes_max: u64) -> Bound {
-        Bound { bytes_left: bytes_max, bytes_max }
-    }
-
     fn charge(&mut self, chunk: Option<Bytes>) -> Result<Option<Bytes>, StreamErrorIncoming> {
         let len = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         match self.bytes_left.checked_sub(len) {
@@ -51,94 +47,88 @@ impl Bound {
     }
 }
 
-/// A QUIC connection for h3.
-pub(crate) struct Connection {
-    inner: h3_quinn::Connection,
+/// A QUIC connection for h3, or what opens streams on one.
+#[derive(Clone)]
+pub(crate) struct Bounded<C> {
+    inner: C,
 }
+
+pub(crate) type Connection = Bounded<h3_quinn::Connection>;
+pub(crate) type OpenStreams = Bounded<h3_quinn::OpenStreams>;
+
+/// A request's stream.
+pub(crate) type BidiStream = BoundedStream<h3_quinn::BidiStream<Bytes>>;
 
 impl Connection {
     pub(crate) fn new(quic: quinn::Connection) -> Connection {
-        Connection { inner: h3_quinn::Connection::new(quic) }
+        Bounded { inner: h3_quinn::Connection::new(quic) }
     }
 }
 
-impl quic::OpenStreams<Bytes> for Connection {
-    type BidiStream = BidiStream;
-    type SendStream = h3_quinn::SendStream<Bytes>;
+impl<C> quic::OpenStreams<Bytes> for Bounded<C>
+where
+    C: quic::OpenStreams<Bytes, BidiStream: quic::RecvStream<Buf = Bytes>>,
+{
+    type BidiStream = BoundedStream<C::BidiStream>;
+    type SendStream = C::SendStream;
 
-    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<Bytes>::poll_open_bidi(&mut self.inner, cx).map_ok(BidiStream::new)
+    fn poll_open_bidi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::BidiStream, StreamErrorIncoming>> {
+        self.inner.poll_open_bidi(cx).map_ok(|inner| BoundedStream::new(inner, ANSWER_BYTES_MAX))
     }
 
     fn poll_open_send(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<h3_quinn::SendStream<Bytes>, StreamErrorIncoming>> {
+    ) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
         self.inner.poll_open_send(cx)
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        quic::OpenStreams::<Bytes>::close(&mut self.inner, code, reason);
+        self.inner.close(code, reason);
     }
 }
 
 impl quic::Connection<Bytes> for Connection {
-    type RecvStream = RecvStream;
+    type RecvStream = BoundedStream<h3_quinn::RecvStream>;
     type OpenStreams = OpenStreams;
 
     fn poll_accept_recv(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
+    ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
         quic::Connection::<Bytes>::poll_accept_recv(&mut self.inner, cx)
-            .map_ok(|inner| RecvStream { inner, bound: Bound::new(CONTROL_BYTES_MAX) })
+            .map_ok(|inner| BoundedStream::new(inner, CONTROL_BYTES_MAX))
     }
 
     fn poll_accept_bidi(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        quic::Connection::<Bytes>::poll_accept_bidi(&mut self.inner, cx).map_ok(BidiStream::new)
+        quic::Connection::<Bytes>::poll_accept_bidi(&mut self.inner, cx)
+            .map_ok(|inner| BoundedStream::new(inner, ANSWER_BYTES_MAX))
     }
 
     fn opener(&self) -> OpenStreams {
-        OpenStreams { inner: quic::Connection::<Bytes>::opener(&self.inner) }
+        Bounded { inner: quic::Connection::<Bytes>::opener(&self.inner) }
     }
 }
 
-/// Opens streams on a connection.
-#[derive(Clone)]
-pub(crate) struct OpenStreams {
-    inner: h3_quinn::OpenStreams,
-}
-
-impl quic::OpenStreams<Bytes> for OpenStreams {
-    type BidiStream = BidiStream;
-    type SendStream = h3_quinn::SendStream<Bytes>;
-
-    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
-        quic::OpenStreams::<Bytes>::poll_open_bidi(&mut self.inner, cx).map_ok(BidiStream::new)
-    }
-
-    fn poll_open_send(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<h3_quinn::SendStream<Bytes>, StreamErrorIncoming>> {
-        self.inner.poll_open_send(cx)
-    }
-
-    fn close(&mut self, code: Code, reason: &[u8]) {
-        quic::OpenStreams::<Bytes>::close(&mut self.inner, code, reason);
-    }
-}
-
-/// A stream that the node opened.
-pub(crate) struct RecvStream {
-    inner: h3_quinn::RecvStream,
+/// A stream on which the node may send so much and no more.
+pub(crate) struct BoundedStream<S> {
+    inner: S,
     bound: Bound,
 }
 
-impl quic::RecvStream for RecvStream {
+impl<S> BoundedStream<S> {
+    fn new(inner: S, bytes_max: u64) -> BoundedStream<S> {
+        BoundedStream { inner, bound: Bound { bytes_left: bytes_max, bytes_max } }
+    }
+}
+
+impl<S: quic::RecvStream<Buf = Bytes>> quic::RecvStream for BoundedStream<S> {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
@@ -154,35 +144,7 @@ impl quic::RecvStream for RecvStream {
     }
 }
 
-/// A request's stream.
-pub(crate) struct BidiStream {
-    inner: h3_quinn::BidiStream<Bytes>,
-    bound: Bound,
-}
-
-impl BidiStream {
-    fn new(inner: h3_quinn::BidiStream<Bytes>) -> BidiStream {
-        BidiStream { inner, bound: Bound::new(ANSWER_BYTES_MAX) }
-    }
-}
-
-impl quic::RecvStream for BidiStream {
-    type Buf = Bytes;
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        self.inner.poll_data(cx).map(|chunk| self.bound.charge(chunk?))
-    }
-
-    fn stop_sending(&mut self, error_code: u64) {
-        self.inner.stop_sending(error_code);
-    }
-
-    fn recv_id(&self) -> StreamId {
-        self.inner.recv_id()
-    }
-}
-
-impl quic::SendStream<Bytes> for BidiStream {
+impl<S: quic::SendStream<Bytes>> quic::SendStream<Bytes> for BoundedStream<S> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         self.inner.poll_ready(cx)
     }
