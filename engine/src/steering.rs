@@ -19,10 +19,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::cid::{self, SHARDS_MAX};
 use crate::driver::{UdpSocket, sys};
-
-/// Most shards that one byte can tell apart.
-pub const SHARDS_MAX: usize = 256;
 
 const FORM_LONG: u8 = 0x80;
 const ID_AT_SHORT: usize = 1;
@@ -89,13 +87,7 @@ impl Steering {
     pub fn shard_of(&self, datagram: &[u8]) -> usize {
         let is_long = datagram.first().is_some_and(|first| first & FORM_LONG != 0);
         let id_at = if is_long { ID_AT_LONG } else { ID_AT_SHORT };
-        datagram.get(id_at).map_or(0, |&byte| self.shard_of_id_byte(byte))
-    }
-
-    /// The shard that connection ids beginning with `byte` belong to.
-    #[must_use]
-    pub fn shard_of_id_byte(&self, byte: u8) -> usize {
-        usize::from(byte) % self.shards
+        cid::shard_of(datagram.get(id_at..).unwrap_or_default(), self.shards)
     }
 
     /// The rule as a program of the classic Berkeley packet filter.
