@@ -1,9 +1,9 @@
-//! Facts of the build for `ioex-engine --version`: commit, compiler, target, profile. Works from a source archive without git.
+//! Facts of the build for `--version` of both programs: commit, compiler, target, profile. Works from a source archive
+//! without git.
 
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo::rerun-if-env-changed=IOEX_COMMIT");
     // A worktree's HEAD lies outside of .git; git knows where. The log of HEAD changes with every commit and checkout.
