@@ -138,6 +138,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Permissions and channels of one allocation that does not end, and the times around which they do.
+fn steady_step() -> impl Strategy<Value = Step> {
+    let seconds = prop::sample::select(vec![1_u64, 100, 298, 299, 300, 301]);
+    let peer = prop::sample::select(vec![0_usize, 0, 1, 2, 6]);
+    let number = prop::sample::select(vec![0x4000_u16, 0x4000, 0x4001]);
+    let permitted = prop::sample::select(vec![vec![0_usize], vec![0, 2], vec![0, 2, 6]]);
+    prop_oneof![
+        3 => (seconds, any::<bool>()).prop_map(|(seconds, notices)| Step::Pass { seconds, notices }),
+        3 => permitted.prop_map(|peers| Step::Permit { client: 0, user: 0, peers }),
+        2 => (number, peer).prop_map(|(number, peer)| Step::Bind { client: 0, user: 0, number, peer }),
+    ]
+}
+
 /// What the RFCs say there is. Times are seconds since the start.
 #[derive(Default)]
 struct Model {
@@ -601,6 +614,21 @@ proptest! {
     fn the_server_does_what_the_model_does(steps in prop::collection::vec(step(), 1..80)) {
         let mut pair = Pair::new();
         for step in &steps {
+            pair.step(step);
+            pair.compare();
+        }
+        pair.end();
+    }
+
+    #[test]
+    fn permissions_and_channels_end_when_the_model_says(
+        steps in prop::collection::vec(steady_step(), 1..60),
+    ) {
+        let mut pair = Pair::new();
+        let (lifetime_s, families) = (Some(u32::MAX), Families::Both);
+        pair.step(&Step::Allocate { client: 0, user: 0, lifetime_s, families, is_mobile: false });
+        for step in &steps {
+            pair.step(&Step::Refresh { client: 0, user: 0, lifetime_s, family: None });
             pair.step(step);
             pair.compare();
         }
