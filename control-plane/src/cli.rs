@@ -1,5 +1,9 @@
 //! The command line of `ioex`.
 
+mod relay;
+
+pub use relay::{Relay, RelayAction, UserAction};
+
 use crate::build_facts::{LONG_VERSION, VERSION};
 use crate::configuration::{Flags, Sources};
 use crate::exit::EXIT_CODES;
@@ -43,6 +47,9 @@ pub enum Command {
     Publish(Publish),
     /// Fetch a file from all given nodes at once, verifying every byte as it arrives
     Fetch(Fetch),
+    /// The relay (STUN and TURN) of this node: its sessions, users and credentials
+    #[command(after_long_help = relay::RELAY_EXAMPLES)]
+    Relay(Relay),
     /// Look at this machine: what is missing, what it costs, and the command that mends it
     Doctor(Doctor),
     /// Check or print the configuration
@@ -74,6 +81,10 @@ pub struct Up {
     /// Listen here, UDP and TCP on one port; may be given more than once [configuration: engine.listen]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
+    /// Relay for STUN and TURN clients here, UDP and TCP on one port; may be given more than once
+    /// [configuration: relay.listen]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub relay: Vec<String>,
     /// Cores for shards, such as 0-3,8 [configuration: engine.cores]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
@@ -89,6 +100,7 @@ const UP_EXAMPLES: &str = "\
 Examples:
   ioex up
   ioex up --data /srv/ioex --listen 203.0.113.7:443 --listen '[2001:db8::7]:443'
+  ioex up --relay '[::]:3478'
   ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
 
 Signals:
@@ -96,7 +108,7 @@ Signals:
   SIGHUP           read the configuration again, hand the engine its policy, have it reload its certificate
 
 A running engine whose control plane has died is adopted, not restarted. Listening addresses, cores and drivers take \
-effect when the engine starts; limits and publishers at once.";
+effect when the engine starts; limits, publishers and who may use the relay at once.";
 
 /// `ioex publish`.
 #[derive(Args, Debug, Clone)]
@@ -274,6 +286,9 @@ impl Up {
         let mut flags = self.place.flags();
         if !self.listen.is_empty() {
             flags.push(("--listen", "engine.listen", self.listen.join(",")));
+        }
+        if !self.relay.is_empty() {
+            flags.push(("--relay", "relay.listen", self.relay.join(",")));
         }
         flags.extend(self.cores.iter().map(|cores| ("--cores", "engine.cores", cores.clone())));
         flags.extend(self.driver.iter().map(|driver| ("--driver", "engine.driver", driver.clone())));

@@ -4,6 +4,7 @@
 //! DIR/identity/   0700   uid.key 0600 (hex seed), uid.pub, nospam
 //! DIR/tls/        0700   cert.pem, key.pem 0600
 //! DIR/run/        0700   engine.sock, ioex.lock
+//! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/store/             packs and index; only the engine writes here
 //! ```
@@ -71,7 +72,7 @@ impl DataDirectory {
                 .map_err(|source| DataDirectoryError::Create { path: path.into(), source })
         };
         create(&root, 0o755)?;
-        for name in ["identity", "tls", "run", "engine"] {
+        for name in ["identity", "tls", "run", "relay", "engine"] {
             let path = root.join(name);
             create(&path, 0o700)?;
             let fail = |source| DataDirectoryError::Create { path: path.clone(), source };
@@ -122,6 +123,21 @@ impl DataDirectory {
     /// The engine's control socket.
     pub fn engine_socket(&self) -> PathBuf {
         self.root.join("run/engine.sock")
+    }
+
+    /// The secret that the relay's expiring credentials are made with.
+    pub fn relay_secret(&self) -> PathBuf {
+        self.root.join("relay/secret")
+    }
+
+    /// The relay's users, as keys.
+    pub fn relay_users(&self) -> PathBuf {
+        self.root.join("relay/users")
+    }
+
+    /// There as long as the relay refuses new allocations.
+    pub fn relay_draining(&self) -> PathBuf {
+        self.root.join("relay/draining")
     }
 
     /// The lock that the one supervising `ioex up` holds; it contains that process's id.

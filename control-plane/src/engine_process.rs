@@ -1,7 +1,7 @@
 //! One engine process, started here or adopted: waited for and signalled through a pidfd, which never means
 //! another process, whatever becomes of the number.
 
-use crate::configuration::{Driver, Engine, StorageExecutor};
+use crate::configuration::{Configuration, Driver, StorageExecutor};
 use crate::cores::Cores;
 use crate::data_directory::DataDirectory;
 use crate::engine_socket::{EngineSocket, EngineSocketError};
@@ -56,7 +56,7 @@ impl EngineProcess {
     pub fn start(
         program: &Path,
         directory: &DataDirectory,
-        settings: &Engine,
+        settings: &Configuration,
         listen: &[SocketAddr],
     ) -> Result<EngineProcess, EngineProcessError> {
         let mut command = Command::new(program);
@@ -162,7 +162,8 @@ fn watch(pid: Pid) -> Result<(Arc<OwnedFd>, watch::Receiver<bool>), EngineProces
 
 /// The engine's command line. Limits and publishers do not belong here: they are the policy, sent over the
 /// socket.
-fn arguments(directory: &DataDirectory, engine: &Engine, listen: &[SocketAddr]) -> Vec<OsString> {
+fn arguments(directory: &DataDirectory, settings: &Configuration, listen: &[SocketAddr]) -> Vec<OsString> {
+    let Configuration { engine, relay, .. } = settings;
     let mut arguments = vec!["--data".into(), directory.root().into()];
     let mut push = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
     for address in listen {
@@ -179,6 +180,18 @@ fn arguments(directory: &DataDirectory, engine: &Engine, listen: &[SocketAddr]) 
     }
     if let Some(address) = engine.metrics {
         push("--metrics", address.to_string());
+    }
+    for address in &relay.listen {
+        push("--relay", address.to_string());
+    }
+    for address in &relay.tls_listen {
+        push("--relay-tls", address.to_string());
+    }
+    if relay.is_on() {
+        for address in &relay.addresses {
+            push("--relay-address", address.to_string());
+        }
+        push("--relay-ports", relay.ports.to_string());
     }
     if !engine.tcp {
         arguments.push("--no-tcp".into());

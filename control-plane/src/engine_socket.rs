@@ -1,9 +1,12 @@
-//! The client of the engine's control socket (policy socket v1, drawn in `relay/docs`).
+//! The client of the engine's control socket (policy socket v2, drawn in `relay/docs`).
 //!
 //! Blocking, one request at a time. Who is at the other end is asked of the kernel (`SO_PEERCRED`), not of
 //! the message.
 
-use relay::policy::{Decoder, FrameError, FromEngine, Imported, Policy, Status, ToEngine, encode_to_engine};
+use relay::policy::{
+    Decoder, FrameError, FromEngine, Imported, Policy, RelaySelector, RelaySession, Status, ToEngine,
+    encode_to_engine,
+};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -143,6 +146,43 @@ impl EngineSocket {
         match self.answer()? {
             FromEngine::ListStored { hash } => Ok(hash),
             other => Err(unexpected("PutList", &other)),
+        }
+    }
+
+    /// The relay's sessions, a page at a time.
+    pub fn relay_sessions(
+        &mut self,
+        page: &mut dyn FnMut(Vec<RelaySession>),
+    ) -> Result<(), EngineSocketError> {
+        self.send(&ToEngine::RelaySessions)?;
+        loop {
+            match self.answer()? {
+                FromEngine::RelaySessions(some) => {
+                    page(some.sessions);
+                    if some.is_last {
+                        return Ok(());
+                    }
+                }
+                other => return Err(unexpected("RelaySessions", &other)),
+            }
+        }
+    }
+
+    /// Ends sessions of the relay; tells how many there were.
+    pub fn relay_kick(&mut self, selector: RelaySelector) -> Result<u64, EngineSocketError> {
+        self.send(&ToEngine::RelayKick(selector))?;
+        match self.answer()? {
+            FromEngine::RelayKicked { count } => Ok(count),
+            other => Err(unexpected("RelayKick", &other)),
+        }
+    }
+
+    /// Has the relay refuse new allocations, or take them again, durably.
+    pub fn relay_drain(&mut self, draining: bool) -> Result<(), EngineSocketError> {
+        self.send(&ToEngine::RelayDrain { draining })?;
+        match self.answer()? {
+            FromEngine::PolicyApplied { .. } => Ok(()),
+            other => Err(unexpected("RelayDrain", &other)),
         }
     }
 

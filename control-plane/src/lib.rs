@@ -24,6 +24,7 @@ pub mod node_identity;
 pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;
+pub mod relay_credentials;
 pub mod supervisor;
 
 use clap::Parser;

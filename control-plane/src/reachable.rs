@@ -35,17 +35,7 @@ pub fn urls(uid: Uid, node: &Node, listeners: &[String]) -> Vec<String> {
         let Some(address) = listener.strip_prefix("udp://").and_then(|a| a.parse::<SocketAddr>().ok()) else {
             continue;
         };
-        let hosts: Vec<String> = if !address.ip().is_unspecified() {
-            vec![host_of(address.ip())]
-        } else if !node.names.is_empty() {
-            node.names.iter().map(|name| name.parse().map_or_else(|_| name.clone(), host_of)).collect()
-        } else {
-            // [::] takes IPv4 too; 0.0.0.0 does not take IPv6.
-            let fits = |ip: &IpAddr| ip.is_ipv4() || address.is_ipv6();
-            let outward: Vec<_> = outward_addresses().into_iter().filter(fits).map(host_of).collect();
-            if outward.is_empty() { vec!["localhost".into()] } else { outward }
-        };
-        for host in hosts {
+        for host in hosts(node, address.ip()) {
             let url = format!("https://{uid}@{host}:{}", address.port());
             if !urls.contains(&url) {
                 urls.push(url);
@@ -53,6 +43,41 @@ pub fn urls(uid: Uid, node: &Node, listeners: &[String]) -> Vec<String> {
         }
     }
     urls
+}
+
+/// `turn:` and `turns:` URIs (RFC 7065) for clients: one for each name or address and port that `listeners` give.
+///
+/// `listeners` are as the engine reports them, `turn:ADDR:PORT?transport=udp` and the like.
+pub fn turn_uris(node: &Node, listeners: &[String]) -> Vec<String> {
+    let mut uris = Vec::new();
+    for listener in listeners {
+        let parts = listener.split_once(':').and_then(|(scheme, rest)| {
+            let (address, transport) = rest.split_once('?')?;
+            Some((scheme, address.parse::<SocketAddr>().ok()?, transport))
+        });
+        let Some((scheme, address, transport)) = parts else { continue };
+        for host in hosts(node, address.ip()) {
+            let uri = format!("{scheme}:{host}:{}?{transport}", address.port());
+            if !uris.contains(&uri) {
+                uris.push(uri);
+            }
+        }
+    }
+    uris
+}
+
+/// The hosts under which others reach what listens on `ip`.
+fn hosts(node: &Node, ip: IpAddr) -> Vec<String> {
+    if !ip.is_unspecified() {
+        return vec![host_of(ip)];
+    }
+    if !node.names.is_empty() {
+        return node.names.iter().map(|name| name.parse().map_or_else(|_| name.clone(), host_of)).collect();
+    }
+    // [::] takes IPv4 too; 0.0.0.0 does not take IPv6.
+    let fits = |outward: &IpAddr| outward.is_ipv4() || ip.is_ipv6();
+    let outward: Vec<_> = outward_addresses().into_iter().filter(fits).map(host_of).collect();
+    if outward.is_empty() { vec!["localhost".into()] } else { outward }
 }
 
 fn host_of(ip: IpAddr) -> String {

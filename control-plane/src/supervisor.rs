@@ -6,9 +6,10 @@ use crate::data_directory::DataDirectory;
 use crate::engine_process::{EngineProcess, EngineProcessError};
 use crate::engine_program::{self, EngineProgramError};
 use crate::engine_socket::{EngineSocket, EngineSocketError};
+use crate::relay_credentials::{RelayCredentialsError, RelayFiles};
 use identity::Uid;
 use relay::policy::{Policy, Status};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -61,6 +62,9 @@ pub enum SupervisorError {
     /// No answer.
     #[error(transparent)]
     Socket(#[from] EngineSocketError),
+    /// The relay's users or secrets cannot be read.
+    #[error(transparent)]
+    Relay(#[from] RelayCredentialsError),
     /// It ended before it was ready.
     #[error("the engine ended at its start ({status}); its own message stands above")]
     EndedAtStart {
@@ -164,7 +168,7 @@ impl Supervisor {
     pub async fn start(&mut self, configuration: &Configuration) -> Result<Running, SupervisorError> {
         let program = engine_program::find()?;
         let listen = self.listen(&configuration.engine.listen);
-        let mut process = EngineProcess::start(&program, &self.directory, &configuration.engine, &listen)?;
+        let mut process = EngineProcess::start(&program, &self.directory, configuration, &listen)?;
         let ready = async {
             loop {
                 if self.is_ready(&process)? {
@@ -211,7 +215,7 @@ impl Supervisor {
             return Err(SupervisorError::OtherNode { root, found, expected: self.uid, pid: status.pid });
         }
         // The engine keeps its policy and the policy's generation on disk; the next one is always above it.
-        socket.set_policy(self.policy(configuration, status.policy_generation + 1))?;
+        socket.set_policy(self.policy(configuration, status.policy_generation + 1)?)?;
         Ok(socket.status()?)
     }
 
@@ -306,20 +310,34 @@ impl Supervisor {
         configured.iter().enumerate().map(of_last).collect()
     }
 
-    fn policy(&self, configuration: &Configuration, generation: u64) -> Policy {
+    fn policy(&self, configuration: &Configuration, generation: u64) -> Result<Policy, SupervisorError> {
+        let relay = RelayFiles::new(&self.directory, &configuration.relay).policy()?;
         let mut publishers: Vec<[u8; 32]> = std::iter::once(&self.uid)
             .chain(&configuration.publishers.trusted)
             .map(|uid| *uid.as_bytes())
             .collect();
         publishers.sort_unstable();
         publishers.dedup();
-        Policy { generation, publishers, limits: configuration.limits.clone(), ..Policy::default() }
+        Ok(Policy { generation, publishers, limits: configuration.limits.clone(), relay })
     }
 
     async fn kill(&self, process: &mut EngineProcess) {
         process.signal(Signal::KILL);
         process.ended().await;
     }
+}
+
+/// Has the `ioex up` that runs this data directory's node read its configuration again, and tells its process id; `None` if
+/// none does.
+pub fn ask_to_reload(directory: &DataDirectory) -> Option<i32> {
+    let mut lock = File::open(directory.supervisor_lock()).ok()?;
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // Whoever holds the lock has written its number there: a process of that number that was opened before is that one.
+    let is_held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+    (is_held && pidfd_send_signal(pidfd, Signal::HUP).is_ok()).then(|| pid.as_raw_pid())
 }
 
 /// How a process ended, for people. What another process started leaves no status.

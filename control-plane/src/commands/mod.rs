@@ -5,6 +5,7 @@ mod doctor;
 mod fetch;
 mod id;
 mod publish;
+mod relay;
 mod transfer_failure;
 mod up;
 
@@ -21,6 +22,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(arguments) => config::run(arguments),
         Command::Id(arguments) => id::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
+        Command::Relay(arguments) => relay::run(arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
     }

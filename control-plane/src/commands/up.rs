@@ -141,6 +141,7 @@ impl Node<'_> {
             }
         };
         let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
+            || self.loaded.configuration.relay.needs_restart(&loaded.configuration.relay)
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
         self.loaded = loaded;
         let outcome = self.ensure_certificate().and_then(|certificate| {
@@ -154,7 +155,7 @@ impl Node<'_> {
                 let mut text =
                     format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
                 if needs_restart {
-                    text.push_str("; changes of [engine] and node.data wait for the next start");
+                    text.push_str("; changes of [engine], node.data and where the relay listens wait for the next start");
                 }
                 let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
                                     "needs_restart": needs_restart });
@@ -193,6 +194,7 @@ impl Node<'_> {
                 "store": { "bytes": status.store_bytes, "segments": status.store_segments },
                 "listeners": status.listeners,
                 "urls": urls,
+                "relay": reachable::turn_uris(&self.loaded.configuration.node, &status.relay),
             }))?;
             return Ok(());
         }
@@ -217,6 +219,10 @@ impl Node<'_> {
         row("store", &format!("{} in {} segments", show_bytes(status.store_bytes), status.store_segments));
         for (i, listener) in status.listeners.iter().enumerate() {
             row(if i == 0 { "listens" } else { "" }, listener);
+        }
+        let turn = reachable::turn_uris(&self.loaded.configuration.node, &status.relay);
+        for (i, uri) in turn.iter().enumerate() {
+            row(if i == 0 { "relays" } else { "" }, uri);
         }
         for (i, url) in urls.iter().enumerate() {
             row(if i == 0 { "give others" } else { "" }, url);

@@ -1,9 +1,10 @@
 //! Every setting: its place in the file, what it means, what it may be, and how it is read and shown.
 
+use super::relay::{RELAY_KEYS, Relay};
 use super::value::{Unfit, Value};
 use crate::cores::Cores;
 use identity::Uid;
-use relay::policy::Limits;
+use relay::policy::{Limits, RelayLimits};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub struct Configuration {
     pub publishers: Publishers,
     /// Section `[limits]`.
     pub limits: Limits,
+    /// Section `[relay]`.
+    pub relay: Relay,
 }
 
 /// Who the node is and where it keeps its things.
@@ -91,6 +94,7 @@ impl Default for Configuration {
             },
             publishers: Publishers::default(),
             limits: Limits::default(),
+            relay: Relay::default(),
         }
     }
 }
@@ -157,10 +161,15 @@ impl Key {
     }
 }
 
+/// Every setting there is, grouped by section.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(RELAY_KEYS)
+}
+
 /// The sections in the order in which they are printed.
 pub fn sections() -> impl Iterator<Item = &'static str> {
     let mut previous = "";
-    KEYS.iter().filter_map(move |key| {
+    keys().filter_map(move |key| {
         let new = key.section != previous;
         previous = key.section;
         new.then_some(key.section)
@@ -169,13 +178,13 @@ pub fn sections() -> impl Iterator<Item = &'static str> {
 
 /// The settings of one section.
 pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(move |key| key.section == section)
+    keys().filter(move |key| key.section == section)
 }
 
 /// The range of the limit `name`, from the policy contract; nothing is allowed for a name that is no limit.
-fn limit_range(name: &str) -> (u64, u64) {
-    let ranges = Limits::default().ranges();
-    ranges.into_iter().find(|(known, ..)| *known == name).map_or((0, 0), |(_, _, min, max)| (min, max))
+pub(super) fn limit_range(name: &str) -> (u64, u64) {
+    let mut ranges = Limits::default().ranges().into_iter().chain(RelayLimits::default().ranges());
+    ranges.find(|(known, ..)| *known == name).map_or((0, 0), |(_, _, min, max)| (min, max))
 }
 
 /// One of the policy's limits, a count, a time or a rate. Its range is the contract's.
@@ -204,8 +213,8 @@ macro_rules! limit {
     };
 }
 
-/// Every setting there is, grouped by section.
-pub const KEYS: &[Key] = &[
+/// The settings of all sections but `[relay]`.
+const KEYS: &[Key] = &[
     Key {
         section: "node",
         name: "data",
@@ -339,7 +348,7 @@ pub const KEYS: &[Key] = &[
     limit!(drain_timeout_ms: u32, "How long a drain waits for what is in flight."),
 ];
 
-fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not ADDRESS:PORT"))
 }
 

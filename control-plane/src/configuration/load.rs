@@ -1,6 +1,6 @@
 //! Lays the configuration's layers over each other and remembers where each value came from.
 
-use super::keys::{Configuration, KEYS, Key, keys_of, sections};
+use super::keys::{Configuration, Key, keys, keys_of, sections};
 use super::problem::{ConfigurationError, Place, Problem};
 use super::value::Value;
 use std::collections::BTreeMap;
@@ -204,9 +204,9 @@ impl Layers {
             return;
         }
         let place = Place::Variable(name.into());
-        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+        let Some(key) = keys().find(|key| key.variable() == name) else {
             let names: Vec<String> =
-                KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.map(Into::into)).collect();
+                keys().map(Key::variable).chain(OTHER_VARIABLES.map(Into::into)).collect();
             let in_a_section = sections().any(|s| name.starts_with(&format!("IOEX_{}_", s.to_uppercase())));
             // A variable of some other program may well start with IOEX_; only what looks like a setting is a
             // mistake.
@@ -235,7 +235,11 @@ impl Layers {
 
     fn finish(mut self, file: Option<PathBuf>) -> Result<Loaded, ConfigurationError> {
         if self.problems.is_empty()
-            && let Err(error) = self.configuration.limits.check()
+            && let Err(error) = self
+                .configuration
+                .limits
+                .check()
+                .and_then(|()| self.configuration.relay.policy(Vec::new(), Vec::new(), false).check())
         {
             self.problems.push(Problem {
                 place: Place::Together,
@@ -251,7 +255,7 @@ impl Layers {
     }
 
     fn flag(&mut self, flag: &'static str, path: &str, text: &str) {
-        let key = KEYS.iter().find(|key| key.path() == path).expect("flags name settings of the table");
+        let key = keys().find(|key| key.path() == path).expect("flags name settings of the table");
         match (key.set)(&mut self.configuration, &Value::Untyped(text.into())) {
             Ok(()) => drop(self.origins.insert(key.path(), Origin::Flag(flag))),
             Err(unfit) => self.problems.push(bad_value(key, &unfit.reason, Place::Flag(flag))),
@@ -271,7 +275,7 @@ fn unknown_key(section: &str, name: &str, place: Place) -> Problem {
     let mut remedy = Vec::new();
     if let Some(near) = nearest(name, keys_of(section).map(|key| key.name)) {
         remedy.push(format!("did you mean `{near}`?"));
-    } else if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+    } else if let Some(key) = keys().find(|key| key.name == name) {
         remedy.push(format!("`{name}` belongs into [{}]", key.section));
     }
     let allowed: Vec<_> = keys_of(section).map(|key| key.name).collect();
@@ -287,7 +291,7 @@ fn unknown_section(name: &str, value: &DeValue<'_>, place: Place) -> Problem {
         }
         format!("unknown section [{name}]")
     } else {
-        if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        if let Some(key) = keys().find(|key| key.name == name) {
             remedy.push(format!("`{name}` belongs into [{}]", key.section));
         }
         format!("key `{name}` stands outside any section")

@@ -1,7 +1,7 @@
 //! The configuration: what can be set, where a value came from, and what is wrong with a bad one.
 //!
 //! Four layers, each over the one before: built-in defaults, a TOML file, environment variables
-//! `IOEX_SECTION_KEY`, flags of the command line. One table ([`KEYS`]) names every setting, so that the file,
+//! `IOEX_SECTION_KEY`, flags of the command line. One table ([`keys`]) names every setting, so that the file,
 //! the environment, `config print` and the messages cannot disagree. An unknown key is an error and never
 //! ignored: a misspelt limit would otherwise leave the default in force without a word.
 
@@ -9,11 +9,13 @@ mod keys;
 mod load;
 mod print;
 mod problem;
+mod relay;
 mod value;
 
 pub use keys::{
-    Allowed, Configuration, Driver, Engine, KEYS, Key, Node, Publishers, StorageExecutor, keys_of, sections,
+    Allowed, Configuration, Driver, Engine, Key, Node, Publishers, StorageExecutor, keys, keys_of, sections,
 };
 pub use load::{Flags, Loaded, Origin, Sources, load, parse};
 pub use problem::{ConfigurationError, Place, Problem};
+pub use relay::{Ports, Relay, RelayAddress};
 pub use value::{Unfit, Value};

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration is said with file, line, column and what is allowed.
 
 use crate::program::{err, ioex, out};
-use control_plane::configuration::{Flags, KEYS, Sources, load, parse};
+use control_plane::configuration::{Flags, Sources, keys, load, parse};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -80,13 +80,13 @@ ioex.toml:1:1: key `listen` stands outside any section
 1 | listen = [\"[::]:1\"]
   | ^^^^^^
   = `listen` belongs into [engine]
-  = sections are [node], [engine], [publishers], [limits]
+  = sections are [node], [engine], [publishers], [limits], [relay]
 ioex.toml:2:2: unknown section [limit]
   |
 2 | [limit]
   |  ^^^^^
   = did you mean [limits]?
-  = sections are [node], [engine], [publishers], [limits]"
+  = sections are [node], [engine], [publishers], [limits], [relay]"
     );
 }
 
@@ -141,6 +141,36 @@ fn limits_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn the_relays_settings_say_what_they_may_be() {
+    assert_eq!(
+        problems("[relay]\nlisten = [\"[::]:3478\"]\npeer_allow = [\"10.0.0.0/8\", \"10.1.0.1/16\"]\n", &[]),
+        "\
+ioex.toml:3:29: bad value of `relay.peer_allow`: bits are set behind the prefix; 10.1.0.0/16 is the prefix that contains this address
+  |
+3 | peer_allow = [\"10.0.0.0/8\", \"10.1.0.1/16\"]
+  |                             ^^^^^^^^^^^^^
+  = allowed is a list of addresses or prefixes such as [\"10.0.0.0/8\", \"2001:db8::/32\"]"
+    );
+    for (line, expected) in [
+        ("ports = \"80-90\"", "`80-90` is no range of ports"),
+        ("ports = \"50000\"", "1024 <= MIN < MAX <= 65535"),
+        ("addresses = [\"10.0.0.5=2001:db8::1\"]", "of different families"),
+        ("addresses = [\"0.0.0.0\"]", "no address of a machine"),
+        ("realm = \"an example\"", "visible ASCII"),
+        ("realm = \"much.too.long.a.realm.example\"", "allowed are 1 to 24"),
+        ("bytes_per_s = \"2 TB\"", "not within 0 to 1000000000000"),
+        ("strangers_per_s = 0", "not within 1 to 1000000"),
+        ("secrets = [\"\"]", "a path is empty"),
+        ("lisen = []", "did you mean `listen`?"),
+    ] {
+        let text = problems(&format!("[relay]\n{line}\n"), &[]);
+        assert!(text.starts_with("ioex.toml:2:") && text.contains(expected), "{line}: {text}");
+    }
+    let text = problems("", &[("IOEX_RELAY_LIFETIME_DEFAULT_S", "4000")]);
+    assert!(text.contains("lifetime_default_s is 4000, above lifetime_max_s, which is 3600"), "{text}");
+}
+
+#[test]
 fn missing_file_is_an_error_with_its_name() {
     let error = load(&sources(Some(PathBuf::from("/nowhere/ioex.toml")), &[])).unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/ioex.toml: cannot be read: "), "{error}");
@@ -167,6 +197,7 @@ fn every_layer_is_read_and_its_origin_kept() {
     assert!(line("listen").starts_with("listen = [\"127.0.0.1:7001\", \"[::1]:7001\"]"), "{printed}");
     assert!(line("listen").ends_with("# IOEX_ENGINE_LISTEN"), "{printed}");
     assert!(line("store_bytes_max").starts_with("store_bytes_max = 2147483648"), "{printed}");
+    assert!(line("realm").starts_with("realm = \"ioex\""), "{printed}");
     assert!(line("tcp").ends_with("# default"), "{printed}");
 }
 
@@ -174,7 +205,7 @@ fn every_layer_is_read_and_its_origin_kept() {
 fn what_is_printed_can_be_used_again_and_names_every_setting() {
     let directory = tempfile::tempdir().unwrap();
     let printed = out(&ioex(directory.path()).args(["config", "print", "--explain"]).output().unwrap());
-    for key in KEYS {
+    for key in keys() {
         assert!(printed.contains(&format!("\n{} = ", key.name)), "{} is missing in\n{printed}", key.path());
         assert!(printed.contains(&key.variable()), "{} is missing in\n{printed}", key.variable());
     }
@@ -207,11 +238,11 @@ wrong.toml:2:10: bad value of `engine.driver`: `dpdk` is none of auto, uring, ep
 
 /// Lines that are nearly right, so that random files get past the first character.
 fn nearly_right() -> impl Strategy<Value = String> {
-    let names = KEYS.iter().map(|key| key.name).collect::<Vec<_>>();
+    let names = keys().map(|key| key.name).collect::<Vec<_>>();
     let values =
         r#"(-?[0-9]{1,20}|"[^"\\\\\n]{0,12}"|true|\[("[a-z:.\[\]0-9]{0,9}",? ?){0,3}\]?|\{|1\.5|[^\n]{0,8})"#;
     let line = prop_oneof![
-        "\\[(node|engine|publishers|limits|[a-z]{0,6})\\]",
+        "\\[(node|engine|publishers|limits|relay|[a-z]{0,6})\\]",
         (proptest::sample::select(names), values).prop_map(|(name, value)| format!("{name} = {value}")),
         "[^\n]{0,20}",
     ];

@@ -1,7 +1,10 @@
 //! The engine's end of the control socket, answering from a script of its own, for tests of what `ioex` says
 //! to it.
 
-use relay::policy::{Decoder, FromEngine, Imported, Policy, Status, ToEngine, encode_from_engine};
+use relay::policy::{
+    Decoder, FromEngine, Imported, Policy, RelaySelector, RelaySession, RelaySessions, Status, ToEngine,
+    encode_from_engine,
+};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
@@ -17,6 +20,10 @@ pub struct Seen {
     /// Segment length and content of every import.
     pub imports: Vec<(u32, Vec<u8>)>,
     pub lists: Vec<Vec<u8>>,
+    pub kicks: Vec<RelaySelector>,
+    pub relay_drains: Vec<bool>,
+    /// What the fake's relay has, a page each; without any there is no relay.
+    pub sessions: Vec<Vec<RelaySession>>,
 }
 
 /// Listens at `path` and serves for the rest of the test's process. `refuse` rejects imports with that
@@ -65,6 +72,12 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
                 uid,
                 driver: "epoll".into(),
                 listeners: vec!["udp://[::1]:4433".into(), "tcp://[::1]:4433".into()],
+                relay: match seen.sessions.is_empty() {
+                    true => Vec::new(),
+                    false => {
+                        vec!["turn:[::]:3478?transport=udp".into(), "turns:[::1]:5349?transport=tcp".into()]
+                    }
+                },
                 policy_generation: generation,
                 ..Status::default()
             })],
@@ -101,8 +114,28 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
                 vec![FromEngine::ListStored { hash }]
             }
             ToEngine::Drain => vec![FromEngine::Draining],
-            ToEngine::RelaySessions | ToEngine::RelayKick(_) | ToEngine::RelayDrain { .. } => {
-                vec![FromEngine::Rejected { reason: "this engine has no relay".into() }]
+            ToEngine::RelaySessions => {
+                let pages = seen.sessions.iter().cloned();
+                let mut answers: Vec<_> = pages
+                    .map(|sessions| FromEngine::RelaySessions(RelaySessions { sessions, is_last: false }))
+                    .collect();
+                let last = RelaySessions { sessions: Vec::new(), is_last: true };
+                answers.push(FromEngine::RelaySessions(last));
+                answers
+            }
+            ToEngine::RelayKick(selector) => {
+                let all = seen.sessions.iter().flatten();
+                let count = all.filter(|session| match &selector {
+                    RelaySelector::User(name) => session.user == *name,
+                    RelaySelector::Id(id) => session.id == *id,
+                });
+                let count = count.count() as u64;
+                seen.kicks.push(selector);
+                vec![FromEngine::RelayKicked { count }]
+            }
+            ToEngine::RelayDrain { draining } => {
+                seen.relay_drains.push(draining);
+                vec![FromEngine::PolicyApplied { generation }]
             }
         };
         drop(seen);

@@ -12,6 +12,7 @@ mod node;
 mod program;
 mod publish;
 mod reachable;
+mod relay;
 mod text;
 mod up;
 mod usage;
