@@ -196,13 +196,17 @@ interrupted goes on where it stopped.";
 #[derive(Args, Debug, Clone)]
 #[command(after_long_help = DOCTOR_EXAMPLES)]
 pub struct Doctor {
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 const DOCTOR_EXAMPLES: &str = "\
-Exit code 1 if something must be mended before a node can run well; things to improve leave it 0.
+Exit code 1 if something must be mended before a node can run well; things to improve leave it 0. What the relay needs is \
+looked at if the configuration turns it on.
 
 Example:
   ioex doctor --json | jq '.checks[] | select(.status != \"ok\") | .fix'";

@@ -1,8 +1,9 @@
 //! `ioex doctor`.
 
 use crate::cli::Doctor;
+use crate::configuration::load;
 use crate::console::Console;
-use crate::doctor::{Facts, Probe, Status, judge, to_json, to_table};
+use crate::doctor::{Facts, Probe, RelayFacts, Status, judge, to_json, to_table};
 use crate::engine_program;
 use crate::exit::Failure;
 use std::path::Path;
@@ -10,7 +11,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 pub fn run(arguments: &Doctor) -> Result<ExitCode, Failure> {
     let console = Console { json: arguments.json };
-    let facts = Facts { probe: Some(ask_engine()), ..Facts::gather(Path::new("/")) };
+    let root = Path::new("/");
+    // A configuration that is wrong is `ioex config check`'s to explain; the machine can be looked at all the same.
+    let relay = load(&arguments.place.sources()).ok().map(|loaded| loaded.configuration.relay);
+    let relay = relay.and_then(|relay| RelayFacts::gather(root, &relay));
+    let facts = Facts { probe: Some(ask_engine()), relay, ..Facts::gather(root) };
     let checks = judge(&facts);
     if console.json {
         console.json(&to_json(&checks))?;

@@ -1,6 +1,7 @@
 //! Judges the machine's facts. Pure.
 
 use super::facts::{Facts, Finding};
+use super::relay::judge_relay;
 use crate::quantity::show_bytes;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -62,10 +63,11 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend([aes(facts), vectors(facts)]);
     checks.extend(facts.nics.iter().map(|nic| nic_queues(nic, facts.cores)));
     checks.extend([numa(facts), clock(facts)]);
+    checks.extend(facts.relay.iter().flat_map(|relay| judge_relay(relay, facts.files_hard)));
     checks
 }
 
-fn ok(name: &'static str, found: impl Into<String>) -> Check {
+pub(super) fn ok(name: &'static str, found: impl Into<String>) -> Check {
     Check {
         name: name.into(),
         status: Status::Ok,
@@ -75,7 +77,7 @@ fn ok(name: &'static str, found: impl Into<String>) -> Check {
     }
 }
 
-fn lacking(
+pub(super) fn lacking(
     status: Status,
     name: &'static str,
     found: impl Into<String>,

@@ -1,5 +1,6 @@
 //! Gathers what the kernel says about the machine. Whatever cannot be read is `None`, never a guess.
 
+use super::relay::RelayFacts;
 use rustix::process::Resource;
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,6 +37,8 @@ pub struct Facts {
     pub clock_source: Option<String>,
     /// The clock sources there are.
     pub clock_sources: Vec<String>,
+    /// What the relay needs; absent if the configuration has none.
+    pub relay: Option<RelayFacts>,
 }
 
 /// A network card and how many queues it has.
@@ -103,6 +106,7 @@ impl Facts {
             clock_sources: text("sys/devices/system/clocksource/clocksource0/available_clocksource")
                 .map(|names| names.split_whitespace().map(Into::into).collect())
                 .unwrap_or_default(),
+            relay: None,
         }
     }
 }

@@ -5,8 +5,10 @@
 
 mod checks;
 mod facts;
+mod relay;
 mod table;
 
 pub use checks::{Check, Status, judge};
 pub use facts::{Facts, Finding, Nic, Probe};
+pub use relay::RelayFacts;
 pub use table::{to_json, to_table};

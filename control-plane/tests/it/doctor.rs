@@ -1,7 +1,8 @@
 //! What the doctor says, of machines that are made up and of this one.
 
 use crate::program::ioex;
-use control_plane::doctor::{Check, Facts, Finding, Nic, Probe, Status, judge};
+use control_plane::configuration::{Ports, Relay};
+use control_plane::doctor::{Check, Facts, Finding, Nic, Probe, RelayFacts, Status, judge};
 
 /// A server with everything.
 fn good() -> Facts {
@@ -22,6 +23,15 @@ fn good() -> Facts {
         files_hard: Some(65_536),
         clock_source: Some("tsc".into()),
         clock_sources: vec!["tsc".into()],
+        relay: Some(RelayFacts {
+            allocations_max: 10_000,
+            ports: Ports { min: 49_152, max: 65_535 },
+            listen_port_min: 3_478,
+            unprivileged_port_start: Some(1_024),
+            has_privilege: false,
+            local_ports: Some((32_768, 60_999)),
+            reserved_ports: vec![(8_080, 8_080), (49_152, 61_000)],
+        }),
     }
 }
 
@@ -70,6 +80,12 @@ fn everything_that_is_lacking_has_a_cost_and_a_remedy() {
         files_soft: Some(200),
         clock_source: Some("hpet".into()),
         clock_sources: vec!["hpet".into(), "tsc".into()],
+        files_hard: Some(20_000),
+        relay: good().relay.map(|relay| RelayFacts {
+            listen_port_min: 443,
+            reserved_ports: Vec::new(),
+            ..relay
+        }),
         ..good()
     };
     for check in judge(&bad) {
@@ -89,6 +105,68 @@ fn everything_that_is_lacking_has_a_cost_and_a_remedy() {
     assert_eq!(check(&alone, "recv_buffer").fix, "sysctl -w net.core.rmem_max=2097152");
     assert_eq!(check(&alone, "open_files").status, Status::Fail);
     assert_eq!(check(&alone, "locked_memory").status, Status::Warn);
+}
+
+#[test]
+fn a_relay_is_looked_at_if_there_is_one() {
+    let relay = |change: fn(&mut RelayFacts)| {
+        let mut facts = good();
+        facts.relay.as_mut().map(change);
+        facts
+    };
+    let privileged = relay(|relay| (relay.listen_port_min, relay.has_privilege) = (443, true));
+    assert_eq!(check(&privileged, "relay_listen_port").status, Status::Ok);
+    let allowed = relay(|relay| (relay.listen_port_min, relay.unprivileged_port_start) = (443, Some(0)));
+    assert_eq!(check(&allowed, "relay_listen_port").status, Status::Ok);
+    let refused = relay(|relay| relay.listen_port_min = 443);
+    assert_eq!(check(&refused, "relay_listen_port").status, Status::Fail);
+
+    let elsewhere =
+        relay(|relay| (relay.ports, relay.reserved_ports) = (Ports { min: 61_000, max: 65_535 }, vec![]));
+    assert_eq!(check(&elsewhere, "relay_ports").status, Status::Ok);
+    // One port short of what both ranges share.
+    let nearly = relay(|relay| relay.reserved_ports = vec![(49_153, 61_000)]);
+    let ports = check(&nearly, "relay_ports");
+    assert_eq!(ports.fix, "sysctl -w net.ipv4.ip_local_reserved_ports=49152-65535");
+    assert!(ports.found.starts_with("49152-60999 of 49152-65535"), "{}", ports.found);
+
+    let few = Facts { files_hard: Some(26_383), ..good() };
+    assert!(check(&few, "relay_files").found.contains("26384 wanted for 10000 allocations"));
+    assert_eq!(check(&Facts { files_hard: Some(26_384), ..good() }, "relay_files").status, Status::Ok);
+    let none = Facts { relay: None, ..good() };
+    assert!(judge(&none).iter().all(|check| !check.name.starts_with("relay")));
+}
+
+#[test]
+fn a_relays_facts_are_read_from_the_kernels_own_files() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n");
+    write("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n");
+    write("proc/sys/net/ipv4/ip_local_reserved_ports", "8080,49152-50000\n");
+    write("proc/self/status", "Name:\tioex\nCapPrm:\tffffffffffffffff\nCapEff:\t0000000000000400\n");
+    assert_eq!(RelayFacts::gather(root.path(), &Relay::default()), None);
+    let mut relay = Relay { listen: vec!["[::]:3478".parse().unwrap()], ..Relay::default() };
+    relay.tls_listen = vec!["[::]:443".parse().unwrap()];
+    relay.addresses = ["10.0.0.5", "10.0.0.6"].map(|text| text.parse().unwrap()).into();
+    let expected = RelayFacts {
+        allocations_max: 2 * 16_384,
+        ports: Ports { min: 49_152, max: 65_535 },
+        listen_port_min: 443,
+        unprivileged_port_start: Some(1_024),
+        has_privilege: true,
+        local_ports: Some((32_768, 60_999)),
+        reserved_ports: vec![(8_080, 8_080), (49_152, 50_000)],
+    };
+    assert_eq!(RelayFacts::gather(root.path(), &relay), Some(expected.clone()));
+    write("proc/self/status", "CapEff:\t00000000000003ff\n");
+    relay.limits.allocations_max = 7;
+    let few = RelayFacts::gather(root.path(), &relay).unwrap();
+    assert_eq!((few.allocations_max, few.has_privilege), (7, false));
 }
 
 #[test]
