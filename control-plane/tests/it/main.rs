@@ -13,6 +13,7 @@ mod program;
 mod publish;
 mod reachable;
 mod relay;
+mod relay_node;
 mod text;
 mod up;
 mod usage;

@@ -107,7 +107,7 @@ impl Node {
     /// [`NodeError`] says what is in the way; nothing keeps running.
     pub fn start(options: &NodeOptions) -> Result<Node, NodeError> {
         let started = Instant::now();
-        process::raise_limits();
+        process::raise_limits(options.relay.sockets_max());
         let directory = DataDirectory::new(&options.data);
         let uid = directory.uid()?;
         directory.prepare()?;
@@ -376,7 +376,7 @@ impl Node {
                 uid: *ready.uid.as_bytes(),
                 driver: ready.driver_name().to_owned(),
                 listeners: ready.listeners.clone(),
-                relay: Vec::new(),
+                relay: ready.relay.clone(),
                 uptime_s: since.elapsed().as_secs(),
                 policy_generation: policy.load().generation,
                 draining: *draining.borrow(),

@@ -7,12 +7,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 
 /// Raises soft limits as far as needed and allowed. Where the hard limit is lower, what needs more says so itself.
-pub(super) fn raise_limits() {
-    raise(Resource::Memlock, LOCKED_MEMORY_BYTES, "locked memory, bytes");
-    raise(Resource::Nofile, OPEN_FILES, "open files");
+/// `relay_sockets`: how many sockets the relay's ports have room for. Fewer are no fault, only fewer allocations.
+pub(super) fn raise_limits(relay_sockets: u64) {
+    raise(Resource::Memlock, LOCKED_MEMORY_BYTES, LOCKED_MEMORY_BYTES, "locked memory, bytes");
+    raise(Resource::Nofile, OPEN_FILES, OPEN_FILES + relay_sockets, "open files");
 }
 
-fn raise(resource: Resource, wanted: u64, what: &str) {
+fn raise(resource: Resource, needed: u64, wanted: u64, what: &str) {
     let limit = getrlimit(resource);
     // `None` is no limit.
     let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
@@ -20,8 +21,8 @@ fn raise(resource: Resource, wanted: u64, what: &str) {
     if to > current && setrlimit(resource, Rlimit { current: Some(to), maximum: limit.maximum }).is_ok() {
         tracing::debug!(what, from = current, to, "soft limit raised");
     }
-    if to < wanted {
-        tracing::warn!(what, limit = to, wanted, "the hard limit is low; see `ioex doctor`");
+    if to < needed {
+        tracing::warn!(what, limit = to, wanted = needed, "the hard limit is low; see `ioex doctor`");
     }
 }
 

@@ -17,6 +17,18 @@ pub struct RelaySettings {
     pub ports: PortRange,
 }
 
+impl RelaySettings {
+    /// How many relayed addresses there is room for.
+    pub(super) fn sockets_max(&self) -> u64 {
+        if self.listen.is_empty() && self.listen_tls.is_empty() {
+            return 0;
+        }
+        // Where none is named there is one of each family.
+        let addresses = if self.addresses.is_empty() { 2 } else { self.addresses.len() };
+        addresses as u64 * self.ports.count()
+    }
+}
+
 /// A relay that is ready to run on the shards.
 #[derive(Debug)]
 pub(super) struct RelayParts {

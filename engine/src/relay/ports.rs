@@ -29,6 +29,12 @@ impl PortRange {
     pub fn new(min: u16, max: u16) -> Option<PortRange> {
         (1_024 <= min && min < max).then_some(PortRange { min, max })
     }
+
+    /// How many ports it has.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        u64::from(self.max - self.min) + 1
+    }
 }
 
 impl Default for PortRange {

@@ -2,7 +2,9 @@
 
 use super::engine::{ControlClient, Engine, data_directory, start_in_vain};
 use super::segment;
-use relay::policy::{FromEngine, HEADER_LEN, MAGIC, Policy, ToEngine, VERSION, encode_to_engine};
+use relay::policy::{
+    FromEngine, HEADER_LEN, MAGIC, Policy, RelaySelector, RelaySessions, ToEngine, VERSION, encode_to_engine,
+};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -56,6 +58,47 @@ fn a_damaged_policy_file_stops_the_start_and_says_so() {
     assert_eq!(start_in_vain(data.path(), &[]).0, 3);
     std::fs::write(&path, encode_to_engine(&ToEngine::Status).expect("a frame")).expect("a file");
     assert_eq!(start_in_vain(data.path(), &[]).0, 3);
+}
+
+#[test]
+fn a_policy_file_of_an_earlier_version_is_no_reason_not_to_start() {
+    let data = data_directory();
+    let mut frame = encode_to_engine(&ToEngine::SetPolicy(Policy { generation: 5, ..Policy::default() }))
+        .expect("a frame");
+    frame[4..6].copy_from_slice(&(VERSION - 1).to_le_bytes());
+    std::fs::create_dir(data.path().join("engine")).expect("a directory");
+    std::fs::write(data.path().join("engine/policy"), &frame).expect("a file");
+    let engine = Engine::start(data.path(), &[]);
+    assert_eq!(engine.control().status().policy_generation, 0);
+    drop(engine);
+    // A later one may hold what this engine does not know to enforce.
+    frame[4..6].copy_from_slice(&(VERSION + 1).to_le_bytes());
+    std::fs::write(data.path().join("engine/policy"), &frame).expect("a file");
+    assert_eq!(start_in_vain(data.path(), &[]).0, 3);
+}
+
+#[test]
+fn the_relays_drain_is_kept_and_every_shard_is_asked_for_its_sessions() {
+    let data = data_directory();
+    let mut engine = Engine::start(data.path(), &[]);
+    let mut control = engine.control();
+    let policy = Policy { generation: 3, ..Policy::default() };
+    assert_eq!(
+        control.ask(&ToEngine::SetPolicy(policy.clone())),
+        FromEngine::PolicyApplied { generation: 3 }
+    );
+    let drained = control.ask(&ToEngine::RelayDrain { draining: true });
+    assert_eq!(drained, FromEngine::PolicyApplied { generation: 3 });
+    let none = FromEngine::RelaySessions(RelaySessions { sessions: Vec::new(), is_last: true });
+    assert_eq!(control.ask(&ToEngine::RelaySessions), none);
+    let kicked = control.ask(&ToEngine::RelayKick(RelaySelector::User("alice".into())));
+    assert_eq!(kicked, FromEngine::RelayKicked { count: 0 });
+    engine.signal(rustix::process::Signal::KILL);
+    engine.wait();
+    let mut draining = policy;
+    draining.relay.draining = true;
+    let file = std::fs::read(data.path().join("engine/policy")).expect("the policy's file");
+    assert_eq!(file, encode_to_engine(&ToEngine::SetPolicy(draining)).expect("a frame"));
 }
 
 #[test]
