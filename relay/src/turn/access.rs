@@ -96,28 +96,17 @@ impl AccessList {
     }
 
     /// Whether a peer may be reached. `is_live_relayed`: whether this address and port is a live relayed address of this
-    /// node.
+    /// node. A permission is for all ports of an address (RFC 8656 section 9): for an address of the node's own it may be given, and
+    /// each datagram is then held to the ports that live.
     ///
     /// # Errors
     /// Why not.
     pub fn permits_peer(&self, peer: SocketAddr, is_live_relayed: bool) -> Result<(), Denied> {
-        self.judge(peer.ip(), is_live_relayed)
-    }
-
-    /// The same for a permission, which is for all ports of an address (RFC 8656 section 9): the node's own addresses pass,
-    /// since they may be live relayed ones, and each datagram is held to [`permits_peer`](AccessList::permits_peer).
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn permits_permission(&self, ip: IpAddr, is_relay_address: bool) -> Result<(), Denied> {
-        self.judge(ip, is_relay_address)
-    }
-
-    fn judge(&self, ip: IpAddr, is_relayed: bool) -> Result<(), Denied> {
+        let ip = peer.ip();
         if spellings(ip).any(|ip| self.peer_deny.contains(ip)) {
             return Err(Denied::Listed);
         }
-        if is_relayed {
+        if is_live_relayed {
             return Ok(());
         }
         for ip in spellings(ip) {

@@ -217,9 +217,6 @@ fn the_nodes_own_addresses_are_reached_only_where_an_allocation_lives() {
     for own in ["203.0.112.7", "::ffff:203.0.112.7", "2a00:1::7"] {
         assert_eq!(list.permits_peer(peer(own), false), Err(Denied::OwnAddress), "{own}");
         assert_eq!(list.permits_peer(peer(own), true), Ok(()), "{own}");
-        // A permission is for all ports; the datagrams are judged one by one.
-        assert_eq!(list.permits_permission(ip(own), true), Ok(()), "{own}");
-        assert_eq!(list.permits_permission(ip(own), false), Err(Denied::OwnAddress), "{own}");
     }
     // An own address given in another spelling is the same address.
     let list = AccessList::new(&RelayPolicy::default(), &[ip("::ffff:203.0.112.7")]);
