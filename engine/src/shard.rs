@@ -2,6 +2,7 @@
 //! another thread; what others want of it comes through its mailbox.
 
 use crate::cid::Keys;
+use crate::driver::streams::{Streams, TcpListener};
 use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvBatch, RecvMeta, UdpSocket, Waker};
 use crate::http::{Content, ContentOptions};
 use crate::limits::{PolicyView, STORAGE_RETRY};
@@ -10,6 +11,7 @@ use crate::metrics::ShardCounters;
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
 use crate::relay::{self, NodeRelay, Relay, RelayOptions};
 use crate::storage::StorageClient;
+use crate::tcp::TcpTls;
 use identity::Uid;
 use std::io;
 use std::sync::Arc;
@@ -79,6 +81,8 @@ pub struct RelayConfig {
     pub node: NodeRelay,
     /// The sockets that clients reach, one a listening address.
     pub sockets: Vec<UdpSocket>,
+    /// The same for streams, with a certificate where they speak TLS.
+    pub streams: Vec<(TcpListener, Option<Arc<TcpTls>>)>,
 }
 
 /// What others want of a shard.
@@ -144,6 +148,14 @@ pub enum ShardError {
         /// Why not.
         source: OpenError,
     },
+    /// The driver takes no TCP listener.
+    #[error("shard {index}: the relay cannot accept TCP clients: {source}")]
+    Listen {
+        /// Which shard.
+        index: usize,
+        /// Why not.
+        source: io::Error,
+    },
     /// Certificate or settings are refused.
     #[error("shard {index}: {source}")]
     Config {
@@ -198,8 +210,10 @@ fn run(
         pin(core).map_err(|source| ShardError::Core { index, core, source })?;
     }
     let (first_socket, mut sockets) = (config.sockets.len(), config.sockets);
-    let relay = config.relay.map(|relay| {
+    let mut streams = Vec::new();
+    let mut relay = config.relay.map(|relay| {
         let listeners = relay.sockets.iter().map(UdpSocket::local_addr).collect();
+        streams = relay.streams;
         sockets.extend(relay.sockets);
         let options = RelayOptions {
             shard: index,
@@ -211,8 +225,11 @@ fn run(
         };
         Relay::new(options, config.policy.current(), Instant::now())
     });
-    let opened = driver::open(config.driver, sockets, config.waker)
+    let mut opened = driver::open(config.driver, sockets, config.waker)
         .map_err(|source| ShardError::Driver { index, source })?;
+    if let Some(relay) = &mut relay {
+        relay.listen(streams, &mut opened.driver).map_err(|source| ShardError::Listen { index, source })?;
+    }
     let content = Content::new(ContentOptions {
         reader: config.reader,
         storage: config.storage,
@@ -283,7 +300,7 @@ enum Ending {
     Closing(Instant),
 }
 
-impl<D: Driver> Shard<D> {
+impl<D: Driver + Streams> Shard<D> {
     fn new(driver: D, parts: Parts) -> Self {
         let Parts { endpoint, relay, commands, shards, policy, counters } = parts;
         Self {
@@ -346,7 +363,7 @@ impl<D: Driver> Shard<D> {
         let end = self.ending.map(|(Ending::Draining(at) | Ending::Closing(at))| at);
         // Replies wake the shard; where it waits for room that others take up, nothing does.
         let retry = self.endpoint.is_kept_out_of_storage().then(|| now + STORAGE_RETRY);
-        let relay = self.relay.as_ref().and_then(Relay::next_timeout);
+        let relay = self.relay.as_mut().and_then(Relay::next_timeout);
         [self.endpoint.next_timeout(), relay, end, retry].into_iter().flatten().min()
     }
 
@@ -377,7 +394,7 @@ impl<D: Driver> Shard<D> {
                 Command::Drain { deadline } => {
                     self.endpoint.drain();
                     if let Some(relay) = &mut self.relay {
-                        relay.drain();
+                        relay.drain(&mut self.driver);
                     }
                     self.ending = Some(Ending::Draining(deadline));
                 }

@@ -88,6 +88,12 @@ impl Faults {
         false
     }
 
+    /// Whether all errors that were read have been told.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// The oldest error that was read.
     pub fn pop(&mut self) -> Option<SocketFault> {
         self.queue.pop_front()

@@ -212,6 +212,8 @@ counters! {
         relay_dropped_no_policy: counter "ioex_relay_dropped_total" [("cause", "no_policy")],
         /// Dropped: data to an address of this node that is no live relayed one any more.
         relay_dropped_not_live: counter "ioex_relay_dropped_total" [("cause", "not_live")],
+        /// Dropped: data for a client on a stream that does not read fast enough, or many of them together do not.
+        relay_dropped_slow_client: counter "ioex_relay_dropped_total" [("cause", "slow_client")],
         /// Dropped: with its header it is longer than a datagram can be.
         relay_dropped_too_long: counter "ioex_relay_dropped_total" [("cause", "too_long")],
         /// Dropped: all send buffers were in use.
@@ -224,6 +226,30 @@ counters! {
         relay_foreign_clients: gauge "ioex_relay_foreign_clients" [],
         /// Batches of such clients handed over to their shard.
         relay_handed_over: counter "ioex_relay_handed_over_total" [],
+        /// TCP and TLS streams of the relay's clients.
+        relay_streams: gauge "ioex_relay_streams" [],
+        /// Streams accepted.
+        relay_streams_accepted: counter "ioex_relay_streams_accepted_total" [],
+        /// Streams closed at once because there were as many as there may be.
+        relay_streams_refused: counter "ioex_relay_streams_refused_total" [],
+        /// Times that a stream was not read from until its client had taken its answers.
+        relay_streams_paused: counter "ioex_relay_streams_paused_total" [],
+        /// Streams that their clients closed.
+        relay_streams_closed_by_client: counter "ioex_relay_streams_closed_total" [("cause", "client")],
+        /// Streams that broke.
+        relay_streams_closed_broken: counter "ioex_relay_streams_closed_total" [("cause", "broken")],
+        /// Streams closed because what came on them is no TURN.
+        relay_streams_closed_malformed: counter "ioex_relay_streams_closed_total" [("cause", "malformed")],
+        /// Streams closed because TLS failed.
+        relay_streams_closed_tls: counter "ioex_relay_streams_closed_total" [("cause", "tls")],
+        /// Streams closed because no whole message came in time.
+        relay_streams_closed_opening: counter "ioex_relay_streams_closed_total" [("cause", "opening_timeout")],
+        /// Streams closed because they were silent and without an allocation.
+        relay_streams_closed_idle: counter "ioex_relay_streams_closed_total" [("cause", "idle")],
+        /// Streams closed because their clients did not read the answers.
+        relay_streams_closed_not_read: counter "ioex_relay_streams_closed_total" [("cause", "not_read")],
+        /// Streams closed because their session was ended, or the engine ends.
+        relay_streams_closed_here: counter "ioex_relay_streams_closed_total" [("cause", "ended_here")],
         /// Ended sessions that were not logged because the log could not keep up.
         relay_sessions_unlogged: counter "ioex_relay_sessions_unlogged_total" [],
     }

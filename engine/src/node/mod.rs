@@ -82,6 +82,8 @@ pub struct Node {
     store: Store,
     policy: Arc<PolicyFile>,
     tcp_tls: Arc<TcpTls>,
+    /// The relay's, if it speaks TLS.
+    relay_tls: Option<Arc<TcpTls>>,
     quic_secret: QuicSecret,
     counters: Arc<NodeCounters>,
     signals: Signals,
@@ -108,6 +110,9 @@ impl Node {
     pub fn start(options: &NodeOptions) -> Result<Node, NodeError> {
         let started = Instant::now();
         process::raise_limits(options.relay.sockets_max());
+        if options.relay.is_wanted() {
+            process::take_small_pages();
+        }
         let directory = DataDirectory::new(&options.data);
         let uid = directory.uid()?;
         directory.prepare()?;
@@ -127,10 +132,11 @@ impl Node {
 
         let cores = process::choose_cores(options.cores.as_ref())?;
         let sockets = Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?;
-        let relay = RelayParts::open(&options.relay, cores.numbers().len())?;
+        let relay = RelayParts::open(&options.relay, &directory, cores.numbers().len())?;
         let relay_uris = relay.as_ref().map_or_else(Vec::new, |relay| relay.uris.clone());
+        let relay_tls = relay.as_ref().and_then(|relay| relay.tls.clone());
         let (relay, session_events) =
-            relay.map_or((None, None), |parts| (Some((parts.node, parts.udp)), Some(parts.events)));
+            relay.map_or((None, None), |parts| (Some((parts.node, parts.listeners)), Some(parts.events)));
         let (listeners, gro, gso) = (sockets.names(), sockets.has_gro(), sockets.has_gso());
         let shards = Shards::start(ShardsOptions {
             cores: &cores,
@@ -193,6 +199,7 @@ impl Node {
             store,
             policy,
             tcp_tls,
+            relay_tls,
             quic_secret,
             counters,
             signals,
@@ -254,8 +261,11 @@ impl Node {
     /// Reads certificate and policy again. What fails is logged and counted; the old one stays in use.
     fn reload(&self) {
         let (certificate, key) = (self.directory.certificate(), self.directory.certificate_key());
-        let tls = load_quic_tls(&self.directory, &self.quic_secret)
-            .and_then(|tls| self.tcp_tls.reload(&certificate, &key).map(|()| tls).map_err(NodeError::from));
+        let tls = load_quic_tls(&self.directory, &self.quic_secret).and_then(|tls| {
+            let others = [Some(&self.tcp_tls), self.relay_tls.as_ref()];
+            others.into_iter().flatten().try_for_each(|other| other.reload(&certificate, &key))?;
+            Ok(tls)
+        });
         match tls {
             Ok(tls) => {
                 self.shards.reload_tls(&tls);

@@ -13,6 +13,14 @@ pub(super) fn raise_limits(relay_sockets: u64) {
     raise(Resource::Nofile, OPEN_FILES, OPEN_FILES + relay_sockets, "open files");
 }
 
+/// Has the kernel give this process small pages alone. The allocator asks for huge ones, and a relay's tables grow a little with
+/// every allocation: with pages of 2 MiB, 5,000 of them took four times the memory that they use.
+pub(super) fn take_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
+}
+
 fn raise(resource: Resource, needed: u64, wanted: u64, what: &str) {
     let limit = getrlimit(resource);
     // `None` is no limit.

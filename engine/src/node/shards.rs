@@ -2,6 +2,7 @@
 
 use super::cores::Cores;
 use super::files::QuicSecret;
+use super::relay::ShardListeners;
 use crate::cid::Keys;
 use crate::driver::{DriverKind, UdpSocket, Waker};
 use crate::limits::SharedPolicy;
@@ -28,8 +29,8 @@ pub(super) struct ShardsOptions<'a> {
     pub(super) cores: &'a Cores,
     /// The sockets of each shard.
     pub(super) udp: Vec<Vec<UdpSocket>>,
-    /// The relay, and its sockets of each shard.
-    pub(super) relay: Option<(NodeRelay, Vec<Vec<UdpSocket>>)>,
+    /// The relay, and what each shard listens with for it.
+    pub(super) relay: Option<(NodeRelay, Vec<ShardListeners>)>,
     pub(super) driver: DriverKind,
     pub(super) tls: Arc<Tls>,
     pub(super) secret: &'a QuicSecret,
@@ -71,7 +72,7 @@ impl Shards {
             ends,
             running: 0,
         };
-        let mut relay = options.relay.map(|(node, sockets)| (node, sockets.into_iter()));
+        let mut relay = options.relay.map(|(node, listeners)| (node, listeners.into_iter()));
         let shares = options.cores.numbers().iter().zip(options.udp).zip(inboxes);
         for (index, ((core, sockets), (waker, inbox))) in shares.enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -80,9 +81,9 @@ impl Shards {
                 count,
                 core: Some(*core),
                 sockets,
-                relay: relay.as_mut().map(|(node, sockets)| RelayConfig {
-                    node: node.clone(),
-                    sockets: sockets.next().unwrap_or_default(),
+                relay: relay.as_mut().map(|(node, listeners)| {
+                    let ShardListeners { udp: sockets, tcp: streams } = listeners.next().unwrap_or_default();
+                    RelayConfig { node: node.clone(), sockets, streams }
                 }),
                 driver: options.driver,
                 storage: options.storage.client(waker.clone()),

@@ -1,5 +1,7 @@
 //! From what the server counts to what the shard publishes.
 
+use super::front::FrontCounters;
+use crate::driver::streams::StreamCounters;
 use crate::metrics::{Counter, ShardCounters};
 use relay::turn::{Cause, Counters};
 
@@ -17,6 +19,23 @@ pub(super) fn publish(shard: &ShardCounters, server: &Counters) {
     for (cause, count) in Cause::ALL.iter().zip(server.drops) {
         dropped(shard, *cause).set(count);
     }
+}
+
+/// Publishes what was counted of clients' streams.
+pub(super) fn publish_streams(shard: &ShardCounters, front: &FrontCounters, driver: &StreamCounters) {
+    shard.relay_streams.set(driver.streams);
+    shard.relay_streams_accepted.set(front.accepted);
+    shard.relay_streams_refused.set(driver.refused);
+    shard.relay_streams_paused.set(front.reading_paused);
+    shard.relay_dropped_slow_client.set(front.relayed_dropped);
+    shard.relay_streams_closed_by_client.set(front.closed_by_client);
+    shard.relay_streams_closed_broken.set(front.closed_broken);
+    shard.relay_streams_closed_malformed.set(front.closed_malformed);
+    shard.relay_streams_closed_tls.set(front.closed_tls);
+    shard.relay_streams_closed_opening.set(front.closed_opening);
+    shard.relay_streams_closed_idle.set(front.closed_idle);
+    shard.relay_streams_closed_not_read.set(front.closed_not_read);
+    shard.relay_streams_closed_here.set(front.closed_by_service);
 }
 
 /// The counter of an error code; `None` is any that has none of its own.

@@ -43,6 +43,12 @@ impl Foreign {
         Some(entry.shard)
     }
 
+    /// Whether the client's allocation is known to live on another shard.
+    #[must_use]
+    pub fn contains(&self, client: &FiveTuple) -> bool {
+        self.clients.contains_key(client)
+    }
+
     /// Notes where a client's allocation lives. `false`: there are too many such clients, all of them in use.
     pub fn learn(&mut self, now: Instant, client: FiveTuple, shard: usize) -> bool {
         if self.clients.len() >= FOREIGN_MAX && !self.clients.contains_key(&client) {

@@ -9,11 +9,15 @@
 
 pub mod addresses;
 pub mod channel_data;
+mod clients;
+mod command;
 mod counting;
+mod delivery;
 pub mod foreign;
 pub mod front;
 mod node;
 pub mod outbox;
+mod peers;
 pub mod ports;
 mod service;
 mod sessions;
@@ -22,7 +26,8 @@ pub mod stream;
 pub mod tls;
 
 pub use addresses::{AddressError, LiveRelayed, RelayAddress};
+pub use command::{Command, HandedOver};
 pub use node::NodeRelay;
 pub use ports::{PortRange, PortRangeError};
-pub use service::{Command, HandedOver, Relay, RelayOptions};
+pub use service::{Relay, RelayOptions};
 pub use sessions::{SessionEvents, SessionLog, write_sessions};

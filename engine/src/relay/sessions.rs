@@ -29,7 +29,8 @@ impl SessionLog {
 
     /// Tells what happened; counts it if the log does not keep up.
     pub fn tell(&self, event: SessionEvent, counters: &ShardCounters) {
-        if self.events.try_send(event).is_err() {
+        let is_wanted = matches!(event, SessionEvent::Ended(..)) || tracing::enabled!(tracing::Level::DEBUG);
+        if is_wanted && self.events.try_send(event).is_err() {
             counters.relay_sessions_unlogged.increment();
         }
     }

@@ -24,7 +24,7 @@ const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 /// Why a stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Neither STUN nor a channel number of RFC 8656 (0x4000 to 0x4FFF).
+    /// Neither STUN nor a channel number of RFC 5766 (0x4000 to 0x7FFF, of which RFC 8656 leaves the first 4,096).
     #[error("a message begins with {first:#04x}, which is neither STUN nor ChannelData")]
     Kind {
         /// The first byte.
@@ -63,7 +63,7 @@ fn measure(bytes: &[u8]) -> Result<Option<Length>, Malformed> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let is_stun = match first {
         0x00..=0x3F => true,
-        0x40..=0x4F => false,
+        0x40..=0x7F => false,
         _ => return Err(Malformed::Kind { first }),
     };
     let &[_, _, high, low, ref rest @ ..] = bytes else { return Ok(None) };
@@ -291,7 +291,7 @@ mod tests {
     fn any_message() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             (0..300u16).prop_map(|words| stun(4 * words)),
-            (0x4000..=0x4FFFu16, prop::collection::vec(any::<u8>(), 0..1500))
+            (0x4000..=0x7FFFu16, prop::collection::vec(any::<u8>(), 0..1500))
                 .prop_map(|(number, data)| channel_data(number, &data)),
         ]
     }
@@ -354,7 +354,7 @@ mod tests {
     fn what_is_malformed_is_told_as_soon_as_it_can_be_and_after_what_was_whole() {
         for (bytes, expected) in [
             (&b"\x80"[..], Malformed::Kind { first: 0x80 }),
-            (b"\x50\x00", Malformed::Kind { first: 0x50 }),
+            (b"\xc0\x00", Malformed::Kind { first: 0xc0 }),
             (b"POST / HTTP/1.1\r\n", Malformed::Kind { first: b'P' }),
             (b"\x00\x01\x00\x05", Malformed::Unaligned { len: 5 }),
             (b"\x00\x01\x00\x00\x21\x13", Malformed::Cookie),

@@ -327,6 +327,7 @@ impl Driver for UringDriver {
         let has_news = !self.received.is_empty()
             || self.streams.has_news()
             || !self.ring.completion().is_empty()
+            || !self.faults.is_empty()
             || self.has_sockets_to_attend_to();
         let may_sleep = !has_news && timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
         // Sends and wakes complete as they are submitted; only what comes beyond them is a reason to get up. (Should the

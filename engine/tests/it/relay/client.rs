@@ -1,9 +1,16 @@
-//! A TURN client over UDP, plain enough to do wrong what a test wants done wrong.
+//! A TURN client over UDP, TCP or TLS, plain enough to do wrong what a test wants done wrong.
 
 use super::harness::{PASSWORD, REALM, USER};
 use relay::stun::{AttributeType, Class, Integrity, Message, Method, StaticUser, TransactionId, Writer};
-use std::net::{SocketAddr, UdpSocket};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longer than anything takes on a busy machine.
@@ -12,9 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing must come before it counts as nothing.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// What carries a client's messages.
+enum Link {
+    Udp(UdpSocket),
+    Tcp(RefCell<TcpStream>),
+    Tls(Box<RefCell<StreamOwned<ClientConnection, TcpStream>>>),
+}
+
 /// A socket, what the server said to it, and the credentials.
 pub(super) struct Client {
-    pub(super) socket: UdpSocket,
+    link: Link,
     pub(super) server: SocketAddr,
     nonce: Vec<u8>,
     transactions: u64,
@@ -41,6 +55,12 @@ impl Answer {
         relayed.expect("well-formed").expect("a relayed address")
     }
 
+    /// Of a Data indication.
+    pub(super) fn peer(&self) -> SocketAddr {
+        let peer = self.message().xor_address(AttributeType::XOR_PEER_ADDRESS);
+        peer.expect("well-formed").expect("a peer")
+    }
+
     fn message(&self) -> Message<'_> {
         Message::decode(&self.0).expect("the server's messages are well-formed")
     }
@@ -58,8 +78,56 @@ impl Client {
     pub(super) fn to(server: SocketAddr) -> Client {
         let any: SocketAddr =
             if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().expect("literal");
-        let socket = UdpSocket::bind(any).expect("a socket");
-        Client { socket, server, nonce: Vec::new(), transactions: 0 }
+        Client::on(Link::Udp(UdpSocket::bind(any).expect("a socket")), server)
+    }
+
+    /// A client over UDP with an address of its own.
+    pub(super) fn from(ip: Ipv4Addr, server: SocketAddr) -> Client {
+        Client::on(Link::Udp(UdpSocket::bind((ip, 0)).expect("an address of loopback")), server)
+    }
+
+    /// The same over TCP.
+    pub(super) fn over_tcp(server: SocketAddr) -> Client {
+        Client::on(Link::Tcp(RefCell::new(TcpStream::connect(server).expect("a listener"))), server)
+    }
+
+    /// The same over TLS, to a server with the certificate of this data directory.
+    pub(super) fn over_tls(server: SocketAddr, data: &Path) -> Client {
+        let certificate = CertificateDer::from_pem_file(data.join("tls/cert.pem")).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(Arc::new(config), name).expect("a configuration");
+        let stream = StreamOwned::new(tls, TcpStream::connect(server).expect("a listener"));
+        Client::on(Link::Tls(Box::new(RefCell::new(stream))), server)
+    }
+
+    fn on(link: Link, server: SocketAddr) -> Client {
+        Client { link, server, nonce: Vec::new(), transactions: 0 }
+    }
+
+    /// The socket of a client over UDP.
+    pub(super) fn socket(&self) -> &UdpSocket {
+        match &self.link {
+            Link::Udp(socket) => socket,
+            _ => panic!("a client on a stream has no such socket"),
+        }
+    }
+
+    /// The address that the server sees.
+    pub(super) fn local(&self) -> SocketAddr {
+        match &self.link {
+            Link::Udp(socket) => socket.local_addr(),
+            Link::Tcp(stream) => stream.borrow().local_addr(),
+            Link::Tls(stream) => stream.borrow().sock.local_addr(),
+        }
+        .expect("bound")
     }
 
     /// A client with an allocation, and its relayed address.
@@ -74,6 +142,13 @@ impl Client {
         self.ask(Method::Allocate, |writer| {
             writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
             build(writer);
+        })
+    }
+
+    /// Shows a mobility ticket.
+    pub(super) fn show(&mut self, ticket: &[u8]) -> Answer {
+        self.ask(Method::Refresh, |writer| {
+            writer.attribute(AttributeType::MOBILITY_TICKET, ticket);
         })
     }
 
@@ -139,23 +214,54 @@ impl Client {
         self.send_raw(writer.finish().expect("fits"));
     }
 
+    /// Sends a message as it is; on a stream with the padding that it must have there.
     pub(super) fn send_raw(&self, bytes: &[u8]) {
-        assert_eq!(self.socket.send_to(bytes, self.server).expect("room"), bytes.len());
+        let padded = [bytes, &[0; 3][..bytes.len().wrapping_neg() % 4]].concat();
+        match &self.link {
+            Link::Udp(socket) => assert_eq!(socket.send_to(bytes, self.server).expect("room"), bytes.len()),
+            Link::Tcp(stream) => stream.borrow_mut().write_all(&padded).expect("an open stream"),
+            Link::Tls(stream) => {
+                let mut stream = stream.borrow_mut();
+                stream.write_all(&padded).and_then(|()| stream.flush()).expect("an open stream");
+            }
+        }
+    }
+
+    /// The next message, without padding; none in that time.
+    fn next_message(&self, patience: Duration) -> Option<Vec<u8>> {
+        match &self.link {
+            Link::Udp(socket) => receive(socket, patience).map(|(bytes, _)| bytes),
+            Link::Tcp(stream) => {
+                let mut stream = stream.borrow_mut();
+                stream.set_read_timeout(Some(patience)).expect("a time-out");
+                read_message(&mut *stream).ok()
+            }
+            Link::Tls(stream) => {
+                let mut stream = stream.borrow_mut();
+                stream.sock.set_read_timeout(Some(patience)).expect("a time-out");
+                read_message(&mut *stream).ok()
+            }
+        }
     }
 
     /// The next message that is no data.
     pub(super) fn answer(&self) -> Answer {
         loop {
-            let bytes = receive(&self.socket, PATIENCE).expect("an answer").0;
+            let bytes = self.next_message(PATIENCE).expect("an answer");
             if bytes[0] < 0x40 && Message::decode(&bytes).expect("STUN").class() != Class::Indication {
                 return Answer(bytes);
             }
         }
     }
 
+    /// The next indication.
+    pub(super) fn indication(&self) -> Answer {
+        Answer(self.next_message(PATIENCE).expect("an indication"))
+    }
+
     /// The next data from a peer.
     pub(super) fn receive(&self) -> Received {
-        let bytes = receive(&self.socket, PATIENCE).expect("data").0;
+        let bytes = self.next_message(PATIENCE).expect("data");
         if bytes[0] >= 0x40 {
             let number = u16::from_be_bytes([bytes[0], bytes[1]]);
             let len = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
@@ -171,8 +277,20 @@ impl Client {
 
     /// Whether nothing comes.
     pub(super) fn hears_nothing(&self) -> bool {
-        receive(&self.socket, SILENCE).is_none()
+        self.next_message(SILENCE).is_none()
     }
+}
+
+/// Reads one message off a stream, and its padding.
+fn read_message(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; 4];
+    stream.read_exact(&mut message)?;
+    let rest = usize::from(u16::from_be_bytes([message[2], message[3]]));
+    let rest = if message[0] < 0x40 { rest + 16 } else { rest };
+    message.resize(4 + rest.next_multiple_of(4), 0);
+    stream.read_exact(&mut message[4..])?;
+    message.truncate(4 + rest);
+    Ok(message)
 }
 
 /// A ChannelData message.
@@ -182,9 +300,10 @@ pub(super) fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
 
 /// A socket of a peer of the server's family.
 pub(super) fn peer_of(server: SocketAddr) -> (UdpSocket, SocketAddr) {
-    let client = Client::to(server);
-    let address = client.socket.local_addr().expect("bound");
-    (client.socket, address)
+    let any: SocketAddr = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" }.parse().expect("literal");
+    let socket = UdpSocket::bind(any).expect("a socket");
+    let address = socket.local_addr().expect("bound");
+    (socket, address)
 }
 
 /// The next datagram of a socket, and where it came from.

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 on_both_drivers!(
     indications_and_channels_carry_data_each_way,
     ipv6_is_relayed_to_ipv6,
+    streams_carry_the_same,
+    what_cannot_be_reached_comes_back_as_icmp,
     batches_arrive_intact_and_in_order,
     singles_of_all_lengths_keep_their_order,
     nothing_passes_without_permission,
@@ -34,7 +36,11 @@ fn ipv6_is_relayed_to_ipv6(driver: &'static str) {
 }
 
 fn exchange(server: SocketAddr) {
-    let mut client = Client::to(server);
+    exchange_with(Client::to(server));
+}
+
+fn exchange_with(mut client: Client) {
+    let server = client.server;
     let answer = client.allocate(|writer| {
         if server.is_ipv6() {
             writer.attribute(relay::stun::AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]);
@@ -59,6 +65,57 @@ fn exchange(server: SocketAddr) {
     assert_eq!(next(&peer).0, b"odd", "padding is tolerated and not sent on");
     peer.send_to(b"back", relayed).expect("room");
     assert_eq!(client.receive(), Received::Channel(0x4001, b"back".to_vec()));
+}
+
+fn streams_carry_the_same(driver: &'static str) {
+    let mut settings = Settings::on(driver);
+    settings.arguments = ["--relay", "127.0.0.1:0", "--relay-tls", "127.0.0.1:0"].map(str::to_owned).into();
+    let relay = Relay::start(settings);
+    let tls = relay.tls_address();
+    exchange_with(Client::over_tcp(relay.address));
+    exchange_with(Client::over_tls(tls, relay.data()));
+    // Whatever lengths, many at once.
+    for mut client in [Client::over_tcp(relay.address), Client::over_tls(tls, relay.data())] {
+        let relayed = client.allocate(|_| {}).relayed();
+        let (peer, address) = peer_of(relay.address);
+        assert_eq!(client.bind(0x4002, address), 0);
+        for round in 0..20 {
+            let payloads: Vec<Vec<u8>> =
+                (0..10).map(|i| payload(round + i, 1 + (round * 977 + i) % 1_400)).collect();
+            for payload in &payloads {
+                client.send_raw(&channel_data(0x4002, payload));
+            }
+            for payload in &payloads {
+                assert!(next(&peer) == (payload.clone(), relayed));
+                peer.send_to(payload, relayed).expect("room");
+            }
+            for payload in &payloads {
+                assert!(client.receive() == Received::Channel(0x4002, payload.clone()));
+            }
+        }
+        // A batch from the peer.
+        let payloads: Vec<Vec<u8>> = (0..40).map(|i| payload(i, 1_201)).collect();
+        send_batch(&peer, relayed, &payloads);
+        for payload in &payloads {
+            assert!(client.receive() == Received::Channel(0x4002, payload.clone()));
+        }
+    }
+    // Their allocations have ended with them.
+    relay.until_allocations(0);
+}
+
+fn what_cannot_be_reached_comes_back_as_icmp(driver: &'static str) {
+    let relay = Relay::start(Settings::on(driver));
+    let (mut client, _) = Client::allocated(relay.address);
+    let (peer, address) = peer_of(relay.address);
+    drop(peer);
+    assert_eq!(client.permit(address), 0);
+    client.send(address, b"is anybody there?");
+    let indication = client.indication();
+    assert_eq!(indication.peer(), address);
+    let icmp = indication.attribute(relay::stun::AttributeType::ICMP).expect("an ICMP attribute");
+    // Seven bits of type, nine of code: destination unreachable, port unreachable.
+    assert_eq!(icmp[2..4], [3 << 1, 3]);
 }
 
 /// A client with a channel to a peer.
@@ -104,7 +161,7 @@ fn batches_arrive_intact_and_in_order(driver: &'static str) {
         payloads[count - 1].truncate(last);
         let messages: Vec<Vec<u8>> =
             payloads.iter().map(|payload| channel_data(Call::CHANNEL, payload)).collect();
-        send_batch(&call.client.socket, call.client.server, &messages);
+        send_batch(call.client.socket(), call.client.server, &messages);
         call.data_arrives(&payloads);
         send_batch(&call.peer, call.relayed, &payloads);
         call.answers_arrive(&payloads);

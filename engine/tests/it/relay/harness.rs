@@ -1,9 +1,10 @@
 //! An engine with a relay, and what the tests need to talk to it.
 
-use crate::services::engine::{Engine, data_directory};
-use relay::policy::{Cidr, FromEngine, Policy, RelayPolicy, RelayUser, ToEngine};
+use crate::services::engine::{Engine, data_directory, wait_until};
+use relay::policy::{Cidr, FromEngine, Limits, Policy, RelayPolicy, RelayUser, ToEngine};
 use relay::stun::StaticUser;
 use std::net::SocketAddr;
+use std::path::Path;
 use tempfile::TempDir;
 
 pub(super) const REALM: &str = "ioex";
@@ -57,7 +58,7 @@ pub(super) struct Relay {
     /// Where clients reach it.
     pub(super) address: SocketAddr,
     generation: u64,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Relay {
@@ -74,15 +75,48 @@ impl Relay {
         let uri = engine.ready["relay"][0].as_str().expect("a relay");
         let address =
             uri.trim_start_matches("turn:").trim_end_matches("?transport=udp").parse().expect("an address");
-        let mut relay = Relay { engine, address, generation: 0, _data: data };
+        let mut relay = Relay { engine, address, generation: 0, data };
         relay.set_policy(settings.policy);
         relay
     }
 
+    /// Its data directory.
+    pub(super) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Where clients reach it over TLS.
+    pub(super) fn tls_address(&self) -> SocketAddr {
+        let uris = self.engine.ready["relay"].as_array().expect("URIs");
+        let tls = uris.iter().filter_map(|uri| uri.as_str()).find_map(|uri| uri.strip_prefix("turns:"));
+        tls.expect("TLS").trim_end_matches("?transport=tcp").parse().expect("an address")
+    }
+
+    /// A number of the metrics endpoint, summed over the shards; `labels` begins with a comma where there are any.
+    pub(super) fn sum(&self, name: &str, labels: &str) -> u64 {
+        let shards = self.engine.ready["shards"].as_array().expect("shards").len();
+        (0..shards).map(|shard| self.engine.metric(&format!("{name}{{shard=\"{shard}\"{labels}}}"))).sum()
+    }
+
+    /// Waits until so many allocations live.
+    pub(super) fn until_allocations(&self, count: u64) {
+        wait_until(|| (self.sum("ioex_relay_allocations", "") == count).then_some(()));
+    }
+
     /// Puts a policy in force, as `ioex up` does.
     pub(super) fn set_policy(&mut self, policy: RelayPolicy) {
+        self.put_in_force(Policy { relay: policy, ..Policy::default() });
+    }
+
+    /// How long a drain waits.
+    pub(super) fn set_drain_timeout_ms(&mut self, drain_timeout_ms: u32) {
+        let limits = Limits { drain_timeout_ms, ..Limits::default() };
+        self.put_in_force(Policy { relay: policy(), limits, ..Policy::default() });
+    }
+
+    fn put_in_force(&mut self, policy: Policy) {
         self.generation += 1;
-        let policy = Policy { generation: self.generation, relay: policy, ..Policy::default() };
+        let policy = Policy { generation: self.generation, ..policy };
         match self.engine.control().ask(&ToEngine::SetPolicy(policy)) {
             FromEngine::PolicyApplied { generation } => assert_eq!(generation, self.generation),
             other => panic!("{other:?}"),

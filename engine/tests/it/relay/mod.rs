@@ -3,3 +3,4 @@
 mod client;
 mod data;
 mod harness;
+mod life;

@@ -129,6 +129,13 @@ impl Engine {
         wait_until(|| self.has_ended())
     }
 
+    /// Its resident memory without pages of files.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     pub(crate) fn log(&self) -> String {
         log(&self.data)
     }

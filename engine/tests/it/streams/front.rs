@@ -66,10 +66,10 @@ fn messages_arrive_whole_however_they_are_sent(subject: Subject) {
 fn what_is_malformed_ends_the_stream_after_what_was_whole_is_answered(subject: Subject) {
     let mut service = Service::new(subject, None);
     let mut client = service.connect();
-    let bytes = [stun(8), b"POST / HTTP/1.1".to_vec()].concat();
+    let bytes = [stun(8), b"\x80 no TURN".to_vec()].concat();
     client.write_all(&bytes).expect("connected");
     let why = service.closed();
-    assert_eq!(why, Closed::Malformed(Malformed::Kind { first: b'P' }));
+    assert_eq!(why, Closed::Malformed(Malformed::Kind { first: 0x80 }));
     assert_eq!(service.messages, [stun(8)]);
     assert_eq!(service.read_to_end(&mut client), stun(8));
     assert_eq!((service.front.counters().closed_malformed, service.front.len()), (1, 0));
