@@ -13,6 +13,7 @@ on_both_drivers!(
     singles_of_all_lengths_keep_their_order,
     nothing_passes_without_permission,
     two_clients_reach_each_other,
+    behind_nat_clients_are_told_and_use_the_external_address,
 );
 
 /// Bytes that tell which datagram they are.
@@ -253,4 +254,22 @@ fn two_clients_reach_each_other(driver: &'static str) {
     one.send_raw(&channel_data(0x4001, b"nobody there"));
     peer.set_nonblocking(true).expect("an option");
     assert!(one.hears_nothing() && peer.recv_from(&mut [0; 64]).is_err());
+}
+
+fn behind_nat_clients_are_told_and_use_the_external_address(driver: &'static str) {
+    let mut settings = Settings::on(driver);
+    settings.policy.peer_allow.clear();
+    settings.arguments = ["--relay-address", "127.0.0.3=203.0.113.7"].map(str::to_owned).into();
+    let relay = Relay::start(settings);
+    let (mut one, one_at) = Client::allocated(relay.address);
+    let (mut other, other_at) = Client::allocated(relay.address);
+    for relayed in [one_at, other_at] {
+        assert_eq!(relayed.ip().to_string(), "203.0.113.7");
+    }
+    // What goes out to the external address would not come back through every NAT, so it does not leave.
+    assert_eq!((one.bind(0x4001, other_at), other.permit(one_at)), (0, 0));
+    one.send_raw(&channel_data(0x4001, b"hello"));
+    assert_eq!(other.receive(), Received::Data(one_at, b"hello".to_vec()));
+    other.send(one_at, b"and back");
+    assert_eq!(one.receive(), Received::Channel(0x4001, b"and back".to_vec()));
 }
