@@ -355,7 +355,7 @@ mod tests {
         for (bytes, expected) in [
             (&b"\x80"[..], Malformed::Kind { first: 0x80 }),
             (b"\xc0\x00", Malformed::Kind { first: 0xc0 }),
-            (b"POST / HTTP/1.1\r\n", Malformed::Kind { first: b'P' }),
+            (b"POST / HTTP/1.1\r\n", Malformed::TooLong { len: 21_336, len_max: 4_096 }),
             (b"\x00\x01\x00\x05", Malformed::Unaligned { len: 5 }),
             (b"\x00\x01\x00\x00\x21\x13", Malformed::Cookie),
             (b"\x40\x00\x10\x00", Malformed::TooLong { len: 4_100, len_max: 4_096 }),
