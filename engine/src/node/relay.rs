@@ -117,8 +117,8 @@ fn uris(udp: &[SocketAddr], tls: &[SocketAddr]) -> Vec<String> {
     udp_uris.chain(udp.iter().map(uri("turn", "tcp"))).chain(tls.iter().map(uri("turns", "tcp"))).collect()
 }
 
-/// A group of UDP sockets and a group of TCP listeners on one address and port. With port 0 one is looked for that is free for
-/// both.
+/// A group of UDP sockets and a group of TCP listeners on one address and port. With port 0 one is looked for that
+/// is free for both.
 fn bind_both(addr: SocketAddr, shards: usize) -> Result<(Vec<UdpSocket>, Vec<TcpListener>), RelayError> {
     let mut tries = 0;
     loop {

@@ -1,5 +1,5 @@
-//! The addresses that peers see: which ones the node relays from, as the operator names them, and which of their ports are
-//! live right now on any shard.
+//! The addresses that peers see: which ones the node relays from, as the operator names them, and which of their
+//! ports are live right now on any shard.
 
 use std::fmt;
 use std::io;
@@ -20,8 +20,8 @@ pub struct RelayAddress {
 }
 
 impl RelayAddress {
-    /// The addresses that a node relays from when its operator names none: those it listens on, and for each family that
-    /// it listens to on every address, the one from which the machine reaches other networks.
+    /// The addresses that a node relays from when its operator names none: those it listens on, and for each family
+    /// that it listens to on every address, the one from which the machine reaches other networks.
     ///
     /// # Errors
     /// [`AddressError::NoDefault`] when there is no such address.
@@ -59,8 +59,8 @@ impl RelayAddress {
     }
 }
 
-/// The source addresses that the routing table chooses for packets to other networks. Nothing is sent: connecting a UDP
-/// socket only looks the route up. The destinations are documentation addresses (RFC 5737, RFC 3849).
+/// The source addresses that the routing table chooses for packets to other networks. Nothing is sent: connecting a
+/// UDP socket only looks the route up. The destinations are documentation addresses (RFC 5737, RFC 3849).
 fn outward(v6: bool) -> Vec<IpAddr> {
     let towards = |local: IpAddr, remote: IpAddr| {
         let socket = UdpSocket::bind(SocketAddr::new(local, 0)).ok()?;
@@ -160,8 +160,8 @@ pub enum AddressError {
 
 /// Which relayed transport addresses of a node are live, shared by its shards: a bit a port, an array an address.
 ///
-/// A shard writes the bits of its own ports alone. A reader may see a bit a moment late, which at worst delays the first
-/// packet between two new allocations.
+/// A shard writes the bits of its own ports alone. A reader may see a bit a moment late, which at worst delays the
+/// first packet between two new allocations.
 #[derive(Debug)]
 pub struct LiveRelayed {
     addresses: Box<[Live]>,

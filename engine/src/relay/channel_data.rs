@@ -10,14 +10,15 @@
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 4;
 
-/// Channel numbers: those of RFC 5766, which clients still choose from; RFC 8656 section 12 leaves of them 0x4000 to 0x4FFF.
+/// Channel numbers: those of RFC 5766, which clients still choose from; RFC 8656 section 12 leaves of them 0x4000
+/// to 0x4FFF.
 const NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7FFF;
 
 /// Bytes by which a datagram may be longer than its message: a client may pad over UDP too (RFC 8656 section 12.5).
 const PADDING_MAX: usize = 3;
 
-/// ChannelData messages of one channel that lie one after the other in a batch, each in a datagram of its own, all with payloads
-/// of one length; the last may be shorter. That is what one GSO batch can carry.
+/// ChannelData messages of one channel that lie one after the other in a batch, each in a datagram of its own, all
+/// with payloads of one length; the last may be shorter. That is what one GSO batch can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The channel.
@@ -31,8 +32,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// The longest run at the front of a batch whose datagrams lie `segment_len` apart. `None`: the first is no ChannelData, or cut
-    /// short.
+    /// The longest run at the front of a batch whose datagrams lie `segment_len` apart. `None`: the first is no
+    /// ChannelData, or cut short.
     #[must_use]
     pub fn first_of(batch: &[u8], segment_len: usize) -> Option<Run> {
         let mut datagrams = batch.chunks(segment_len.max(1));

@@ -11,8 +11,8 @@ use relay::turn::{Action, AllocationIndex, ClientRoute, Direction, FiveTuple, No
 use std::net::SocketAddr;
 use std::ops::Range;
 
-/// Payload bytes from which a run is sent on as it lies. Below it the bytes are copied, which costs less than a system call
-/// of their own, and leave together with what else goes the same way.
+/// Payload bytes from which a run is sent on as it lies. Below it the bytes are copied, which costs less than a
+/// system call of their own, and leave together with what else goes the same way.
 pub(super) const FORWARD_BYTES_MIN: usize = 8 << 10;
 
 /// What is to be done with a message; a copy of what the server said, which borrows from it and from the message.

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 pub enum Command {
     /// Messages of a client whose allocation lives here.
     HandedOver(HandedOver),
-    /// This client's allocation lives on that shard: pass on what it sends from now on, then send it this answer. In that
-    /// order, or what it sends next would come too early.
+    /// This client's allocation lives on that shard: pass on what it sends from now on, then send it this answer.
+    /// In that order, or what it sends next would come too early.
     Learn {
         /// The client.
         client: FiveTuple,

@@ -49,8 +49,8 @@ impl Delivery {
         }
     }
 
-    /// How a client is reached over UDP: from the address that it sent to, by this shard's socket on it. `None`: it is not, or
-    /// nothing listens there.
+    /// How a client is reached over UDP: from the address that it sent to, by this shard's socket on it. `None`: it
+    /// is not, or nothing listens there.
     #[inline]
     pub(super) fn way_to(&self, client: &FiveTuple) -> Option<Way> {
         if client.transport.is_stream() {

@@ -1,22 +1,22 @@
 //! Clients whose allocation lives on another shard.
 //!
-//! The kernel spreads clients over the shards by their addresses. An allocation whose client moves (RFC 8016) stays where it is, and so
-//! does a reserved port; what such a client sends may reach any shard, which then passes it on. The shard of the allocation
-//! answers by itself: each shard has a socket on the same address.
+//! The kernel spreads clients over the shards by their addresses. An allocation whose client moves (RFC 8016) stays
+//! where it is, and so does a reserved port; what such a client sends may reach any shard, which then passes it on.
+//! The shard of the allocation answers by itself: each shard has a socket on the same address.
 //!
-//! A shard learns of such a client from the shard that holds the allocation, after that has checked the client's credentials. So
-//! strangers leave nothing here. What is passed on in vain is forgotten again in the same way.
+//! A shard learns of such a client from the shard that holds the allocation, after that has checked the client's
+//! credentials. So strangers leave nothing here. What is passed on in vain is forgotten again in the same way.
 
 use hashbrown::HashMap;
 use relay::turn::FiveTuple;
 use std::time::{Duration, Instant};
 
-/// Clients that a shard knows to belong to others: at 100 bytes each 1.6 MB. One that is not known any more has to show
-/// its ticket once more.
+/// Clients that a shard knows to belong to others: at 100 bytes each 1.6 MB. One that is not known any more has to
+/// show its ticket once more.
 pub const FOREIGN_MAX: usize = 16 << 10;
 
-/// A client that sent nothing for so long has no allocation any more: the longest lifetime that a policy allows is a day, yet clients
-/// refresh permissions every five minutes.
+/// A client that sent nothing for so long has no allocation any more: the longest lifetime that a policy allows is
+/// a day, yet clients refresh permissions every five minutes.
 const FOREIGN_IDLE: Duration = Duration::from_secs(3_600);
 
 /// The clients of other shards that send to this one.

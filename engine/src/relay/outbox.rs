@@ -1,6 +1,6 @@
-//! Datagrams on their way out: those that arrive singly but leave from one socket to one destination are put together into
-//! one GSO batch, without waiting for more. A batch leaves at the end of the turn, or when it is full, or when what comes next does
-//! not fit it, or, the oldest first, when the driver has no send buffer left.
+//! Datagrams on their way out: those that arrive singly but leave from one socket to one destination are put
+//! together into one GSO batch, without waiting for more. A batch leaves at the end of the turn, or when it is
+//! full, or when what comes next does not fit it, or, the oldest first, when the driver has no send buffer left.
 //!
 //! The datagrams of one socket to one destination keep their order.
 

@@ -1,9 +1,10 @@
 //! The ports of one relay address that belong to one shard.
 //!
-//! Shard `s` of `n` owns the pairs of ports (even and the odd one above it) whose number, port divided by two, is `s` modulo
+//! Shard `s` of `n` owns the pairs of ports (even and the odd one above it) whose number, port divided by two, is
+//! `s` modulo
 //! `n`: no two shards ever want the same port, and nothing needs to be agreed on. Ports are chosen at random, so that
-//! nobody can guess what the next allocation gets (RFC 8656 section 7.2, RFC 6056), and one that was in use rests before
-//! it is given again, so that no client receives what peers send to its predecessor.
+//! nobody can guess what the next allocation gets (RFC 8656 section 7.2, RFC 6056), and one that was in use rests
+//! before it is given again, so that no client receives what peers send to its predecessor.
 
 use rand::{Rng, RngExt};
 use relay::turn::PortKind;
@@ -12,8 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// How long a port rests: the lifetime of a permission (RFC 8656 section 9), the longest that somebody who had permission
-/// to send there may go on without being told to stop.
+/// How long a port rests: the lifetime of a permission (RFC 8656 section 9), the longest that somebody who had
+/// permission to send there may go on without being told to stop.
 pub const PORT_REST: Duration = Duration::from_secs(300);
 
 /// Ports that relayed transport addresses are made of, both ends included.

@@ -205,7 +205,8 @@ impl Relay {
         self.settle(driver);
     }
 
-    /// What is left of a turn: streams, errors that came back, what has expired, what has ended; then everything leaves.
+    /// What is left of a turn: streams, errors that came back, what has expired, what has ended; then everything
+    /// leaves.
     pub fn end_turn(&mut self, now: Instant, driver: &mut (impl Driver + Streams)) {
         let at = clock(now);
         self.handle_streams(at, driver);

@@ -1,5 +1,5 @@
-//! What is logged of sessions. A shard must not wait for whoever reads the log, so it tells a task of the services, which
-//! writes.
+//! What is logged of sessions. A shard must not wait for whoever reads the log, so it tells a task of the services,
+//! which writes.
 
 use crate::control::SessionsPage;
 use crate::metrics::ShardCounters;

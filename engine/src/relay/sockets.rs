@@ -1,8 +1,8 @@
 //! The relayed sockets of a shard: what [`Relays`] asks for, on the driver.
 //!
-//! The server opens and closes sockets while it looks at a message that lies in a buffer of the driver. So sockets are bound
-//! and their ports taken at once, which is what can fail, and [`settle`](RelaySockets::settle) gives them to the
-//! driver, or takes them from it, when the message has been dealt with.
+//! The server opens and closes sockets while it looks at a message that lies in a buffer of the driver. So sockets
+//! are bound and their ports taken at once, which is what can fail, and [`settle`](RelaySockets::settle) gives them
+//! to the driver, or takes them from it, when the message has been dealt with.
 
 use super::addresses::{LiveRelayed, RelayAddress};
 use super::ports::{PortRange, Ports};
@@ -87,8 +87,8 @@ impl RelaySockets {
 
     /// Gives the driver what was opened and takes from it what was closed.
     ///
-    /// A socket that the driver does not take leaves its allocation without a way to its peers, until it expires or its
-    /// client gives it up: that happens only where the kernel has no memory left.
+    /// A socket that the driver does not take leaves its allocation without a way to its peers, until it expires or
+    /// its client gives it up: that happens only where the kernel has no memory left.
     pub fn settle(&mut self, driver: &mut impl Driver) {
         for socket in self.closed.drain(..) {
             driver.remove_socket(socket);
