@@ -1,0 +1,27 @@
+//! The public chain's rules held against real headers with every bit flipped, against vectors of others and
+//! against a naive model.
+
+mod chain;
+mod codec;
+mod forgery;
+mod mining;
+mod model;
+mod real;
+mod retarget;
+mod strictness;
+mod target;
+
+use serde_json::Value;
+
+/// Parses a vector file.
+fn vectors(text: &str) -> Value {
+    serde_json::from_str(text).expect("a vector file is JSON")
+}
+
+/// The bytes of a hexadecimal text field.
+fn bytes(value: &Value) -> Vec<u8> {
+    let text = value.as_str().expect("a text field");
+    assert!(text.len().is_multiple_of(2), "an odd number of digits: {text}");
+    let digit = |index| u8::from_str_radix(&text[index..index + 2], 16).expect("a hexadecimal digit");
+    (0..text.len()).step_by(2).map(digit).collect()
+}
