@@ -67,6 +67,19 @@ fn the_magic_stands_once_right_in_front_of_the_root() {
 }
 
 #[test]
+fn the_magic_within_the_root_is_a_second_one() {
+    let mut block = BLOCK;
+    block.0[10..14].copy_from_slice(b"\xfa\xbemm");
+    let encoded = Proof::with_script(&script(block, 1, 0)).encode();
+    let proof = AuxPow::decode(&encoded).expect("well-formed");
+    let magic_at = 2 * 7;
+    let expected = ProofError::MagicRepeated { first: magic_at, second: magic_at + 8 + 20 };
+    for mode in [Mode::Strict, Mode::Deployed] {
+        assert_eq!(proof.check_binding(block, CHAIN_ID, mode), Err(expected));
+    }
+}
+
+#[test]
 fn a_match_half_way_into_a_byte_counts_where_scripts_are_searched_as_text() {
     // Everything behind the first half-byte: f|fabe6d6d|root|size. The deployed nodes drop the half-byte
     // before the size.
