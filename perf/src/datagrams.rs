@@ -1,11 +1,13 @@
 //! A UDP socket that receives with GRO and sends with GSO, used alike by the reference servers and by the load client.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Context;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 /// Bytes of a receive buffer: the largest batch that UDP GRO delivers.
 pub const RECV_BUFFER_LEN: usize = 65_536;
@@ -76,6 +78,24 @@ impl Socket {
         match self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             other => other,
+        }
+    }
+
+    /// Sends each datagram of `batch` with a message of its own, in one `sendmmsg` call; without GSO. What the kernel does not
+    /// take is dropped, as in [`Socket::send`].
+    pub fn send_singly(&self, to: SocketAddr, batch: &[u8], datagram_len: usize) -> io::Result<()> {
+        let to = to.as_any();
+        let slices: Vec<[IoSlice; 1]> = batch.chunks(datagram_len).map(|d| [IoSlice::new(d)]).collect();
+        let mut controls: Vec<SendAncillaryBuffer> =
+            slices.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let mut messages: Vec<MMsgHdr> = slices
+            .iter()
+            .zip(&mut controls)
+            .map(|(slice, control)| MMsgHdr::new_with_addr(&to, slice, control))
+            .collect();
+        match sendmmsg(&self.io, &mut messages, SendFlags::empty()) {
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 }

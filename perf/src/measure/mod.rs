@@ -1,6 +1,7 @@
 //! What a process and its core spent over a stretch of time.
 
 mod cpu_clock;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 pub use cpu_clock::process_cpu_time;
+pub use memory::Memory;
 
 /// Bytes of a GB, as in "CPU-seconds a GB".
 pub const GB: f64 = 1e9;

@@ -2,6 +2,7 @@
 
 pub mod import;
 pub mod open;
+pub mod relay;
 pub mod serve;
 
 use std::path::PathBuf;

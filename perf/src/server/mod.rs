@@ -1,7 +1,9 @@
 //! The small comparison servers. They run as processes of their own, started by a scenario from this same binary.
 
+pub mod forwarder;
 pub mod h3_quinn;
 pub mod quiche_sender;
+pub mod turn_proto;
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;

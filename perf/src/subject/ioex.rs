@@ -75,6 +75,24 @@ impl Node {
         driver: &str,
         list: Option<Hash>,
     ) -> anyhow::Result<Server> {
+        let policy =
+            Policy { generation: 1, publishers: vec![*self.publisher.uid().as_bytes()], ..Policy::default() };
+        let (process, address) = self.launch(setting, engine, driver, &[], policy)?;
+        let status = self.status()?;
+        let path = list.map_or_else(|| "/healthz".to_owned(), |list| format!("/list/{list}"));
+        let version = format!("{} ({})", status.version, status.driver);
+        Ok(Server { process, address, protocol: Protocol::Http3, path, version })
+    }
+
+    /// Starts `engine` with further `arguments` and gives it `policy`.
+    pub fn launch(
+        &self,
+        setting: &Setting,
+        engine: &Path,
+        driver: &str,
+        arguments: &[String],
+        policy: Policy,
+    ) -> anyhow::Result<(Process, SocketAddr)> {
         let port = free_port()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(engine);
@@ -82,21 +100,17 @@ impl Node {
             .arg("--data")
             .arg(&self.folder)
             .args(["--listen", &address.to_string(), "--cores", &setting.core.to_string()])
-            .args(["--driver", driver, "--json"]);
+            .args(["--driver", driver, "--json"])
+            .args(arguments);
         let name = self.folder.file_name().and_then(|n| n.to_str()).unwrap_or("node").to_owned();
         let mut process = Process::start(command, setting.core, &setting.log(&name))?;
         process.read_line().context("ioex-engine says that it is ready")?;
-        let policy =
-            Policy { generation: 1, publishers: vec![*self.publisher.uid().as_bytes()], ..Policy::default() };
         match policy_socket::ask(&self.socket(), &ToEngine::SetPolicy(policy))? {
             FromEngine::PolicyApplied { .. } => {}
             FromEngine::Rejected { reason } => bail!("ioex-engine refused the policy: {reason}"),
             other => bail!("ioex-engine answered a policy with {other:?}"),
         }
-        let status = self.status()?;
-        let path = list.map_or_else(|| "/healthz".to_owned(), |list| format!("/list/{list}"));
-        let version = format!("{} ({})", status.version, status.driver);
-        Ok(Server { process, address, protocol: Protocol::Http3, path, version })
+        Ok((process, address))
     }
 
     /// How the engine is, with its counters.

@@ -1,8 +1,11 @@
 //! The programs under test, each a process of its own on one core.
 
 pub mod caddy;
+pub mod coturn;
 pub mod ioex;
+pub mod ioex_relay;
 pub mod reference;
+pub mod relay;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
