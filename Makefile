@@ -27,9 +27,10 @@ bench: ## Criterion and instruction-count benchmarks of the pure code
 	@.ci/setup bench
 	cargo bench -p benches
 
-perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 25 minutes)
+perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 40 minutes)
 	@.ci/setup perf
 	cargo run --release -p perf -- serve --json perf/results/serve.json
+	cargo run --release -p perf -- relay --json perf/results/relay.json
 	cargo run --release -p perf -- import --json perf/results/import.json
 	cargo run --release -p perf -- open --json perf/results/open.json
 	cargo run --release -p perf -- report
@@ -39,6 +40,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	cargo build --workspace
 	target/debug/perf serve --quick --engine target/debug/ioex-engine
 	timeout 120 target/debug/perf serve --quick --engine target/debug/ioex-engine --driver epoll --subjects ioex
+	timeout 120 target/debug/perf relay --quick --engine target/debug/ioex-engine
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use crate::document::{Better, Document, Promise, Subject};
 use crate::statistics::Spread;
@@ -15,6 +16,8 @@ use chart::{Bar, Chart};
 /// Metrics in the order in which a reader wants them, with their headings. Others follow by name.
 const COLUMNS: &[(&str, &str)] = &[
     ("cpu_s_per_gb", "CPU s/GB"),
+    ("datagrams_per_cpu_s", "datagrams a CPU-second"),
+    ("lost_percent", "lost, percent"),
     ("storage_cpu_s_per_gb", "storage executors, CPU s/GB"),
     ("core_busy_s_per_gb", "core busy s/GB"),
     ("gb_per_s", "GB/s"),
@@ -35,13 +38,25 @@ const COLUMNS: &[(&str, &str)] = &[
     ("ratio_to_ioex", "CPU a byte to \"ioex\" in the same round"),
     ("ratio_to_get", "CPU a byte to GET in the same round"),
     ("wall_s", "wall s"),
+    ("added_p50_us", "added delay p50, us"),
+    ("added_p99_us", "added delay p99, us"),
+    ("direct_p99_us", "direct path p99, us"),
+    ("user_bytes_per_allocation", "user memory, bytes an allocation"),
+    ("kernel_bytes_per_allocation", "kernel memory, bytes an allocation"),
+    ("allocations_per_s", "allocations a second"),
+    ("core_busy_s", "core busy s"),
+    ("messages_sent", "messages sent"),
+    ("messages_received", "messages received"),
 ];
 
 /// Metrics that a terminal's width has room for.
 const TERMINAL_METRICS: usize = 5;
 
+/// Subjects up to which a table has a column for each; with more, it has a row for each.
+const TABLE_SUBJECTS_MAX: usize = 16;
+
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] = &["serve", "import", "open"];
+const SCENARIOS: &[&str] = &["serve", "relay", "import", "open"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]
@@ -80,27 +95,50 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     crate::print_line(&format!("wrote {}", path.display()))
 }
 
-/// The subjects of a document as a table for the terminal: medians of the metrics that matter most, under the names
+/// The subjects of a document as tables for the terminal: medians of the metrics that matter most, under the names
 /// that they have in the document.
 pub fn text(document: &Document) -> String {
-    let has = |metric: &str| document.subjects.iter().any(|s| s.metrics.contains_key(metric));
-    let metrics: Vec<&str> =
-        COLUMNS.iter().map(|(name, _)| *name).filter(|m| has(m)).take(TERMINAL_METRICS).collect();
-    let cell = |s: &Subject, m: &str| {
-        s.metrics.get(m).map_or_else(|| "-".to_owned(), |spread| number(spread.median))
-    };
-    let header = std::iter::once(String::new()).chain(metrics.iter().map(|&m| m.to_owned())).collect();
-    let row = |s: &Subject| std::iter::once(label(s)).chain(metrics.iter().map(|m| cell(s, m))).collect();
-    let table: Vec<Vec<String>> = std::iter::once(header).chain(document.subjects.iter().map(row)).collect();
-    let width = |c: usize| table.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..=metrics.len()).map(width).collect();
     let mut text = String::new();
-    for row in &table {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    for subjects in groups(document) {
+        let has = |metric: &str| subjects.iter().any(|s| s.metrics.contains_key(metric));
+        let metrics: Vec<&str> =
+            COLUMNS.iter().map(|(name, _)| *name).filter(|m| has(m)).take(TERMINAL_METRICS).collect();
+        let cell = |s: &Subject, m: &str| {
+            s.metrics.get(m).map_or_else(|| "-".to_owned(), |spread| number(spread.median))
+        };
+        let header = std::iter::once(String::new()).chain(metrics.iter().map(|&m| m.to_owned())).collect();
+        let row =
+            |s: &&Subject| std::iter::once(label(s)).chain(metrics.iter().map(|m| cell(s, m))).collect();
+        let table: Vec<Vec<String>> = std::iter::once(header).chain(subjects.iter().map(row)).collect();
+        let width = |c: usize| table.iter().map(|r| r[c].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..=metrics.len()).map(width).collect();
+        for row in &table {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+        }
     }
     text
+}
+
+/// The subjects that one table holds: all of them or, where a table would have too many columns, those of each kind of
+/// measurement together.
+fn groups(document: &Document) -> Vec<Vec<&Subject>> {
+    let subjects = || document.subjects.iter();
+    if document.subjects.len() <= TABLE_SUBJECTS_MAX {
+        return vec![subjects().collect()];
+    }
+    let mut groups: Vec<(BTreeSet<&str>, Vec<&Subject>)> = Vec::new();
+    for subject in subjects() {
+        // What only the second run of a pair has does not make it another kind.
+        let metrics: BTreeSet<&str> =
+            subject.metrics.keys().map(String::as_str).filter(|m| !m.starts_with("ratio_")).collect();
+        match groups.iter_mut().find(|(of, _)| *of == metrics) {
+            Some((_, group)) => group.push(subject),
+            None => groups.push((metrics, vec![subject])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 fn markdown(document: &Document, name: &str) -> anyhow::Result<String> {
@@ -126,20 +164,25 @@ fn markdown(document: &Document, name: &str) -> anyhow::Result<String> {
         writeln!(text, "\n![{}](results/{name}-{suffix}.svg)", chart.title)?;
     }
     writeln!(text, "\nMedian (smallest to largest):\n")?;
-    let rows = rows(document, |s| {
-        if s.n == 1 {
-            number(s.median)
-        } else {
-            format!("{} ({} to {})", number(s.median), number(s.min), number(s.max))
+    for subjects in groups(document) {
+        let mut rows = rows(&subjects, |s| {
+            if s.n == 1 {
+                number(s.median)
+            } else {
+                format!("{} ({} to {})", number(s.median), number(s.min), number(s.max))
+            }
+        });
+        if document.subjects.len() > TABLE_SUBJECTS_MAX {
+            rows = transposed(&rows);
         }
-    });
-    for (i, row) in rows.iter().enumerate() {
-        writeln!(text, "| {} |", row.join(" | "))?;
-        if i == 0 {
-            writeln!(text, "|{}", "---|".repeat(row.len()))?;
+        for (i, row) in rows.iter().enumerate() {
+            writeln!(text, "| {} |", row.join(" | "))?;
+            if i == 0 {
+                writeln!(text, "|{}", "---|".repeat(row.len()))?;
+            }
         }
+        writeln!(text)?;
     }
-    writeln!(text)?;
     for note in &document.notes {
         writeln!(text, "- {note}")?;
     }
@@ -163,39 +206,55 @@ fn promise_row(promise: &Promise) -> String {
 }
 
 /// A table: a column a subject, a row a metric.
-fn rows(document: &Document, cell: impl Fn(&Spread) -> String) -> Vec<Vec<String>> {
+fn rows(subjects: &[&Subject], cell: impl Fn(&Spread) -> String) -> Vec<Vec<String>> {
     let present: BTreeSet<&str> =
-        document.subjects.iter().flat_map(|s| s.metrics.keys().map(String::as_str)).collect();
+        subjects.iter().flat_map(|s| s.metrics.keys().map(String::as_str)).collect();
     let known = COLUMNS.iter().copied().filter(|(name, _)| present.contains(name));
     let others = present
         .iter()
         .filter(|name| COLUMNS.iter().all(|(known, _)| known != *name))
         .map(|name| (*name, *name));
-    let header = std::iter::once(String::new()).chain(document.subjects.iter().map(label)).collect();
+    let header = std::iter::once(String::new()).chain(subjects.iter().map(|s| label(s))).collect();
     let metrics = known.chain(others).map(|(metric, heading)| {
-        let cells =
-            document.subjects.iter().map(|s| s.metrics.get(metric).map_or_else(|| "-".to_owned(), &cell));
+        let cells = subjects.iter().map(|s| s.metrics.get(metric).map_or_else(|| "-".to_owned(), &cell));
         std::iter::once(heading.to_owned()).chain(cells).collect()
     });
     std::iter::once(header).chain(metrics).collect()
 }
 
+/// The same table with a row a subject.
+fn transposed(rows: &[Vec<String>]) -> Vec<Vec<String>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    (0..columns).map(|column| rows.iter().map(|row| row[column].clone()).collect()).collect()
+}
+
 fn label(subject: &Subject) -> String {
-    match subject.parameters.get("connections").and_then(serde_json::Value::as_u64) {
-        Some(connections) => format!("{}, {connections}", subject.name),
-        None => subject.name.clone(),
+    let mut label = subject.name.clone();
+    for parameter in ["load", "direction", "connections", "allocations"] {
+        match subject.parameters.get(parameter) {
+            Some(Value::String(text)) => label += &format!(", {text}"),
+            Some(value) => label += &format!(", {value}"),
+            None => {}
+        }
     }
+    label
 }
 
 fn charts(document: &Document) -> Vec<(&'static str, Chart)> {
-    let bars = |metric: &str| -> Vec<Bar> {
+    let chart_of = |suffix, title: &str, unit: &str, metric: &str, load: Option<&str>| {
+        let (title, unit) = (title.to_owned(), unit.to_owned());
+        let has_load = |s: &&Subject| {
+            load.is_none_or(|load| s.parameters.get("load").and_then(Value::as_str) == Some(load))
+        };
+        let label = |s: &Subject| {
+            let label = label(s);
+            load.map_or_else(|| label.clone(), |load| label.replace(&format!(", {load}"), ""))
+        };
         let bar = |s: &Subject| s.metrics.get(metric).map(|spread| Bar { label: label(s), spread: *spread });
-        document.subjects.iter().filter_map(bar).collect()
-    };
-    let chart = |suffix, title: &str, unit: &str, metric| {
-        let (title, unit, bars) = (title.to_owned(), unit.to_owned(), bars(metric));
+        let bars: Vec<Bar> = document.subjects.iter().filter(has_load).filter_map(bar).collect();
         (!bars.is_empty()).then_some((suffix, Chart { title, unit, bars }))
     };
+    let chart = |suffix, title, unit, metric| chart_of(suffix, title, unit, metric, None);
     let charts = match document.scenario.as_str() {
         "serve" => vec![
             chart(
@@ -209,6 +268,22 @@ fn charts(document: &Document) -> Vec<(&'static str, Chart)> {
                 "Throughput of one server core, by subject and connections",
                 "GB/s, more is better",
                 "gb_per_s",
+            ),
+        ],
+        "relay" => vec![
+            chart_of(
+                "gso",
+                "CPU of the relay a GB of payload in GSO batches",
+                "CPU s/GB, less is better; by direction and allocations",
+                "cpu_s_per_gb",
+                Some("GSO"),
+            ),
+            chart_of(
+                "singles",
+                "Datagrams of 1,200 bytes that arrive singly",
+                "relayed a CPU-second, more is better; by direction and allocations",
+                "datagrams_per_cpu_s",
+                Some("singles"),
             ),
         ],
         "import" => vec![chart(

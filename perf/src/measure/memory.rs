@@ -29,6 +29,7 @@ impl Memory {
 fn field(path: &str, name: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let line = text.lines().find_map(|l| l.strip_prefix(name));
-    let number = line.and_then(|l| l.split_whitespace().next()).with_context(|| format!("{path} has no {name}"))?;
+    let number =
+        line.and_then(|l| l.split_whitespace().next()).with_context(|| format!("{path} has no {name}"))?;
     Ok(number.parse::<u64>()? * KIB)
 }

@@ -6,7 +6,7 @@ use crate::statistics::Spread;
 
 /// Sizes in SVG user units, which are pixels at a zoom of one.
 const WIDTH: f64 = 760.0;
-const LABELS_WIDTH: f64 = 190.0;
+const LABELS_WIDTH: f64 = 230.0;
 const VALUES_WIDTH: f64 = 70.0;
 const HEAD_HEIGHT: f64 = 58.0;
 const ROW_HEIGHT: f64 = 26.0;
@@ -57,7 +57,7 @@ impl Chart {
                 "<text x=\"{label_x}\" y=\"{text_y}\" text-anchor=\"end\">{label}</text>\n\
                  <rect class=\"{class}\" x=\"{LABELS_WIDTH}\" y=\"{top}\" width=\"{width:.1}\" height=\"{BAR_HEIGHT}\"/>\n\
                  <line class=\"range\" x1=\"{x1:.1}\" y1=\"{middle}\" x2=\"{x2:.1}\" y2=\"{middle}\"/>\n\
-                 <text x=\"{value_x:.1}\" y=\"{text_y}\">{median:.3}</text>\n",
+                 <text x=\"{value_x:.1}\" y=\"{text_y}\">{median}</text>\n",
                 label_x = LABELS_WIDTH - 8.0,
                 text_y = middle + 4.5,
                 label = escape(&bar.label),
@@ -65,10 +65,16 @@ impl Chart {
                 x1 = x(min),
                 x2 = x(max),
                 value_x = x(max) + 8.0,
+                median = value(median),
             );
         }
         svg + "</svg>\n"
     }
+}
+
+/// Three decimals, or none where they would say nothing.
+fn value(value: f64) -> String {
+    if value >= 10_000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
 fn escape(text: &str) -> String {

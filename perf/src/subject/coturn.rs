@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::Setting;
 use super::caddy::free_port;
 use super::relay::{REALM, Relay};
-use super::Setting;
 use crate::process::Process;
 use crate::turn::Credential;
 
@@ -52,5 +52,10 @@ pub fn start(setting: &Setting, credential: &Credential) -> anyhow::Result<Relay
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(Relay { process, address, version: format!("coturn {version}, Debian"), credential: Some(credential.clone()) })
+    Ok(Relay {
+        process,
+        address,
+        version: format!("coturn {version}, Debian"),
+        credential: Some(credential.clone()),
+    })
 }

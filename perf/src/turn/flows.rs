@@ -135,20 +135,18 @@ impl Flows {
     }
 
     /// Sends `datagrams` of flow `flow` in one GSO send, or each in a send of its own.
-    pub fn send(
-        &self,
-        flow: usize,
-        direction: Direction,
-        datagrams: usize,
-        gso: bool,
-    ) -> anyhow::Result<()> {
+    pub fn send(&self, flow: usize, direction: Direction, datagrams: usize, gso: bool) -> anyhow::Result<()> {
         let client = &self.clients[flow];
         let (socket, to, batch, len) = match direction {
             Direction::ToPeer => (&client.socket, self.to, &self.to_peer, CHANNEL_DATA_LEN),
             Direction::ToClient => (&self.peer, client.relayed, &self.to_client, PAYLOAD_LEN),
         };
         let batch = &batch[..datagrams * len];
-        if gso { socket.send(to, batch, len)? } else { socket.send_singly(to, batch, len)? }
+        if gso {
+            socket.send(to, batch, len)?
+        } else {
+            socket.send_singly(to, batch, len)?
+        }
         Ok(())
     }
 
@@ -161,11 +159,7 @@ impl Flows {
 
     /// What has arrived at the end of flow `flow`, or `None`; whose flow it is the peer does not look at. The bytes are one
     /// or more datagrams of the second value's length each.
-    pub fn receive(
-        &mut self,
-        flow: usize,
-        direction: Direction,
-    ) -> anyhow::Result<Option<(&[u8], usize)>> {
+    pub fn receive(&mut self, flow: usize, direction: Direction) -> anyhow::Result<Option<(&[u8], usize)>> {
         let socket = match direction {
             Direction::ToPeer => &self.peer,
             Direction::ToClient => &self.clients[flow].socket,

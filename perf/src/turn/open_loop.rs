@@ -70,7 +70,8 @@ pub fn run(flows: &mut Flows, pace: &Pace) -> anyhow::Result<Delays> {
                 flow = (flow + 1) % flows.len();
                 bursts_sent += 1;
             }
-        } else if delays_ns.len() as u64 >= sent || elapsed > last_arrival.max(pace.duration) + ARRIVAL_LIMIT {
+        } else if delays_ns.len() as u64 >= sent || elapsed > last_arrival.max(pace.duration) + ARRIVAL_LIMIT
+        {
             break;
         }
         while let Some((bytes, datagram_len)) = flows.receive(0, Direction::ToPeer)? {

@@ -96,8 +96,7 @@ impl Setup<'_> {
 
     fn again(&self, clients: Vec<Client>, step: Step) -> anyhow::Result<Vec<Client>> {
         let mut clients = clients.into_iter();
-        let mut start =
-            || clients.next().map(|c| Asking::new(c.socket, step, Some(c.relayed), c.session));
+        let mut start = || clients.next().map(|c| Asking::new(c.socket, step, Some(c.relayed), c.session));
         let (clients, error) = self.drive(&mut start);
         error.map_or(Ok(clients), Err)
     }
@@ -163,11 +162,8 @@ impl Setup<'_> {
             }
             return Ok(false);
         };
-        let answer = message::answer(
-            &buffer[..received.len],
-            client.request.transaction,
-            client.session.as_ref(),
-        )?;
+        let answer =
+            message::answer(&buffer[..received.len], client.request.transaction, client.session.as_ref())?;
         match answer {
             None => return Ok(true),
             Some(Answer::Challenge { realm, nonce }) => {

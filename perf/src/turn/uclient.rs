@@ -100,8 +100,11 @@ pub fn run(
 
 /// Reads the summary: the last line with both counts, and the line with the loss.
 fn read_report(text: &str) -> anyhow::Result<Report> {
-    let counts =
-        text.lines().rev().find(|l| l.contains("tot_recv_msgs=")).context("it did not say what it counted")?;
+    let counts = text
+        .lines()
+        .rev()
+        .find(|l| l.contains("tot_recv_msgs="))
+        .context("it did not say what it counted")?;
     let number = |name: &str| -> anyhow::Result<u64> {
         let (_, rest) = counts.split_once(name).context("a count is missing")?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -112,7 +115,11 @@ fn read_report(text: &str) -> anyhow::Result<Report> {
         .lines()
         .find_map(|l| l.split_once("Total lost packets "))
         .context("it did not say what was lost")?;
-    let percent = loss.1.split_once('(').and_then(|(_, p)| p.split_once('%')).context("the loss is not a percentage")?;
+    let percent = loss
+        .1
+        .split_once('(')
+        .and_then(|(_, p)| p.split_once('%'))
+        .context("the loss is not a percentage")?;
     ensure!(sent > 0, "it sent nothing");
     Ok(Report { sent, received, lost_percent: percent.0.parse()? })
 }

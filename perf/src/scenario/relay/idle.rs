@@ -66,10 +66,8 @@ pub struct IdleRuns {
 /// Raises the limit on open files as far as this user may, for this process and for what it starts.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: Some(OPEN_FILES),
-        maximum: limit.maximum.map(|hard| hard.max(OPEN_FILES)),
-    };
+    let raised =
+        Rlimit { current: Some(OPEN_FILES), maximum: limit.maximum.map(|hard| hard.max(OPEN_FILES)) };
     if setrlimit(Resource::Nofile, raised).is_err() {
         // Not root: what the hard limit allows.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -96,7 +94,8 @@ impl IdleRuns {
             let mut of_one = Vec::new();
             let mut version = String::new();
             for run in 0..runs {
-                progress.set_message(format!("memory of {counted} allocations of {kind}, {} of {runs}", run + 1));
+                progress
+                    .set_message(format!("memory of {counted} allocations of {kind}, {} of {runs}", run + 1));
                 let relay = lineup::start(args, setting, engine, kind)?;
                 version.clone_from(&relay.version);
                 let local = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -130,7 +129,8 @@ impl IdleRuns {
     /// What is promised.
     pub fn promises(&self) -> Vec<Promise> {
         let ioex = self.of.iter().find(|(kind, ..)| *kind == Kind::Ioex);
-        let user: Vec<f64> = ioex.map_or(Vec::new(), |(.., runs)| runs.iter().map(|i| i.user_bytes).collect());
+        let user: Vec<f64> =
+            ioex.map_or(Vec::new(), |(.., runs)| runs.iter().map(|i| i.user_bytes).collect());
         let node: Vec<f64> = self.node.iter().map(|(_, idle)| idle.allocations as f64).collect();
         vec![
             Promise::judge(
@@ -156,7 +156,8 @@ impl IdleRuns {
                 metric("allocations_per_s", |i| i.allocations as f64 / i.seconds),
             ];
             let allocations = runs.first().map_or(0, |i| i.allocations);
-            let parameters: [(&str, Value); 2] = [("load", "idle".into()), ("allocations", allocations.into())];
+            let parameters: [(&str, Value); 2] =
+                [("load", "idle".into()), ("allocations", allocations.into())];
             Subject {
                 name,
                 version: version.to_owned(),

@@ -58,7 +58,10 @@ impl Latency {
         for percent in PERCENTS {
             let rounds = if percent == 50 { args.pairs } else { args.pairs.min(REFERENCE_ROUNDS) };
             for round in 0..rounds {
-                progress.set_message(format!("delay at {percent} % of capacity: round {} of {rounds}", round + 1));
+                progress.set_message(format!(
+                    "delay at {percent} % of capacity: round {} of {rounds}",
+                    round + 1
+                ));
                 for kind in lineup.order(round) {
                     let Some(capacity) = latency.capacities.get(&kind) else { continue };
                     let pace = Pace {
@@ -68,7 +71,8 @@ impl Latency {
                     };
                     let flows = all_flows.get_mut(&kind.process()).context("its flows are open")?;
                     flows.keep()?;
-                    let added = added(flows, &mut direct, &pace).with_context(|| format!("delay of {kind}"))?;
+                    let added =
+                        added(flows, &mut direct, &pace).with_context(|| format!("delay of {kind}"))?;
                     latency.added.entry((percent, kind)).or_default().push(added);
                 }
             }
@@ -84,7 +88,12 @@ impl Latency {
     pub fn promise(&self) -> Promise {
         let pairs = self.of(50, Kind::Ioex).iter().zip(self.of(50, Kind::Coturn));
         let ratios: Vec<f64> = pairs.map(|(ioex, coturn)| ioex.p99_us / coturn.p99_us).collect();
-        Promise::judge("ioex / coturn, added delay p99, each at half of its capacity", 1.0, Better::Lower, &ratios)
+        Promise::judge(
+            "ioex / coturn, added delay p99, each at half of its capacity",
+            1.0,
+            Better::Lower,
+            &ratios,
+        )
     }
 
     /// The measurements.

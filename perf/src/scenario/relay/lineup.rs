@@ -29,8 +29,7 @@ pub enum Kind {
 
 impl Kind {
     /// Everyone.
-    pub const ALL: [Self; 5] =
-        [Self::Forwarder, Self::Coturn, Self::TurnProto, Self::Ioex, Self::IoexAgain];
+    pub const ALL: [Self; 5] = [Self::Forwarder, Self::Coturn, Self::TurnProto, Self::Ioex, Self::IoexAgain];
 
     /// Whether this is ioex.
     pub fn is_ioex(self) -> bool {

@@ -185,7 +185,8 @@ impl Loads {
         for allocations in [1, 100, 5_000] {
             for direction in Direction::BOTH {
                 let key = Key { shape: Shape::Gso, direction, allocations };
-                let named = |what: &str| format!("{what}, GSO {}, {allocations} allocations", direction.name());
+                let named =
+                    |what: &str| format!("{what}, GSO {}, {allocations} allocations", direction.name());
                 let own: Vec<f64> = self.of(key, Kind::Ioex).iter().map(Sample::cpu_s_per_gb).collect();
                 promises.push(Promise::judge(named("ioex, CPU-s/GB"), 0.40, Better::Lower, &own));
                 promises.push(Promise::judge(
@@ -220,7 +221,8 @@ impl Loads {
                 let lost = |kind| -> Vec<f64> {
                     self.of(key, kind).iter().map(|s| s.outcome.lost_percent()).collect()
                 };
-                let more = lost(Kind::Ioex).iter().zip(lost(Kind::Coturn)).map(|(a, b)| a - b).collect::<Vec<_>>();
+                let more =
+                    lost(Kind::Ioex).iter().zip(lost(Kind::Coturn)).map(|(a, b)| a - b).collect::<Vec<_>>();
                 promises.push(Promise::judge(
                     named("ioex - coturn, percent lost"),
                     0.0,

@@ -16,8 +16,8 @@ use crate::subject::Setting;
 use crate::subject::caddy::free_port;
 use crate::turn::uclient::{self, CLIENTS, Mode, Report};
 
-/// Rounds of the modes that no promise names.
-const OTHER_ROUNDS: usize = 4;
+/// Rounds of the modes in which all messages go once more through the same code: the fewest with an interval.
+const OTHER_ROUNDS: usize = 6;
 
 /// Who is measured.
 const KINDS: [Kind; 2] = [Kind::Coturn, Kind::Ioex];
@@ -56,7 +56,11 @@ impl UclientRuns {
         let log = setting.content.folder().join("turnutils_peer.log");
         let _peer = uclient::start_peer(peer, args.client_core, &log)?;
         for mode in Mode::ALL {
-            let rounds = if mode == Mode::ChannelData { args.pairs } else { args.pairs.min(OTHER_ROUNDS) };
+            let rounds = match mode {
+                _ if args.common.quick => 1,
+                Mode::ChannelData => args.pairs,
+                Mode::SendIndications | Mode::RelayToRelay => args.pairs.min(OTHER_ROUNDS),
+            };
             for round in 0..rounds {
                 for kind in lineup.order(round).into_iter().filter(|k| KINDS.contains(k)) {
                     progress.set_message(format!(
@@ -91,8 +95,9 @@ impl UclientRuns {
         let mut promises = Vec::new();
         for mode in Mode::ALL {
             let pairs = || self.of(mode, Kind::Ioex).iter().zip(self.of(mode, Kind::Coturn));
-            let ratios: Vec<f64> =
-                pairs().map(|(ioex, coturn)| ioex.messages_per_cpu_s() / coturn.messages_per_cpu_s()).collect();
+            let ratios: Vec<f64> = pairs()
+                .map(|(ioex, coturn)| ioex.messages_per_cpu_s() / coturn.messages_per_cpu_s())
+                .collect();
             let lost: Vec<f64> =
                 pairs().map(|(ioex, coturn)| ioex.report.lost_percent - coturn.report.lost_percent).collect();
             let named = |what: &str| format!("{what}, turnutils_uclient as it is, {}", mode.name());
