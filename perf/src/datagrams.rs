@@ -21,6 +21,7 @@ pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
+    connected: bool,
 }
 
 /// What one receive call delivered: datagrams of one source, lying one after the other.
@@ -42,7 +43,14 @@ impl Socket {
         state.set_recv_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_LEN)?;
         state.set_send_buffer_size(UdpSockRef::from(&io), SOCKET_BUFFER_LEN)?;
         let local = io.local_addr()?;
-        Ok(Self { io, state, local })
+        Ok(Self { io, state, local, connected: false })
+    }
+
+    /// Makes `to` its only correspondent, which spares the kernel a look into the routing table at every single send.
+    pub fn connect(&mut self, to: SocketAddr) -> io::Result<()> {
+        self.io.connect(to)?;
+        self.connected = true;
+        Ok(())
     }
 
     /// The address it is bound to.
@@ -82,7 +90,7 @@ impl Socket {
     }
 
     /// Sends each datagram of `batch` with a message of its own, in one `sendmmsg` call; without GSO. What the kernel does not
-    /// take is dropped, as in [`Socket::send`].
+    /// take is dropped, as in [`Socket::send`]. A connected socket sends to its correspondent.
     pub fn send_singly(&self, to: SocketAddr, batch: &[u8], datagram_len: usize) -> io::Result<()> {
         let to = to.as_any();
         let slices: Vec<[IoSlice; 1]> = batch.chunks(datagram_len).map(|d| [IoSlice::new(d)]).collect();
@@ -91,7 +99,10 @@ impl Socket {
         let mut messages: Vec<MMsgHdr> = slices
             .iter()
             .zip(&mut controls)
-            .map(|(slice, control)| MMsgHdr::new_with_addr(&to, slice, control))
+            .map(|(slice, control)| match self.connected {
+                true => MMsgHdr::new(slice, control),
+                false => MMsgHdr::new_with_addr(&to, slice, control),
+            })
             .collect();
         match sendmmsg(&self.io, &mut messages, SendFlags::empty()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),

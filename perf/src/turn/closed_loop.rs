@@ -1,4 +1,4 @@
-//! The load that keeps a relay at work: a bounded number of datagrams in flight, the next leave as soon as some arrived.
+//! The load that keeps a relay at work: a bounded number of datagrams in flight, the next leave when some have arrived.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ pub struct Load {
     pub gso: bool,
     /// Bursts in flight at most, over all flows; they go round the flows in turn.
     pub window: usize,
+    /// Bursts in flight down to which nothing more is sent: 0 sends the whole window together and waits for all of it.
+    pub low_mark: usize,
     /// How long to send.
     pub duration: Duration,
 }
@@ -47,6 +49,7 @@ impl Outcome {
 /// Sends for the load's duration and waits for what is in flight then.
 pub fn run(flows: &mut Flows, load: &Load) -> anyhow::Result<Outcome> {
     let window = load.window * load.burst;
+    let low_mark = load.low_mark.min(load.window - 1) * load.burst;
     let mut loop_ = ClosedLoop { outstanding: VecDeque::new(), in_flight: 0, sent: 0, received: 0 };
     let started = Instant::now();
     let mut last_arrival = started;
@@ -57,7 +60,8 @@ pub fn run(flows: &mut Flows, load: &Load) -> anyhow::Result<Outcome> {
         if !sending && loop_.in_flight == 0 {
             break;
         }
-        while sending && loop_.in_flight + load.burst <= window {
+        let filling = loop_.in_flight <= low_mark;
+        while sending && filling && loop_.in_flight + load.burst <= window {
             flows.send(next_flow, load.direction, load.burst, load.gso)?;
             loop_.left(next_flow, load);
             next_flow = (next_flow + 1) % flows.len();

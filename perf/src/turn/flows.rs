@@ -89,11 +89,19 @@ impl Flows {
                 (clients, peer.local(), None)
             }
         };
-        Ok(Self::new(clients, peer, to, credential))
+        Self::new(clients, peer, to, credential)
     }
 
     /// Flows of allocations that are open.
-    pub fn new(clients: Vec<Client>, peer: Socket, to: SocketAddr, credential: Option<Credential>) -> Self {
+    pub fn new(
+        mut clients: Vec<Client>,
+        peer: Socket,
+        to: SocketAddr,
+        credential: Option<Credential>,
+    ) -> anyhow::Result<Self> {
+        for client in &mut clients {
+            client.socket.connect(to)?;
+        }
         let mut to_client = vec![0; BATCH_DATAGRAMS * PAYLOAD_LEN];
         blake3::Hasher::new().update(b"perf relay payload").finalize_xof().fill(&mut to_client);
         let mut to_peer = Vec::with_capacity(BATCH_DATAGRAMS * CHANNEL_DATA_LEN);
@@ -102,7 +110,7 @@ impl Flows {
             to_peer.extend_from_slice(payload);
         }
         let (kept, buffer) = (Instant::now(), vec![0; RECV_BUFFER_LEN]);
-        Self { clients, peer, to, credential, kept, to_peer, to_client, buffer }
+        Ok(Self { clients, peer, to, credential, kept, to_peer, to_client, buffer })
     }
 
     /// Keeps permissions and channels alive, if it is time to: permissions last 300 s (RFC 8656 section 9).

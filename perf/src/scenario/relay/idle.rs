@@ -208,7 +208,7 @@ fn idle(relay: &Relay, count: usize, sources: &[IpAddr]) -> anyhow::Result<(Idle
     for (i, client) in clients.drain(..).enumerate() {
         if i % step == 0 { used.push(client) } else { rest.push(client) }
     }
-    Flows::new(used, peer, relay.address, Some(credential.clone())).verify()?;
+    Flows::new(used, peer, relay.address, Some(credential.clone()))?.verify()?;
     drop((first, rest));
     Ok((idle, error))
 }

@@ -55,6 +55,16 @@ impl Shape {
         }
     }
 
+    /// GSO batches follow each other as they arrive. Single datagrams come in waves: the next when a quarter of the last is
+    /// left. A sender that went on one datagram at a time would feed a relay as slowly as it sends, which on another core of
+    /// the same machine is no faster than a good relay relays, and no two datagrams would ever wait together.
+    fn low_mark(self) -> usize {
+        match self {
+            Self::Gso => WINDOW_MAX,
+            Self::Singles => WINDOW_MAX / 4,
+        }
+    }
+
     fn burst(self) -> usize {
         match self {
             Self::Gso => BATCH_DATAGRAMS,
@@ -132,6 +142,7 @@ impl Loads {
             burst: shape.burst(),
             gso: shape == Shape::Gso,
             window: WINDOW_MAX,
+            low_mark: shape.low_mark(),
             duration: WINDOW_TRIAL,
         };
         for (&kind, flows) in all_flows.iter_mut() {

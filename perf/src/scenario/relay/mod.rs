@@ -96,9 +96,9 @@ pub fn run(args: &RelayArgs) -> anyhow::Result<Document> {
     let mut args = args.clone();
     if args.common.quick {
         args.pairs = args.pairs.min(2);
-        args.sample = args.sample.min(Duration::from_millis(50));
+        args.sample = args.sample.min(Duration::from_millis(30));
         args.uclient_messages = args.uclient_messages.min(50);
-        args.allocations.iter_mut().for_each(|n| *n = (*n).min(500));
+        args.allocations.iter_mut().for_each(|n| *n = (*n).min(200));
     }
     ensure!(args.pairs > 0, "--pairs is at least 1");
     let started = Instant::now();
@@ -182,8 +182,9 @@ fn notes(lineup: &Lineup, idle: &IdleRuns) -> Vec<String> {
         format!(
             "GSO load: batches of {BATCH_DATAGRAMS} datagrams in one send; singles: each datagram with a message of its own \
              in `sendmmsg`. Clients send ChannelData, the peer plain datagrams. A bounded number of bursts is in flight \
-             (window_bursts), the next leaves as soon as one arrived: the largest window, from 16 bursts down, with \
-             which the relay lost nothing in a trial. What is lost is counted."
+             (window_bursts): the next GSO batch leaves as soon as one arrived, the next singles when three quarters of the \
+             window arrived. It is the largest window, from 16 bursts down, with which the relay lost nothing in a trial. \
+             What is lost is counted."
         ),
         "The bare forwarder receives with GRO, sends with GSO, one thread, no protocol, no headers. coturn runs one relay \
          thread, UDP alone, without TLS and command-line interface. Its GSO (4.17, in a multiplex mode) is not in Debian; \

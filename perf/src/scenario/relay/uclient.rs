@@ -57,7 +57,7 @@ impl UclientRuns {
         let _peer = uclient::start_peer(peer, args.client_core, &log)?;
         for mode in Mode::ALL {
             let rounds = match mode {
-                _ if args.common.quick => 1,
+                _ if args.common.quick => usize::from(mode == Mode::ChannelData),
                 Mode::ChannelData => args.pairs,
                 Mode::SendIndications | Mode::RelayToRelay => args.pairs.min(OTHER_ROUNDS),
             };
