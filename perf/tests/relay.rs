@@ -23,7 +23,7 @@ fn quick_run_relays_both_ways_and_judges_nothing() {
     let document: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(document["scenario"], "relay");
     let subjects = document["subjects"].as_array().unwrap();
-    let of_load = |load: &str| subjects.iter().filter(move |s| s["parameters"]["load"] == load);
+    let of_load = |load: &'static str| subjects.iter().filter(move |s| s["parameters"]["load"] == load);
     for load in ["GSO", "singles"] {
         let measured: Vec<&Value> = of_load(load).collect();
         assert_eq!(measured.len(), 8, "two relays, two directions, two numbers of allocations: {load}");

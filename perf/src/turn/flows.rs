@@ -150,12 +150,8 @@ impl Flows {
             Direction::ToClient => (&self.peer, client.relayed, &self.to_client, PAYLOAD_LEN),
         };
         let batch = &batch[..datagrams * len];
-        if gso {
-            socket.send(to, batch, len)?
-        } else {
-            socket.send_singly(to, batch, len)?
-        }
-        Ok(())
+        let sent = if gso { socket.send(to, batch, len) } else { socket.send_singly(to, batch, len) };
+        Ok(sent?)
     }
 
     /// Writes `stamp` into the first eight payload bytes of what [`Flows::send`] sends from now on to the peer.

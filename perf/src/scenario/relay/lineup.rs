@@ -1,6 +1,7 @@
 //! The relays of a run, started once and measured in turn.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -74,8 +75,8 @@ impl Lineup {
             }
             lineup.kinds.push(kind);
             let process = kind.process();
-            if !lineup.relays.contains_key(&process) {
-                lineup.relays.insert(process, start(args, setting, engine, process)?);
+            if let Entry::Vacant(place) = lineup.relays.entry(process) {
+                place.insert(start(args, setting, engine, process)?);
             }
         }
         Ok(lineup)
