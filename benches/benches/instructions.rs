@@ -135,6 +135,18 @@ fn turn_send_indication(mut busy: Busy) -> bool {
     black_box(benches::turn::send_work(black_box(&mut busy)))
 }
 
+#[library_benchmark]
+#[bench::first_bits(benches::pow::block_header())]
+fn pow_block_header(bytes: [u8; 84]) -> (chain_lite::Hash, chain_lite::pow::Work) {
+    black_box(benches::pow::block_header_work(black_box(&bytes)))
+}
+
+#[library_benchmark]
+#[bench::headers_100(benches::pow::headers(100))]
+fn pow_headers(headers: Vec<Vec<u8>>) -> chain_lite::pow::Work {
+    black_box(benches::pow::headers_work(black_box(&headers)))
+}
+
 library_benchmark_group!(
     name = pure_code,
     benchmarks = [
@@ -156,7 +168,9 @@ library_benchmark_group!(
         stun_authenticate_rest,
         turn_channel_data,
         turn_peer_datagram,
-        turn_send_indication
+        turn_send_indication,
+        pow_block_header,
+        pow_headers
     ]
 );
 

@@ -47,6 +47,11 @@ fn turn(c: &mut Criterion) {
     measure_mut(c, "turn/route a Send indication, 5000 allocations", busy, benches::turn::send_work);
 }
 
+fn pow(c: &mut Criterion) {
+    measure(c, "pow/weigh a block header", &benches::pow::block_header(), benches::pow::block_header_work);
+    measure(c, "pow/take in 1000 headers", &benches::pow::headers(1000), benches::pow::headers_work);
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -59,5 +64,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, packets, stun, turn);
+criterion_group!(all, requests, formats, packets, stun, turn, pow);
 criterion_main!(all);
