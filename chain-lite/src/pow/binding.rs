@@ -9,8 +9,8 @@ use crate::pow::header::Header;
 use crate::pow::merkle;
 use crate::pow::target::{Target, TargetError};
 
-/// Longest auxiliary branch in strict mode: with more the slot could not be computed in 32 bits without
-/// overflow.
+/// Longest auxiliary branch in strict mode. It is Namecoin's bound: the size of the tree fits 32 bits with a
+/// sign.
 pub const AUX_BRANCH_LEN_MAX: usize = 30;
 
 /// What stands in front of the root in a coinbase script.
