@@ -188,6 +188,20 @@ counters! {
         relay_errors_508: counter "ioex_relay_answers_total" [("code", "508")],
         /// Requests refused with another code.
         relay_errors_other: counter "ioex_relay_answers_total" [("code", "other")],
+        /// Requests without proof of who sent them, as every client's first one is.
+        relay_auth_no_integrity: counter "ioex_relay_auth_failures_total" [("cause", "no_integrity")],
+        /// Requests that claim a proof but lack realm, nonce or user name.
+        relay_auth_incomplete: counter "ioex_relay_auth_failures_total" [("cause", "incomplete")],
+        /// Requests whose list of password algorithms is not the one that was offered.
+        relay_auth_password_algorithms: counter "ioex_relay_auth_failures_total" [("cause", "password_algorithms")],
+        /// Requests of users whom nobody knows.
+        relay_auth_unknown_user: counter "ioex_relay_auth_failures_total" [("cause", "unknown_user")],
+        /// Requests with credentials whose time is over.
+        relay_auth_expired: counter "ioex_relay_auth_failures_total" [("cause", "expired")],
+        /// Requests with a nonce that is too old or was never given to their address.
+        relay_auth_stale_nonce: counter "ioex_relay_auth_failures_total" [("cause", "stale_nonce")],
+        /// Requests with a wrong password, or changed on their way.
+        relay_auth_wrong_integrity: counter "ioex_relay_auth_failures_total" [("cause", "wrong_integrity")],
         /// Dropped by the relay: neither STUN nor ChannelData, or cut short.
         relay_dropped_malformed: counter "ioex_relay_dropped_total" [("cause", "malformed")],
         /// Dropped: nothing that a server answers.

@@ -3,10 +3,11 @@
 use super::front::FrontCounters;
 use crate::driver::streams::StreamCounters;
 use crate::metrics::{Counter, ShardCounters};
+use relay::stun::{AuthCounts, AuthError};
 use relay::turn::{Cause, Counters};
 
 /// Publishes everything that a server has counted.
-pub(super) fn publish(shard: &ShardCounters, server: &Counters) {
+pub(super) fn publish(shard: &ShardCounters, server: &Counters, logins: &AuthCounts) {
     shard.relay_to_peer_packets.set(server.usage.to_peer_packets);
     shard.relay_to_peer_bytes.set(server.usage.to_peer_bytes);
     shard.relay_to_client_packets.set(server.usage.to_client_packets);
@@ -18,6 +19,9 @@ pub(super) fn publish(shard: &ShardCounters, server: &Counters) {
     }
     for (cause, count) in Cause::ALL.iter().zip(server.drops) {
         dropped(shard, *cause).set(count);
+    }
+    for error in AuthError::ALL {
+        auth_failure(shard, error).set(logins.refused(error));
     }
 }
 
@@ -74,6 +78,18 @@ fn dropped(shard: &ShardCounters, cause: Cause) -> &Counter {
     }
 }
 
+fn auth_failure(shard: &ShardCounters, error: AuthError) -> &Counter {
+    match error {
+        AuthError::NoIntegrity => &shard.relay_auth_no_integrity,
+        AuthError::Incomplete => &shard.relay_auth_incomplete,
+        AuthError::PasswordAlgorithms => &shard.relay_auth_password_algorithms,
+        AuthError::UnknownUser => &shard.relay_auth_unknown_user,
+        AuthError::Expired => &shard.relay_auth_expired,
+        AuthError::StaleNonce => &shard.relay_auth_stale_nonce,
+        AuthError::WrongIntegrity => &shard.relay_auth_wrong_integrity,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +105,8 @@ mod tests {
         let causes: HashSet<*const Counter> =
             Cause::ALL.iter().map(|cause| std::ptr::from_ref(dropped(&shard, *cause))).collect();
         assert_eq!(causes.len(), Cause::ALL.len());
+        let failures: HashSet<*const Counter> =
+            AuthError::ALL.iter().map(|error| std::ptr::from_ref(auth_failure(&shard, *error))).collect();
+        assert_eq!(failures.len(), AuthError::ALL.len());
     }
 }

@@ -278,7 +278,7 @@ impl Relay {
 
     /// Publishes what the server and the tables count.
     fn count(&self, driver: &impl Streams) {
-        counting::publish(&self.counters, self.server.counters());
+        counting::publish(&self.counters, self.server.counters(), self.server.auth_counts());
         counting::publish_streams(&self.counters, self.delivery.front.counters(), &driver.stream_counters());
         self.counters.relay_allocations.set(self.live_allocations());
         let (free, taken) = self.sockets.port_numbers();
