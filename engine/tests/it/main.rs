@@ -13,3 +13,4 @@ mod services;
 mod shard;
 mod steering;
 mod streams;
+mod turn;

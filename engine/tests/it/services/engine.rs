@@ -120,6 +120,10 @@ impl Engine {
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")
     }
