@@ -1,6 +1,6 @@
 //! coturn's turnserver, as the Debian package installs it.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub fn version() -> Option<String> {
 
 /// Starts turnserver with one relay thread, UDP alone, no command-line interface, one static user, and everything that would
 /// log a session off.
-pub fn start(setting: &Setting, credential: &Credential) -> anyhow::Result<Relay> {
+pub fn start(setting: &Setting, credential: &Credential, relayed: IpAddr) -> anyhow::Result<Relay> {
     let version = version().context("coturn is not installed (Debian package `coturn`)")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     let folder = setting.folder();
@@ -33,7 +33,7 @@ pub fn start(setting: &Setting, credential: &Credential) -> anyhow::Result<Relay
         .arg("-n")
         .args(["--listening-ip", &address.ip().to_string()])
         .args(["--listening-port", &address.port().to_string()])
-        .args(["--relay-ip", &address.ip().to_string(), "--relay-threads", "1"])
+        .args(["--relay-ip", &relayed.to_string(), "--relay-threads", "1"])
         .args(["--lt-cred-mech", "--realm", REALM])
         .args(["--user", &format!("{}:{}", credential.user, credential.password)])
         .args(["--allow-loopback-peers", "--no-tls", "--no-dtls", "--no-tcp", "--no-cli", "--no-rfc5780"])

@@ -111,6 +111,10 @@ impl Lineup {
     }
 }
 
+/// Relayed addresses have an IP address for each relay, so that nobody finds its ports taken by another.
+const OWN_RELAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const COTURN_RELAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
 /// Starts one relay.
 pub fn start(
     args: &RelayArgs,
@@ -121,12 +125,11 @@ pub fn start(
     let credential = credential();
     match kind {
         Kind::Forwarder => relay::forwarder(setting),
-        Kind::Coturn => coturn::start(setting, &credential),
+        Kind::Coturn => coturn::start(setting, &credential, COTURN_RELAYED),
         Kind::TurnProto => relay::turn_proto(setting, &credential),
         Kind::Ioex | Kind::IoexAgain => {
             let engine = engine.context("ioex-engine is built")?;
-            let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-            ioex_relay::start(setting, engine, &args.driver, &credential, &addresses)
+            ioex_relay::start(setting, engine, &args.driver, &credential, &[OWN_RELAYED])
         }
     }
     .with_context(|| format!("starting {kind}"))
