@@ -1,4 +1,5 @@
-//! A TURN client (RFC 8656, RFC 8016), as small as the tests allow: long-term credentials, blocking, one request at a time.
+//! A TURN client (RFC 8656, RFC 8016), as small as the tests allow: long-term credentials, blocking, one
+//! request at a time.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -280,8 +281,8 @@ impl Client {
         })
     }
 
-    /// A request and its answer: the success response, or the code of the error. Asks again with a new nonce when it is
-    /// told to, and when no answer comes.
+    /// A request and its answer: the success response, or the code of the error. Asks again with a new nonce
+    /// when it is told to, and when no answer comes.
     pub(super) fn ask(
         &mut self,
         method: Method,

@@ -1,4 +1,5 @@
-//! ICE agents by others (aioice): they gather relayed candidates, check connectivity and talk, through the relay alone.
+//! ICE agents by others (aioice): they gather relayed candidates, check connectivity and talk, through the
+//! relay alone.
 
 use std::net::SocketAddr;
 

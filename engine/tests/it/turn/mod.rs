@@ -1,5 +1,5 @@
-//! The relay from end to end: the real engine, clients by others (coturn's, aioice), real NATs, storms, kills and policies that
-//! change while clients talk.
+//! The relay from end to end: the real engine, clients by others (coturn's, aioice), real NATs, storms, kills
+//! and policies that change while clients talk.
 
 mod client;
 mod ice;

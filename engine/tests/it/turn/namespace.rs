@@ -1,7 +1,7 @@
 //! Network namespaces: machines of their own, with addresses, routes and a firewall, inside this one.
 //!
-//! They have no names: a namespace goes with the last process or descriptor that holds it, so nothing is left behind even by
-//! a test that is killed.
+//! They have no names: a namespace goes with the last process or descriptor that holds it, so nothing is left
+//! behind even by a test that is killed.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,8 +19,8 @@ impl Namespace {
     /// A namespace whose loopback is up; or why there is none: it takes root.
     pub(super) fn new() -> Result<Namespace, String> {
         let make = || {
-            // SAFETY: only the network namespace is unshared: memory, descriptors and signals stay what they are. The thread
-            // ends right after.
+            // SAFETY: only the network namespace is unshared: memory, descriptors and signals stay what they
+            // are. The thread ends right after.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|e| format!("unshare: {e}"))?;
             File::open("/proc/thread-self/ns/net").map_err(|e| format!("/proc/thread-self/ns/net: {e}"))
         };

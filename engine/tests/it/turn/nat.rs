@@ -6,8 +6,8 @@
 //! host 10.0.0.2 -- 10.0.0.1 NAT 203.0.113.2 --- 203.0.113.1  /
 //! ```
 //!
-//! The NATs give every flow a random port, let nothing in that was not asked for, and nobody forwards between them: without
-//! the relay there is no way. Each machine is a network namespace, which takes root.
+//! The NATs give every flow a random port, let nothing in that was not asked for, and nobody forwards between
+//! them: without the relay there is no way. Each machine is a network namespace, which takes root.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -53,8 +53,8 @@ impl Settings {
     }
 }
 
-/// An address of 127.0.0.0/8 for one relay: tests that run side by side, in this process or another, have all their ports
-/// to themselves.
+/// An address of 127.0.0.0/8 for one relay: tests that run side by side, in this process or another, have all
+/// their ports to themselves.
 pub(super) fn own_loopback_address() -> IpAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();

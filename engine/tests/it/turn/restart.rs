@@ -33,7 +33,8 @@ fn clients_that_ask_again_are_served_at_once() {
             assert_eq!(client.refresh(600), Err(Refused(437)), "{driver}");
             client.allocate().expect("a new allocation");
             client.bind(CHANNEL, peer.address).expect("a channel");
-            // Two for the Refresh, as its nonce is stale; nothing had to be sent twice, so no client waited for its timer of 500 ms.
+            // Two for the Refresh, as its nonce is stale; nothing had to be sent twice, so no client waited
+            // for its timer of 500 ms.
             assert_eq!(client.requests_sent - sent, 4, "{driver}");
             assert_eq!(client.echo(CHANNEL, b"after"), 1, "{driver}");
         }
@@ -41,8 +42,8 @@ fn clients_that_ask_again_are_served_at_once() {
     }
 }
 
-/// Allocates until there is no port left. The kernel chooses a client's shard, and each shard has half of the ports: a hundred
-/// clients in a row do not all come to the one that has none while the other has.
+/// Allocates until there is no port left. The kernel chooses a client's shard, and each shard has half of the
+/// ports: a hundred clients in a row do not all come to the one that has none while the other has.
 fn exhaust(node: &TurnNode) -> Vec<Client> {
     let mut clients = Vec::new();
     let mut refused_in_a_row = 0;

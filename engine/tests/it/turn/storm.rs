@@ -1,4 +1,5 @@
-//! A storm of packets by strangers: it takes no memory, gets few answers, and costs those who have a session nothing.
+//! A storm of packets by strangers: it takes no memory, gets few answers, and costs those who have a session
+//! nothing.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use crate::node::{DRIVERS, noise};
 
 const CHANNEL: u16 = 0x4000;
 
-/// Packets of the storm. Between each 200 of them a client has something relayed and waits for it, so that it is the relay that
-/// is tried and not the kernel's buffer in front of it.
+/// Packets of the storm. Between each 200 of them a client has something relayed and waits for it, so that it
+/// is the relay that is tried and not the kernel's buffer in front of it.
 const PACKETS: usize = 1_000_000;
 const BURST: usize = 200;
 

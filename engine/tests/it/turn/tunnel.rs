@@ -105,8 +105,8 @@ impl Tunnel {
         if u16::from_be_bytes([n0, n1]) == self.channel { rest.get(..len) } else { None }
     }
 
-    /// Takes the headers out of datagrams that lie in a buffer one after another, each `stride` long but the last. Says
-    /// how many bytes are left.
+    /// Takes the headers out of datagrams that lie in a buffer one after another, each `stride` long but the
+    /// last. Says how many bytes are left.
     fn unframe(&self, buffer: &mut [u8], len: usize, stride: usize) -> usize {
         let mut end = 0;
         for at in (0..len).step_by(stride.max(1)) {

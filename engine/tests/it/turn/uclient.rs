@@ -1,4 +1,5 @@
-//! coturn's own test client, `turnutils_uclient`, in all its modes. Its exit code says nothing: what it counted does.
+//! coturn's own test client, `turnutils_uclient`, in all its modes. Its exit code says nothing: what it
+//! counted does.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -111,8 +112,8 @@ fn mobility_extra_requests_and_expiring_users_pass() {
     }
 }
 
-// Not TLS: there the client leaves unread what its TLS library holds already, and counts it as lost, with coturn's server as
-// well. aioice goes over TLS.
+// Not TLS: there the client leaves unread what its TLS library holds already, and counts it as lost, with
+// coturn's server as well. aioice goes over TLS.
 #[test]
 fn tcp_passes() {
     for driver in DRIVERS {
@@ -137,9 +138,10 @@ fn ipv6_passes() {
     }
 }
 
-/// With `-R` the client damages every tenth message or so behind its FINGERPRINT, sends it again as often as it likes, and waits
-/// for ever if nobody answers. RFC 8489 section 6.3 has the server discard such messages, so most of the clients get nowhere; with
-/// coturn's server, too, two thirds do. Whoever gets through loses nothing, and the server is none the worse.
+/// With `-R` the client damages every tenth message or so behind its FINGERPRINT, sends it again as often as
+/// it likes, and waits for ever if nobody answers. RFC 8489 section 6.3 has the server discard such messages,
+/// so most of the clients get nowhere; with coturn's server, too, two thirds do. Whoever gets through loses
+/// nothing, and the server is none the worse.
 #[test]
 fn damaged_messages_hurt_nobody_but_their_sender() {
     for driver in DRIVERS {
