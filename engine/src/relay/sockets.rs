@@ -12,6 +12,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use relay::turn::{Family, Now, OpenError, Opened, PortKind, RelayId, Relays};
 use slab::Slab;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +37,8 @@ pub struct RelaySockets {
     opened: Vec<(RelayId, UdpSocket)>,
     /// Still the driver's.
     closed: Vec<SocketIndex>,
+    /// Bound, and held for whoever shows the reservation's token: another program could take a port that is only noted.
+    reserved: HashMap<SocketAddr, UdpSocket>,
     /// Ports that another program held when they were chosen.
     ports_taken: u64,
 }
@@ -75,6 +78,7 @@ impl RelaySockets {
             by_socket: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
+            reserved: HashMap::new(),
             ports_taken: 0,
         }
     }
@@ -147,37 +151,50 @@ impl RelaySockets {
         for _ in 0..BIND_TRIES {
             let pool = &mut self.pools[index];
             let port = pool.ports.take(now, kind, &mut self.random).ok_or(OpenError::NoPorts)?;
-            let bound = bind(SocketAddr::new(pool.address.local, port));
-            if kind == PortKind::EvenAndReserveNext && bound.is_err() {
-                pool.ports.give_back(port + 1);
-            }
-            match bound {
-                Ok(socket) => return Ok(self.admit(index, port, socket, kind)),
+            let local = pool.address.local;
+            let next = (kind == PortKind::EvenAndReserveNext).then(|| port + 1);
+            let bound = bind(SocketAddr::new(local, port)).map_err(|errno| (port, errno));
+            let bound = bound.and_then(|socket| {
+                let reserved =
+                    next.map(|next| bind(SocketAddr::new(local, next)).map_err(|errno| (next, errno)));
+                Ok((socket, reserved.transpose()?))
+            });
+            let (failed, errno) = match bound {
+                Ok((socket, reserved)) => return Ok(self.admit(index, port, socket, reserved)),
+                Err(failure) => failure,
+            };
+            let is_taken = errno == libc::EADDRINUSE;
+            for port in next.into_iter().chain([port]) {
                 // Another program has it. After a rest it is tried again.
-                Err(libc::EADDRINUSE) => {
+                if is_taken && port == failed {
                     self.ports_taken += 1;
                     pool.ports.rest(now, port);
-                }
-                Err(errno) => {
+                } else {
                     pool.ports.give_back(port);
-                    return Err(OpenError::System { errno });
                 }
+            }
+            if !is_taken {
+                return Err(OpenError::System { errno });
             }
         }
         Err(OpenError::NoPorts)
     }
 
-    fn admit(&mut self, index: usize, port: u16, socket: UdpSocket, kind: PortKind) -> Opened {
+    fn admit(&mut self, index: usize, port: u16, socket: UdpSocket, reserved: Option<UdpSocket>) -> Opened {
         let address = self.pools[index].address;
+        let reserved = reserved.map(|socket| {
+            let local = SocketAddr::new(address.local, port + 1);
+            self.reserved.insert(local, socket);
+            local
+        });
         let id = RelayId(self.relays.insert(Relayed { pool: index as u16, port, socket: None }) as u32);
         self.opened.push((id, socket));
         self.live.set(index, port, true);
-        let is_pair = kind == PortKind::EvenAndReserveNext;
         Opened {
             id,
             local: SocketAddr::new(address.local, port),
             relayed: SocketAddr::new(address.external, port),
-            reserved: is_pair.then(|| SocketAddr::new(address.local, port + 1)),
+            reserved,
         }
     }
 
@@ -204,19 +221,16 @@ impl Relays for RelaySockets {
         outcome
     }
 
-    fn open_reserved(&mut self, now: Now, reserved: SocketAddr) -> Result<Opened, OpenError> {
+    fn open_reserved(&mut self, _now: Now, reserved: SocketAddr) -> Result<Opened, OpenError> {
         let index = self.pool_of(reserved).ok_or(OpenError::NoPorts)?;
-        match bind(reserved) {
-            Ok(socket) => Ok(self.admit(index, reserved.port(), socket, PortKind::Any)),
-            Err(errno) => {
-                self.pools[index].ports.rest(now.monotonic, reserved.port());
-                Err(if errno == libc::EADDRINUSE { OpenError::NoPorts } else { OpenError::System { errno } })
-            }
-        }
+        let socket = self.reserved.remove(&reserved).ok_or(OpenError::NoPorts)?;
+        Ok(self.admit(index, reserved.port(), socket, None))
     }
 
     fn release_reserved(&mut self, _now: Now, reserved: SocketAddr) {
-        if let Some(index) = self.pool_of(reserved) {
+        if self.reserved.remove(&reserved).is_some()
+            && let Some(index) = self.pool_of(reserved)
+        {
             self.pools[index].ports.give_back(reserved.port());
         }
     }

@@ -155,6 +155,8 @@ fn a_reserved_port_is_had_from_any_shard(driver: &'static str) {
         });
         assert_eq!(answer.code(), 0);
         let token = answer.attribute(AttributeType::RESERVATION_TOKEN).expect("a token");
+        let next = std::net::SocketAddr::new(answer.relayed().ip(), answer.relayed().port() + 1);
+        std::net::UdpSocket::bind(next).expect_err("the reserved port is held against other programs");
         let mut odd = Client::to(relay.address);
         let answer_odd = odd.allocate(|writer| {
             writer.attribute(AttributeType::RESERVATION_TOKEN, &token);
