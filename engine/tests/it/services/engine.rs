@@ -243,6 +243,8 @@ impl ControlClient {
                 Ok(0) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Ok(len) => self.decoder.push(&buffer[..len]),
+                // A machine that is put to sleep and woken interrupts whoever waits with a time-out.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no answer: {error}"),
             }
         }

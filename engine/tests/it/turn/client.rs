@@ -107,7 +107,8 @@ impl Link {
             Link::Udp(socket) => {
                 // Others may have made the socket one that does not wait.
                 let mut ready = [PollFd::new(socket, PollFlags::IN)];
-                if poll(&mut ready, Some(&RETRANSMISSION)).expect("a descriptor") == 0 {
+                let waited = rustix::io::retry_on_intr(|| poll(&mut ready, Some(&RETRANSMISSION)));
+                if waited.expect("a descriptor") == 0 {
                     return None;
                 }
                 let mut buffer = vec![0; 1 << 16];

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
-use crate::services::engine::{Engine, data_directory};
+use crate::services::engine::{Engine, data_directory, wait_until};
 
 pub(super) const REALM: &str = "ioex";
 pub(super) const USER: &str = "u";
@@ -180,14 +180,14 @@ impl TurnNode {
         values.iter().sum()
     }
 
+    /// Waits until a metric has come to a value: an answer is sent before it is counted.
+    pub(super) fn until(&self, name: &str, label: &str, value: u64) {
+        wait_until(|| (self.metric(name, label) == value).then_some(()));
+    }
+
     /// Packets and messages that were dropped for a cause.
     pub(super) fn dropped(&self, cause: &str) -> u64 {
         self.metric("ioex_relay_dropped_total", &format!("cause=\"{cause}\""))
-    }
-
-    /// Answers with a code, or with `success`.
-    pub(super) fn answers(&self, code: &str) -> u64 {
-        self.metric("ioex_relay_answers_total", &format!("code=\"{code}\""))
     }
 
     /// The engine's own memory, without mapped files.

@@ -51,7 +51,7 @@ fn a_lower_quota_refuses_newcomers_and_drops_nobody() {
         node.set_policy(policy);
         let fifth = newcomer(&node).expect("there is room for one more");
         assert_eq!(newcomer(&node).err(), Some(Refused(486)), "and for no other");
-        assert_eq!(node.answers("486"), 2);
+        node.until("ioex_relay_answers_total", "code=\"486\"", 2);
         drop(fifth);
     });
 }
@@ -75,7 +75,7 @@ fn a_kicked_session_is_gone_and_its_neighbours_are_not() {
         for gone in [&mut kicked, &mut by_id] {
             let before = node.dropped("no_allocation");
             assert!(!gone.echoes(CHANNEL, b"anybody there?", 2));
-            assert_eq!(node.dropped("no_allocation"), before + 2);
+            node.until("ioex_relay_dropped_total", "cause=\"no_allocation\"", before + 2);
             assert_eq!(gone.refresh(600), Err(Refused(437)));
         }
         other.echo(CHANNEL, b"still here");
@@ -204,21 +204,22 @@ fn failed_logins_are_counted_by_their_cause() {
             let mut client = Client::new(Link::udp(node.address), login);
             client.allocate().map(drop)
         };
-        let count =
-            |cause: &str| node.metric("ioex_relay_auth_failures_total", &format!("cause=\"{cause}\""));
+        let comes_to = |cause: &str, count: u64| {
+            node.until("ioex_relay_auth_failures_total", &format!("cause=\"{cause}\""), count);
+        };
         assert_eq!(refused(Login::new("nobody", "p")), Err(Refused(401)));
         assert_eq!(refused(Login::new("nobody", "p")), Err(Refused(401)));
         assert_eq!(refused(Login::new(USER, "not this")), Err(Refused(401)));
         assert_eq!(refused(Login::expiring("late", -60)), Err(Refused(401)));
         assert_eq!(refused(Login::expiring("in time", 60)), Ok(()));
         assert_eq!(refused(Login::user()), Ok(()));
-        assert_eq!(count("unknown_user"), 2, "{driver}");
-        assert_eq!(count("wrong_integrity"), 1, "{driver}");
-        assert_eq!(count("expired"), 1, "{driver}");
+        comes_to("unknown_user", 2);
+        comes_to("wrong_integrity", 1);
+        comes_to("expired", 1);
         // The first request of everybody.
-        assert_eq!(count("no_integrity"), 6, "{driver}");
+        comes_to("no_integrity", 6);
         let stale = Client::new(Link::udp(node.address), Login::user()).with_nonce(b"made up by the client");
         assert_eq!({ stale }.allocate().map(drop), Ok(()), "it is given a good one");
-        assert_eq!(count("stale_nonce"), 1, "{driver}");
+        comes_to("stale_nonce", 1);
     }
 }
