@@ -14,14 +14,19 @@ mod header;
 pub mod merkle;
 mod network;
 mod retarget;
+mod sync;
 mod target;
 mod wire;
 
 pub use auxpow::{AuxPow, Coinbase, PARENT_HEADER_LEN, ParentHeader};
 pub use binding::{AUX_BRANCH_LEN_MAX, Mode, ProofError};
-pub use chain::{Accepted, BranchPoint, Checkpoint, HeaderChain, HeaderError, Rule};
+pub use chain::{
+    Accepted, BlockId, BranchPoint, Changes, Checkpoint, HEADER_BYTES_MAX, HeaderChain, HeaderError, Rule,
+    SIDE_HEADERS_MAX,
+};
 pub use header::{BLOCK_HEADER_LEN, BlockHeader, Header};
 pub use network::{GenesisError, Network};
 pub use retarget::{FUTURE_S_MAX, MEDIAN_BLOCKS, median_time_s};
+pub use sync::{BATCH_HEADERS_MAX, HeaderSync, Phase, Step, SyncError, SyncSettings};
 pub use target::{Target, TargetError, Work};
 pub use wire::DecodeError;

@@ -106,6 +106,16 @@ impl Work {
     pub fn to_le_bytes(self) -> [u8; 32] {
         self.0.to_le_bytes()
     }
+
+    /// The number that 32 bytes are, the lowest first.
+    pub fn from_le_bytes(bytes: [u8; 32]) -> Work {
+        Work(U256::from_le_bytes(bytes))
+    }
+
+    /// One more than this: the least work that is more.
+    pub(super) fn next(self) -> Work {
+        self.plus(Work(U256::ONE))
+    }
 }
 
 impl std::fmt::Debug for Target {
