@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, missing_docs)]
 
+pub mod contracts;
 mod hash;
 pub mod pow;
 
