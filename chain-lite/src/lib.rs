@@ -9,6 +9,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, missing_docs)]
 
 pub mod contracts;
+pub mod dpos;
 mod hash;
 pub mod pow;
 
