@@ -12,5 +12,6 @@ pub mod contracts;
 pub mod dpos;
 mod hash;
 pub mod pow;
+pub mod wallet;
 
 pub use hash::{Hash, sha256d};

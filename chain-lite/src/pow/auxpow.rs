@@ -98,13 +98,13 @@ impl<'a> Coinbase<'a> {
         // Every turn of these loops reads at least nine bytes, so that a number made up ends with the bytes.
         for _ in 0..reader.varint("number of coinbase inputs")? {
             reader.array::<36>("coinbase input's outpoint")?;
-            let this = reader.script("coinbase input's script", SCRIPT_LEN_MAX)?;
+            let this = reader.bytes("coinbase input's script", SCRIPT_LEN_MAX)?;
             script.get_or_insert(this);
             reader.u32("coinbase input's sequence")?;
         }
         for _ in 0..reader.varint("number of coinbase outputs")? {
             reader.array::<8>("coinbase output's value")?;
-            reader.script("coinbase output's script", SCRIPT_LEN_MAX)?;
+            reader.bytes("coinbase output's script", SCRIPT_LEN_MAX)?;
         }
         reader.u32("coinbase lock time")?;
         Ok(Coinbase { bytes: reader.since(start), script })

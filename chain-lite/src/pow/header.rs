@@ -100,10 +100,9 @@ impl<'a> Header<'a> {
         out.push(self.end_marker);
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Header<'a>, DecodeError> {
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Header<'a>, DecodeError> {
         let block = BlockHeader::read(reader)?;
         let proof = AuxPow::read(reader)?;
-        let [end_marker] = *reader.array("end marker")?;
-        Ok(Header { block, proof, end_marker })
+        Ok(Header { block, proof, end_marker: reader.u8("end marker")? })
     }
 }

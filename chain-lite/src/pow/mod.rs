@@ -5,10 +5,14 @@
 //! branch with the most work. Formats and rules: `chain-lite/docs/pow.md`.
 //!
 //! Participants: anybody may send headers. A sender can withhold them, which no check finds; it cannot make
-//! one up without the work that its bits ask for. Not here: transactions, and what a block pays to whom.
+//! one up without the work that its bits ask for.
+//!
+//! [`Block`] and [`Transaction`] read what a block holds, [`MerkleBlock`] and [`merkle::verify`] show that a
+//! transaction is in it, [`CoinbaseRules`] holds its reward to the rules: `chain-lite/docs/transactions.md`.
 
 mod auxpow;
 mod binding;
+mod block;
 mod chain;
 mod header;
 pub mod merkle;
@@ -16,10 +20,17 @@ mod network;
 mod retarget;
 mod sync;
 mod target;
-mod wire;
+pub(crate) mod wire;
 
 pub use auxpow::{AuxPow, Coinbase, PARENT_HEADER_LEN, ParentHeader};
 pub use binding::{AUX_BRANCH_LEN_MAX, Mode, ProofError};
+pub use block::{
+    Amount, AmountError, Asset, Attribute, BLOCK_LEN_MAX, Block, BlockError, COIN_ASSET,
+    COINBASE_MATURITY_BLOCKS, CoinbaseError, CoinbaseRules, CrossChainTransfer, Entry, INPUT_LEN, InnerNode,
+    Input, List, Matches, MerkleBlock, MerkleProof, OUTPUT_LEN, OutPoint, Output, PAYLOAD_FIELD_LEN_MAX,
+    PartialTree, PartialTreeError, Payload, Payment, Program, Reward, TRANSACTIONS_MAX, Transaction,
+    TransactionError, UNITS_PER_COIN, Usage, encode_partial_tree, matures_at,
+};
 pub use chain::{
     Accepted, BlockId, BranchPoint, Changes, Checkpoint, HEADER_BYTES_MAX, HeaderChain, HeaderError, Rule,
     SIDE_HEADERS_MAX,

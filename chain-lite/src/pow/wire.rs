@@ -3,11 +3,11 @@
 
 use thiserror::Error;
 
-/// Why bytes are no header. Offsets count from the first byte of what was decoded.
+/// Why bytes are no header, no block and no transaction. Offsets count from the first byte of what was decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// The bytes end inside a field.
-    #[error("{field} at byte {at} needs {needed} bytes, {left} are left; ask for the whole header")]
+    #[error("{field} at byte {at} needs {needed} bytes, {left} are left; ask for all of it")]
     Truncated {
         /// What was being read.
         field: &'static str,
@@ -18,7 +18,8 @@ pub enum DecodeError {
         /// How many there are.
         left: usize,
     },
-    /// A length that is written longer than it must be. Two encodings of one header would have the same hash.
+    /// A length that is written longer than it must be. What follows would have two encodings and
+    /// one hash.
     #[error("{field} at byte {at}: {value} is not written in the shortest form")]
     LongForm {
         /// What was being read.
@@ -28,10 +29,10 @@ pub enum DecodeError {
         /// The length.
         value: u64,
     },
-    /// A script above the bound of the deployed nodes.
+    /// Bytes above the bound of the deployed nodes: a script, a payload, a program.
     #[error("{field} at byte {at} has {len} bytes, at most {max} are allowed")]
-    ScriptTooLong {
-        /// Which script.
+    TooLong {
+        /// Which field.
         field: &'static str,
         /// Where its length begins.
         at: usize,
@@ -40,10 +41,32 @@ pub enum DecodeError {
         /// The bound in bytes.
         max: u64,
     },
-    /// Bytes follow the header.
-    #[error("the header ends at byte {at}, but {left} more bytes follow")]
+    /// More of something than the deployed nodes allow.
+    #[error("{field} at byte {at} is {count}, at most {max} are allowed")]
+    TooMany {
+        /// What is counted.
+        field: &'static str,
+        /// Where the number begins.
+        at: usize,
+        /// The number.
+        count: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// A type byte that names nothing.
+    #[error("{field} at byte {at} is {found:#04x}, which the deployed nodes do not know")]
+    UnknownType {
+        /// What was being read.
+        field: &'static str,
+        /// Where it is.
+        at: usize,
+        /// The byte.
+        found: u8,
+    },
+    /// Bytes follow the end.
+    #[error("it ends at byte {at}, but {left} more bytes follow")]
     Trailing {
-        /// Where the header ends.
+        /// Where what was decoded ends.
         at: usize,
         /// How many bytes follow.
         left: usize,
@@ -87,14 +110,23 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
+    pub fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+        let [byte] = *self.array(field)?;
+        Ok(byte)
+    }
+
     pub fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
         Ok(u32::from_le_bytes(*self.array(field)?))
+    }
+
+    pub fn i64(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        Ok(i64::from_le_bytes(*self.array(field)?))
     }
 
     /// Bitcoin's variable-length integer, in its shortest form.
     pub fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let at = self.at;
-        let [first] = *self.array(field)?;
+        let first = self.u8(field)?;
         let (value, shortest) = match first {
             0xff => (u64::from_le_bytes(*self.array(field)?), 1 << 32),
             0xfe => (u64::from(self.u32(field)?), 1 << 16),
@@ -107,12 +139,12 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A script with its length in front.
-    pub fn script(&mut self, field: &'static str, max: u64) -> Result<&'a [u8], DecodeError> {
+    /// Bytes with their length in front.
+    pub fn bytes(&mut self, field: &'static str, max: u64) -> Result<&'a [u8], DecodeError> {
         let at = self.at;
         let len = self.varint(field)?;
         if len > max {
-            return Err(DecodeError::ScriptTooLong { field, at, len, max });
+            return Err(DecodeError::TooLong { field, at, len, max });
         }
         self.take(field, len)
     }
@@ -120,10 +152,19 @@ impl<'a> Reader<'a> {
     /// Hashes with their number in front.
     pub fn hashes(&mut self, field: &'static str) -> Result<&'a [[u8; 32]], DecodeError> {
         let count = self.varint(field)?;
-        let bytes = self.take(field, count.saturating_mul(32))?;
-        let (hashes, rest) = bytes.as_chunks();
-        debug_assert!(rest.is_empty(), "a multiple of 32 was taken");
-        Ok(hashes)
+        self.records(field, count)
+    }
+
+    /// `count` records of `N` bytes each.
+    pub fn records<const N: usize>(
+        &mut self,
+        field: &'static str,
+        count: u64,
+    ) -> Result<&'a [[u8; N]], DecodeError> {
+        let bytes = self.take(field, count.saturating_mul(N as u64))?;
+        let (records, rest) = bytes.as_chunks();
+        debug_assert!(rest.is_empty(), "a multiple of the record's length was taken");
+        Ok(records)
     }
 
     fn take(&mut self, field: &'static str, len: u64) -> Result<&'a [u8], DecodeError> {
@@ -137,7 +178,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn left(&self) -> usize {
+    /// How many bytes follow.
+    pub fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
 
@@ -163,4 +205,10 @@ pub fn write_varint(out: &mut Vec<u8>, value: u64) {
             out.extend_from_slice(&value.to_le_bytes());
         }
     }
+}
+
+/// Appends bytes with their length in front.
+pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }

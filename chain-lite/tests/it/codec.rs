@@ -63,19 +63,14 @@ fn lengths_that_nothing_backs_are_refused() {
     let inputs = |claim: &[u8]| [&good[..4], claim, &good[5..]].concat();
     let claimed = Coinbase::decode(&inputs(&[0xff; 9])).map(|_| ());
     assert!(
-        matches!(claimed, Err(DecodeError::Truncated { .. } | DecodeError::ScriptTooLong { .. })),
+        matches!(claimed, Err(DecodeError::Truncated { .. } | DecodeError::TooLong { .. })),
         "{claimed:?}"
     );
 
     let script = |claim: &[u8]| [&good[..41], claim, &good[42..]].concat();
     assert_eq!(
         Coinbase::decode(&script(&[0xfd, 0x11, 0x27])),
-        Err(DecodeError::ScriptTooLong {
-            field: "coinbase input's script",
-            at: 41,
-            len: 10_001,
-            max: 10_000
-        })
+        Err(DecodeError::TooLong { field: "coinbase input's script", at: 41, len: 10_001, max: 10_000 })
     );
     assert!(matches!(
         Coinbase::decode(&script(&[0xfd, 0x10, 0x27])),

@@ -1,6 +1,7 @@
 //! The public chain's rules held against real headers with every bit flipped, against vectors of others and
 //! against a naive model.
 
+mod block;
 mod chain;
 mod codec;
 mod forgery;
