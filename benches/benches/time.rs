@@ -3,7 +3,8 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use store::erasure::Code;
 use store::list::ListView;
 
 fn requests(c: &mut Criterion) {
@@ -52,6 +53,22 @@ fn pow(c: &mut Criterion) {
     measure(c, "pow/take in 1000 headers", &benches::pow::headers(1000), benches::pow::headers_work);
 }
 
+/// Bytes a second of data that is encoded, and of data that comes back when 4 of 14 shards are lost.
+fn erasure(c: &mut Criterion) {
+    for code in [Code::ReedSolomon256, Code::Leopard65536] {
+        let mut group = c.benchmark_group(format!("erasure/10+4 by {code:?}"));
+        let shards = &mut benches::erasure::group(code);
+        group.throughput(Throughput::Bytes(10 * benches::erasure::SHARD_LEN as u64));
+        group.bench_function("encode", |bencher| {
+            bencher.iter(|| benches::erasure::encode_work(black_box(shards)));
+        });
+        group.throughput(Throughput::Bytes(4 * benches::erasure::SHARD_LEN as u64));
+        group.bench_function("reconstruct", |bencher| {
+            bencher.iter(|| benches::erasure::reconstruct_work(black_box(shards)));
+        });
+    }
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -64,5 +81,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, packets, stun, turn, pow);
+criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow);
 criterion_main!(all);

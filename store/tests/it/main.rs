@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod disk_full;
+mod erasure;
 mod killed;
 mod lists;
 mod model;
