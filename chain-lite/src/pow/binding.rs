@@ -254,15 +254,32 @@ impl Named {
     }
 }
 
-/// Where `bytes` stand in `script` first, in half-bytes, looking from half-byte `from` on.
+/// Where `bytes`, four or more, stand in `script` first, in half-bytes, looking from half-byte `from` on.
 fn find(script: &[u8], from: usize, bytes: &[u8]) -> Option<usize> {
-    let last = (2 * script.len()).checked_sub(2 * bytes.len())?;
-    (from..=last).find(|&at| {
-        let here = &script[at / 2..];
-        if at.is_multiple_of(2) {
-            here.starts_with(bytes)
-        } else {
-            here.windows(2).zip(bytes).all(|(pair, byte)| pair[0] << 4 | pair[1] >> 4 == *byte)
+    let (first, rest) = bytes.split_first_chunk()?;
+    let first = u32::from_be_bytes(*first);
+    // The last eight bytes that were read: a match of the first four ends with the last half-byte, or one
+    // before.
+    let mut window = 0_u64;
+    for (index, byte) in script.iter().enumerate() {
+        window = window << 8 | u64::from(*byte);
+        for (half, read) in [(1, window >> 4), (0, window)] {
+            let end = 2 * (index + 1) - half;
+            if read as u32 == first && end >= from + 8 && has(script, end, rest) {
+                return Some(end - 8);
+            }
         }
-    })
+    }
+    None
+}
+
+/// Whether `bytes` stand in `script` from half-byte `at` on.
+fn has(script: &[u8], at: usize, bytes: &[u8]) -> bool {
+    let here = &script[at / 2..];
+    if at.is_multiple_of(2) {
+        here.starts_with(bytes)
+    } else {
+        here.len() > bytes.len()
+            && here.windows(2).zip(bytes).all(|(pair, byte)| pair[0] << 4 | pair[1] >> 4 == *byte)
+    }
 }

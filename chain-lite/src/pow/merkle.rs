@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::{Hash, sha256d};
+use crate::Hash;
+pub(super) use crate::hash::sha256d_pair as join;
 
 /// Longest branch: a block has at most 10,000 transactions, and 2^14 is above that.
 pub const BRANCH_LEN_MAX: usize = 14;
@@ -126,11 +127,4 @@ pub fn branch(leaves: &[Hash], index: u32) -> Option<Vec<[u8; 32]>> {
 /// The level above: neighbours joined, and a last one without neighbour joined with itself.
 pub(super) fn parents(level: &[Hash]) -> Vec<Hash> {
     level.chunks(2).map(|pair| join(&pair[0].0, &pair.last().expect("chunks are not empty").0)).collect()
-}
-
-pub(super) fn join(left: &[u8; 32], right: &[u8; 32]) -> Hash {
-    let mut pair = [0; 64];
-    pair[..32].copy_from_slice(left);
-    pair[32..].copy_from_slice(right);
-    sha256d(&pair)
 }
