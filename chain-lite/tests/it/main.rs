@@ -9,7 +9,9 @@ mod mining;
 mod model;
 mod real;
 mod retarget;
+mod sides;
 mod strictness;
+mod sync;
 mod target;
 
 use serde_json::Value;

@@ -1,5 +1,5 @@
 //! The tree of headers against a naive model that walks every branch from the genesis block each time, on
-//! random trees.
+//! random trees, with as much room for side branches as there may be and with next to none.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +21,18 @@ const QUICK: Network = Network {
 
 const NOW_S: u64 = 1_800_000_000;
 
-/// Every header that was accepted, and the tip.
+/// Every header that is kept in the order in which they came, and the tip.
 struct Model {
     blocks: BTreeMap<Hash, BlockHeader>,
+    order: Vec<Hash>,
     tip: Hash,
+    side_headers_max: usize,
 }
 
 impl Model {
-    fn new(genesis: BlockHeader) -> Model {
-        Model { blocks: BTreeMap::from([(genesis.hash(), genesis)]), tip: genesis.hash() }
+    fn new(genesis: BlockHeader, side_headers_max: usize) -> Model {
+        let tip = genesis.hash();
+        Model { blocks: BTreeMap::from([(tip, genesis)]), order: vec![tip], tip, side_headers_max }
     }
 
     /// From the genesis block up to a block.
@@ -67,7 +70,20 @@ impl Model {
         (bits, times[times.len() / 2])
     }
 
-    /// Whether the block holds; it is taken in if so.
+    /// Drops what is too much on side branches: of the blocks that nothing stands on the one with the least
+    /// work, and of equals the one that came last.
+    fn trim(&mut self) {
+        let best: Vec<_> = self.path(self.tip).iter().map(BlockHeader::hash).collect();
+        while self.blocks.len() - best.len() > self.side_headers_max {
+            let is_end = |hash: &Hash| self.blocks.values().all(|block| block.previous != *hash);
+            let ends = self.order.iter().filter(|hash| !best.contains(hash) && is_end(hash));
+            let least = *ends.rev().min_by_key(|hash| self.work(**hash)).expect("some are on side branches");
+            self.blocks.remove(&least);
+            self.order.retain(|hash| *hash != least);
+        }
+    }
+
+    /// Whether the block holds, and there is room; it is taken in if so.
     fn accept(&mut self, block: BlockHeader) -> bool {
         let path = self.path(block.previous);
         if path.is_empty() {
@@ -78,11 +94,14 @@ impl Model {
         if holds {
             let hash = block.hash();
             self.blocks.insert(hash, block);
+            self.order.push(hash);
             if self.work(hash) > self.work(self.tip) {
                 self.tip = hash;
             }
+            self.trim();
+            return self.blocks.contains_key(&hash);
         }
-        holds
+        false
     }
 }
 
@@ -103,10 +122,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_best_branch_is_the_models(steps in vec(step(), 1..120)) {
+    fn the_tree_is_the_models(steps in vec(step(), 1..120), side_headers_max in prop_oneof![0..12_usize, Just(1000)]) {
         let genesis = genesis(&QUICK);
-        let mut model = Model::new(genesis);
-        let mut chain = HeaderChain::new(QUICK, Mode::Strict, genesis, vec![], 3).expect("a genesis block");
+        let mut model = Model::new(genesis, side_headers_max);
+        let chain = HeaderChain::new(QUICK, Mode::Strict, genesis, vec![], 3).expect("a genesis block");
+        let mut chain = chain.with_side_headers_max(side_headers_max);
         let hardest = Target::from_bits(0x1f0f_ffff).expect("a target");
         let mut all = vec![genesis];
         for (salt, step) in steps.into_iter().enumerate() {
@@ -121,6 +141,7 @@ proptest! {
             let block = BlockHeader { time_s: parent.time_s.saturating_add_signed(step.after_s), ..block };
             let encoded = mine(&block);
             let tip = chain.tip_hash();
+            let old = model.path(tip);
             let accepted = chain.accept(&Header::decode(&encoded).expect("well-formed"), NOW_S);
             prop_assert_eq!(accepted.is_ok(), model.accept(block), "{:?}", accepted);
             prop_assert_eq!(chain.tip_hash(), model.tip);
@@ -128,7 +149,7 @@ proptest! {
             match accepted {
                 Ok(Accepted::Extended) => prop_assert_eq!(block.previous, tip),
                 Ok(Accepted::Reorganised(point)) => {
-                    let (old, new) = (model.path(tip), model.path(block.hash()));
+                    let new = model.path(block.hash());
                     let shared = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
                     prop_assert_eq!(point.height as usize, shared - 1);
                     prop_assert_eq!(point.detached as usize, old.len() - shared);
@@ -140,6 +161,9 @@ proptest! {
             if accepted.is_ok() {
                 all.push(block);
             }
+            all.retain(|block| model.blocks.contains_key(&block.hash()));
+            prop_assert!(all.iter().all(|block| chain.get(&block.hash()) == Some(block)));
+            prop_assert_eq!(chain.len(), all.len());
         }
         let path = model.path(model.tip);
         for (height, block) in (0..).zip(&path) {

@@ -1,6 +1,7 @@
 //! Headers by hash and by place: each stands on the one before it, one branch is the best, and of the others
 //! the ends are known, so that the one with the least work can be dropped.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
@@ -26,6 +27,8 @@ pub struct Node {
     pub parent: NodeIndex,
     /// How many headers stand on this one.
     children: u32,
+    /// Which one it was to come, modulo 2^32.
+    arrival: u32,
     /// Work of the branch up to and with this block.
     pub work: Work,
 }
@@ -42,10 +45,15 @@ pub struct Tree {
     hasher: FixedState,
     /// The best branch: the node of every height.
     best: Vec<NodeIndex>,
-    /// The ends of all other branches but [`Self::growing`], the least work first.
-    side_ends: BTreeSet<(Work, NodeIndex)>,
+    /// The ends of all other branches but [`Self::growing`], in the order in which they would be dropped.
+    side_ends: BTreeSet<SideEnd>,
     growing: Option<Growing>,
+    /// How many headers ever came, modulo 2^32.
+    arrivals: u32,
 }
+
+/// The end of a side branch. The least work is dropped first, and of equals the newest.
+type SideEnd = (Work, Reverse<u32>, NodeIndex);
 
 /// A side branch whose headers do not count, because it is known to get more work than the best branch has.
 #[derive(Clone, Copy, Debug)]
@@ -59,13 +67,21 @@ impl Tree {
     pub fn new(genesis: BlockHeader, hash_seed: u64) -> Tree {
         let hash = genesis.hash();
         let mut tree = Tree {
-            nodes: vec![Node { block: genesis, hash, parent: GENESIS, children: 0, work: Work::ZERO }],
+            nodes: vec![Node {
+                block: genesis,
+                hash,
+                parent: GENESIS,
+                children: 0,
+                arrival: 0,
+                work: Work::ZERO,
+            }],
             vacant: vec![],
             by_hash: HashTable::new(),
             hasher: FixedState::with_seed(hash_seed),
             best: vec![GENESIS],
             side_ends: BTreeSet::new(),
             growing: None,
+            arrivals: 0,
         };
         tree.index(GENESIS);
         tree
@@ -120,13 +136,14 @@ impl Tree {
 
     /// Whether a header with so much work on top of `parent` would be the first to be dropped.
     pub fn would_be_least(&self, parent: NodeIndex, work: Work) -> bool {
-        let mut others = self.side_ends.iter().filter(|&&(_, end)| end != parent);
-        others.next().is_none_or(|&(least, _)| work <= least)
+        let mut others = self.side_ends.iter().filter(|&&(.., end)| end != parent);
+        others.next().is_none_or(|&(least, ..)| work <= least)
     }
 
     /// Puts a header on top of `parent`, on a side branch until [`Self::make_best`].
     pub fn insert(&mut self, block: BlockHeader, hash: Hash, parent: NodeIndex, work: Work) -> NodeIndex {
-        let new = Node { block, hash, parent, children: 0, work };
+        self.arrivals = self.arrivals.wrapping_add(1);
+        let new = Node { block, hash, parent, children: 0, arrival: self.arrivals, work };
         let node = match self.vacant.pop() {
             Some(node) => {
                 self.nodes[node as usize] = new;
@@ -139,8 +156,8 @@ impl Tree {
         };
         self.index(node);
         self.nodes[parent as usize].children += 1;
-        self.side_ends.remove(&(self.node(parent).work, parent));
-        self.side_ends.insert((work, node));
+        self.side_ends.remove(&self.side_end(parent));
+        self.side_ends.insert(self.side_end(node));
         node
     }
 
@@ -152,12 +169,12 @@ impl Tree {
             Some(growing) if growing.end == parent => growing.headers + 1,
             before => {
                 if let Some(before) = before.filter(|before| self.node(before.end).children == 0) {
-                    self.side_ends.insert((self.node(before.end).work, before.end));
+                    self.side_ends.insert(self.side_end(before.end));
                 }
                 self.side_path(node).count()
             }
         };
-        self.side_ends.remove(&(self.node(node).work, node));
+        self.side_ends.remove(&self.side_end(node));
         self.growing = Some(Growing { end: node, headers });
     }
 
@@ -168,9 +185,9 @@ impl Tree {
         let fork = attached.last().map_or(node, |&lowest| self.node(lowest).parent);
         let old_tip = self.tip();
         if old_tip != fork {
-            self.side_ends.insert((self.node(old_tip).work, old_tip));
+            self.side_ends.insert(self.side_end(old_tip));
         }
-        self.side_ends.remove(&(self.node(node).work, node));
+        self.side_ends.remove(&self.side_end(node));
         let kept = self.node(fork).block.height as usize + 1;
         let detached = (self.best.len() - kept) as u32;
         self.best.truncate(kept);
@@ -185,9 +202,14 @@ impl Tree {
     /// are on them.
     pub fn trim(&mut self, side_headers_max: usize) {
         while self.side_headers() > side_headers_max {
-            let Some((_, end)) = self.side_ends.pop_first() else { return };
+            let Some((.., end)) = self.side_ends.pop_first() else { return };
             self.remove(end);
         }
+    }
+
+    fn side_end(&self, node: NodeIndex) -> SideEnd {
+        let Node { work, arrival, .. } = *self.node(node);
+        (work, Reverse(arrival), node)
     }
 
     /// The headers from `node` down that are not on the best branch.
@@ -207,7 +229,7 @@ impl Tree {
         below.children -= 1;
         let is_growing = self.growing.is_some_and(|growing| growing.end == parent);
         if below.children == 0 && !is_growing && !self.is_best(parent) {
-            self.side_ends.insert((self.node(parent).work, parent));
+            self.side_ends.insert(self.side_end(parent));
         }
     }
 

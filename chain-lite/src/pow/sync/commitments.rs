@@ -1,6 +1,7 @@
 //! What is remembered of a branch that was seen and not kept: a bit of every so many blocks.
 
-use crate::{Hash, sha256d};
+use crate::Hash;
+use crate::hash::sha256d_pair;
 
 /// One bit of a keyed hash of every block whose height leaves a secret remainder. Whoever sends another
 /// branch the second time hits each bit with a chance of one half, and cannot tell which blocks count.
@@ -20,7 +21,7 @@ pub struct Commitments {
 impl Commitments {
     pub fn new(secret: [u8; 32], period: u32) -> Commitments {
         let period = period.max(1);
-        let [a, b, c, d, ..] = sha256d(&secret).0;
+        let [a, b, c, d, ..] = salted(&secret, Hash::ZERO).0;
         let remainder = u32::from_le_bytes([a, b, c, d]) % period;
         Commitments { secret, period, remainder, words: vec![], len: 0, taken: 0 }
     }
@@ -28,10 +29,6 @@ impl Commitments {
     /// Whether the block at a height has a bit.
     pub fn counts(&self, height: u32) -> bool {
         height % self.period == self.remainder
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// Memory of the bits in bytes.
@@ -58,9 +55,10 @@ impl Commitments {
     }
 
     fn bit(&self, hash: Hash) -> bool {
-        let mut salted = [0; 64];
-        salted[..32].copy_from_slice(&self.secret);
-        salted[32..].copy_from_slice(&hash.0);
-        sha256d(&salted).0[0] & 1 == 1
+        salted(&self.secret, hash).0[0] & 1 == 1
     }
+}
+
+fn salted(secret: &[u8; 32], hash: Hash) -> Hash {
+    sha256d_pair(secret, &hash.0)
 }

@@ -22,7 +22,8 @@ use self::phases::{Presync, Redownload};
 pub(super) use self::tail::Tail;
 use crate::Hash;
 use crate::pow::chain::{BlockId, HeaderChain, HeaderError};
-use crate::pow::header::Header;
+use crate::pow::header::{BLOCK_HEADER_LEN, Header};
+use crate::pow::retarget::FUTURE_S_MAX;
 use crate::pow::target::Work;
 
 /// Most headers that a source may send at a time.
@@ -60,18 +61,15 @@ impl Default for SyncSettings {
 impl SyncSettings {
     /// Most memory of one sync in bytes, if the block that the branch begins at is so many seconds old: the
     /// buffer, into which a batch goes before as much leaves it, 84 bytes a header; and a bit for every
-    /// `commitment_period` of the 6 blocks a second that the median rule allows, in a vector that may be twice
-    /// as long as its content. With the default settings and ten years: 1.38 MB and 0.79 MB.
+    /// `commitment_period` of the 6 blocks a second that the median rule allows up to two hours from now, in a
+    /// vector that may be twice as long as its content. With the default settings and ten years: 1.38 MB and
+    /// 0.79 MB.
     pub fn bytes_max(&self, age_s: u64) -> usize {
-        let buffer = (self.buffer_headers + BATCH_HEADERS_MAX) * crate::pow::BLOCK_HEADER_LEN;
-        let words = self.commitments_max(age_s).div_ceil(64) + 1;
-        buffer + 2 * words.max(4) * size_of::<u64>()
-    }
-
-    /// Most bits that a branch can leave.
-    fn commitments_max(&self, age_s: u64) -> usize {
-        let blocks = age_s.saturating_add(crate::pow::FUTURE_S_MAX + 1).saturating_mul(BLOCKS_PER_S);
-        usize::try_from(blocks / u64::from(self.commitment_period.max(1))).unwrap_or(usize::MAX / 512) + 1
+        let buffer = self.buffer_headers.saturating_add(BATCH_HEADERS_MAX).saturating_mul(BLOCK_HEADER_LEN);
+        let blocks = age_s.saturating_add(FUTURE_S_MAX + 1).saturating_mul(BLOCKS_PER_S);
+        let words = (blocks / u64::from(self.commitment_period.max(1)) + 1).div_ceil(64) + 1;
+        let words = usize::try_from(words).unwrap_or(usize::MAX);
+        buffer.saturating_add(words.max(4).saturating_mul(2 * size_of::<u64>()))
     }
 }
 
@@ -132,14 +130,6 @@ pub enum SyncError {
     /// A header breaks a rule.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// More headers than there can have been blocks by now.
-    #[error("the branch has not ended at height {height}, it began at {start}: more blocks than time allows")]
-    TooLong {
-        /// Height of the last header.
-        height: u32,
-        /// Height of the block that the branch began at.
-        start: u32,
-    },
     /// The branch is another one than the first time.
     #[error("block {hash} at height {height} was not in the branch when it was sent the first time")]
     NotAsBefore {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::commitments::Commitments;
 use super::tail::Tail;
-use super::{BATCH_HEADERS_MAX, HeaderSync, State, Step, SyncError, SyncSettings};
+use super::{BATCH_HEADERS_MAX, HeaderSync, State, Step, SyncError};
 use crate::pow::chain::{BlockId, HeaderChain, HeaderError, Room, Rule};
 use crate::pow::header::{BlockHeader, Header};
 use crate::pow::target::Work;
@@ -21,7 +21,6 @@ pub struct Presync {
     /// Work that makes it worth a second time.
     goal: Work,
     commitments: Commitments,
-    commitments_max: usize,
 }
 
 /// A branch is being seen for the second time.
@@ -63,7 +62,7 @@ impl HeaderSync {
         if !more {
             return Ok(Step::TooLittleWork { found: tail.work(), required: self.enough(chain) });
         }
-        let presync = Presync::new(self.draw_commitments(), start, goal, &self.settings, now_s);
+        let presync = Presync::new(self.draw_commitments(), start, goal);
         self.presync_proven(presync, tail, &proven, chain, more)
     }
 
@@ -91,7 +90,7 @@ impl HeaderSync {
         more: bool,
     ) -> Result<Step, SyncError> {
         presync.tail = tail;
-        presync.commit(proven)?;
+        presync.commit(proven);
         let found = presync.tail.work();
         if found >= presync.goal {
             self.state = State::Redownload(presync.again(self.settings.buffer_headers));
@@ -162,16 +161,8 @@ impl HeaderSync {
 }
 
 impl Presync {
-    fn new(
-        commitments: Commitments,
-        start: Tail,
-        goal: Work,
-        settings: &SyncSettings,
-        now_s: u64,
-    ) -> Presync {
-        let age_s = now_s.saturating_sub(u64::from(start.median_s()));
-        let commitments_max = settings.commitments_max(age_s);
-        Presync { tail: start.clone(), start, goal, commitments, commitments_max }
+    fn new(commitments: Commitments, start: Tail, goal: Work) -> Presync {
+        Presync { tail: start.clone(), start, goal, commitments }
     }
 
     pub fn start(&self) -> BlockId {
@@ -186,16 +177,13 @@ impl Presync {
         self.commitments.bytes()
     }
 
-    fn commit(&mut self, proven: &[Proven]) -> Result<(), SyncError> {
+    /// How many there can be, the rules on time bound: [`SyncSettings::bytes_max`](super::SyncSettings::bytes_max).
+    fn commit(&mut self, proven: &[Proven]) {
         for (block, hash) in proven {
             if self.commitments.counts(block.height) {
-                if self.commitments.len() == self.commitments_max {
-                    return Err(SyncError::TooLong { height: block.height, start: self.start().height });
-                }
                 self.commitments.push(*hash);
             }
         }
-        Ok(())
     }
 
     fn again(self, buffer_headers: usize) -> Redownload {

@@ -39,12 +39,6 @@ impl Tail {
         self.work
     }
 
-    /// The median of the last times, in seconds since 1970: no block above is older.
-    pub fn median_s(&self) -> u32 {
-        let mut times_s = self.times_s;
-        crate::pow::median_time_s(&mut times_s[..self.times()]).unwrap_or(0)
-    }
-
     /// Every rule but the proof of work, of a block that stands on the last one. Gives its own work.
     pub fn check(
         &self,
