@@ -12,6 +12,7 @@ pub mod contracts;
 pub mod dpos;
 mod hash;
 pub mod pow;
+pub mod rewards;
 pub mod wallet;
 
 pub use hash::{Hash, sha256d};

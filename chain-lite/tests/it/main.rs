@@ -9,6 +9,7 @@ mod mining;
 mod model;
 mod real;
 mod retarget;
+mod rewards;
 mod sides;
 mod strictness;
 mod sync;
