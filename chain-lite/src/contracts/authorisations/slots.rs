@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, U256};
 
 use crate::contracts::storage::{field, following, mapping_slot, variable};
+use crate::dpos::{ProofError, verify_storage};
 
 const OFFERS: u64 = 0;
 const GRANTS: u64 = 1;
@@ -27,6 +28,18 @@ impl Grant {
             downloads: field::<32>(word, 64).to(),
             account: Address::from_word((word >> 96_u32).into()),
         }
+    }
+
+    /// What a receiver may under the storage root of the contract's verified account. `proof` is of
+    /// [`grant_slot`].
+    pub fn verify<N: AsRef<[u8]>>(
+        storage_root: &B256,
+        publisher: Address,
+        list: B256,
+        uid: B256,
+        proof: &[N],
+    ) -> Result<Grant, ProofError> {
+        verify_storage(storage_root, &grant_slot(publisher, list, uid), proof).map(Grant::from_word)
     }
 
     /// Whether the receiver may have the list at this Unix time in seconds.
@@ -62,6 +75,22 @@ impl Offer {
             version: field::<64>(rest, 0).to(),
             offered_at_s,
         })
+    }
+
+    /// What a publisher's list is for under the storage root of the contract's verified account. `proofs` are
+    /// of [`offer_slots`], in their order.
+    pub fn verify<N: AsRef<[u8]>>(
+        storage_root: &B256,
+        publisher: Address,
+        list: B256,
+        proofs: [&[N]; 2],
+    ) -> Result<Option<Offer>, ProofError> {
+        let [product, rest] = offer_slots(publisher, list);
+        let words = [
+            verify_storage(storage_root, &product, proofs[0])?,
+            verify_storage(storage_root, &rest, proofs[1])?,
+        ];
+        Ok(Offer::from_words(words))
     }
 }
 

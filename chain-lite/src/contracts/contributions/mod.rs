@@ -13,7 +13,7 @@ pub use event::Event;
 pub use leaf::{Claim, DayError, DayTree, Leaf};
 pub use slots::{
     Account, PostedDay, account_slot, address_from_word, claimed_slot, day_slots, is_claimed, owner_slot,
-    reporter_slot,
+    reporter_slot, verify_claimed,
 };
 
 /// Seconds for which a posted root can be corrected, and claims wait.

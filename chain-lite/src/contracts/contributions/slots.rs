@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, U256};
 
 use crate::contracts::storage::{field, following, mapping_slot, variable};
+use crate::dpos::{ProofError, verify_storage};
 
 const OWNER: u64 = 0;
 const REPORTER: u64 = 2;
@@ -24,6 +25,16 @@ impl Account {
     /// that has nothing.
     pub fn from_word(word: U256) -> Account {
         Account { points: field::<128>(word, 0).to(), workload_bytes: field::<128>(word, 128).to() }
+    }
+
+    /// What a UID has accumulated under the storage root of the contract's verified account. `proof` is of
+    /// [`account_slot`].
+    pub fn verify<N: AsRef<[u8]>>(
+        storage_root: &B256,
+        uid: B256,
+        proof: &[N],
+    ) -> Result<Account, ProofError> {
+        verify_storage(storage_root, &account_slot(uid), proof).map(Account::from_word)
     }
 }
 
@@ -63,6 +74,20 @@ impl PostedDay {
         })
     }
 
+    /// What stands for a day under the storage root of the contract's verified account. `proofs` are of
+    /// [`day_slots`], in their order.
+    pub fn verify<N: AsRef<[u8]>>(
+        storage_root: &B256,
+        day: u32,
+        proofs: [&[N]; 3],
+    ) -> Result<Option<PostedDay>, ProofError> {
+        let mut words = [U256::ZERO; 3];
+        for ((word, slot), proof) in words.iter_mut().zip(day_slots(day)).zip(proofs) {
+            *word = verify_storage(storage_root, &slot, proof)?;
+        }
+        Ok(PostedDay::from_words(words))
+    }
+
     /// Whether the root can no longer change at this Unix time in seconds, a block's.
     pub fn is_final(&self, time_s: u64) -> bool {
         time_s >= self.final_at_s
@@ -84,6 +109,17 @@ pub fn claimed_slot(uid: B256, day: u32) -> B256 {
 /// Whether `day` is claimed, from the word at [`claimed_slot`].
 pub fn is_claimed(word: U256, day: u32) -> bool {
     word.bit((day & 0xff) as usize)
+}
+
+/// Whether a UID has claimed a day, under the storage root of the contract's verified account. `proof` is of
+/// [`claimed_slot`].
+pub fn verify_claimed<N: AsRef<[u8]>>(
+    storage_root: &B256,
+    uid: B256,
+    day: u32,
+    proof: &[N],
+) -> Result<bool, ProofError> {
+    verify_storage(storage_root, &claimed_slot(uid, day), proof).map(|word| is_claimed(word, day))
 }
 
 /// The slot of the owner's address.
