@@ -87,9 +87,6 @@ pub enum AddressError {
         /// The character.
         found: char,
     },
-    /// It is above every address.
-    #[error("the address is beyond all addresses; is a character wrong or two in the wrong order?")]
-    TooLarge,
     /// The checksum is another one.
     #[error("the address ends with another checksum; is a character wrong or two in the wrong order?")]
     Checksum {
@@ -98,7 +95,7 @@ pub enum AddressError {
         /// What it ends with.
         found: [u8; CHECKSUM_LEN],
     },
-    /// The checksum is right, but the kind of account is unknown: it is an address of another chain.
+    /// The kind of account is unknown: it is an address of another chain.
     #[error("the address has prefix {found:#04x}; addresses of this chain begin with E, 8, X, i or C")]
     Prefix {
         /// The prefix.
@@ -118,8 +115,8 @@ impl FromStr for ProgramHash {
             return Err(AddressError::Length { found });
         }
         let mut bytes = [0; PROGRAM_HASH_LEN + CHECKSUM_LEN];
-        // Of 34 characters of the alphabet none stand for fewer bytes than 25, but some for more.
-        bs58::decode(text).onto(&mut bytes).map_err(|_| AddressError::TooLarge)?;
+        // 58^34 is below 2^200, so that only leading ones, each a byte of 0, can make it longer than 25 bytes.
+        bs58::decode(text).onto(&mut bytes).map_err(|_| AddressError::Prefix { found: 0 })?;
         let (hash, end) = bytes.split_first_chunk().expect("25 bytes hold 21");
         let (expected, found) = (checksum(hash), [end[0], end[1], end[2], end[3]]);
         if found != expected {

@@ -82,6 +82,10 @@ pub struct PublicKey {
 impl PublicKey {
     /// Reads a compressed point: 2 or 3, then 32 bytes.
     pub fn from_bytes(bytes: &[u8; PUBLIC_KEY_LEN]) -> Result<PublicKey, KeyError> {
+        // The library knows another form of 33 bytes (5, then the abscissa alone), which this chain does not.
+        if !matches!(bytes[0], 2 | 3) {
+            return Err(KeyError::Public);
+        }
         let key = VerifyingKey::from_sec1_bytes(bytes).map_err(|_| KeyError::Public)?;
         Ok(PublicKey { key, bytes: *bytes })
     }

@@ -1,10 +1,13 @@
 //! The real block: whole, its transactions, its reward, and with every single bit flipped.
 
 use chain_lite::Hash;
-use chain_lite::pow::{Amount, Block, CoinbaseError, CoinbaseRules, OutPoint, Payload, Usage, merkle};
+use chain_lite::pow::{
+    Amount, Block, BlockError, CoinbaseError, CoinbaseRules, DecodeError, Header, OutPoint, Payload,
+    TransactionError, Usage, merkle,
+};
 use chain_lite::wallet::verify_program;
 
-use crate::{bytes, vectors};
+use crate::{bytes, for_every_flip, vectors};
 
 /// The recorded block is of the chain that this one was forked from: another coin, another subsidy.
 pub const RECORDED_ASSET: &str = "a3d0eaa466df74983b5d7c543de6904f4c9418ead5ffd6d25814234a96db37b0";
@@ -83,4 +86,86 @@ fn the_reward_of_the_real_block_is_right_by_its_rules() {
             found: reward.total
         })
     );
+}
+
+/// Where the transactions are hashed a flipped bit changes the Merkle root if nothing else; in the program it
+/// spoils the signature.
+#[test]
+fn no_bit_of_the_real_transactions_may_change() {
+    let encoded = real_block();
+    let asset = hash(RECORDED_ASSET);
+    assert_eq!(Block::decode(&encoded).expect("well-formed").check_paying(asset), Ok(()));
+    let (_, header_len) = Header::decode_front(&encoded).expect("well-formed");
+    let program_at = encoded.len() - 103;
+    for_every_flip(&encoded, |byte, bit, flipped| {
+        if byte < header_len {
+            return;
+        }
+        let Ok(block) = Block::decode(flipped) else { return };
+        let outcome = block.check_paying(asset);
+        if byte < program_at {
+            let found = match outcome {
+                Err(BlockError::MerkleRoot { .. }) => true,
+                Err(BlockError::NoCoinbase { found }) => byte == header_len + 4 && found == 1 << bit,
+                Err(BlockError::Transaction { index: 1, error }) => match error {
+                    TransactionError::Asset { found, .. } => found != asset,
+                    TransactionError::Negative { found, .. } => found < Amount(0),
+                    _ => false,
+                },
+                _ => false,
+            };
+            assert!(found, "byte {byte} bit {bit}: {outcome:?}");
+        } else {
+            assert_eq!(outcome, Ok(()), "byte {byte} bit {bit}");
+            let payment = block.transactions()[1];
+            let signed =
+                payment.programs().iter().any(|program| verify_program(&program, payment.unsigned()).is_ok());
+            assert!(!signed, "byte {byte} bit {bit}");
+        }
+    });
+}
+
+#[test]
+fn blocks_are_bounded() {
+    let encoded = real_block();
+    let (_, at) = Header::decode_front(&encoded).expect("well-formed");
+    let counted = |count: u32| [&encoded[..at], &count.to_le_bytes(), &encoded[at + 4..]].concat();
+    assert_eq!(
+        Block::decode(&counted(10_001)),
+        Err(DecodeError::TooMany { field: "number of transactions", at, count: 10_001, max: 10_000 })
+    );
+    assert!(matches!(Block::decode(&counted(10_000)), Err(DecodeError::Truncated { .. })));
+    assert!(matches!(Block::decode(&counted(1)), Err(DecodeError::Trailing { .. })));
+    let none = [&encoded[..at], &[0; 4]].concat();
+    assert_eq!(Block::decode(&none).expect("well-formed").check(), Err(BlockError::Empty));
+    assert!(matches!(
+        Block::decode(&encoded).expect("well-formed").check(),
+        Err(BlockError::Transaction { index: 1, error: TransactionError::Asset { output: 0, .. } })
+    ));
+}
+
+#[test]
+fn transactions_that_hide_in_the_tree_are_found() {
+    let encoded = real_block();
+    let (_, at) = Header::decode_front(&encoded).expect("well-formed");
+    let coinbase_len = {
+        let block = Block::decode(&encoded).expect("well-formed");
+        // No programs: their number is one byte.
+        block.transactions()[0].unsigned().len() + 1
+    };
+    let second = &encoded[at + 4 + coinbase_len..];
+    let with = |count: u32, more: &[u8]| {
+        let counted = [&encoded[..at], &count.to_le_bytes(), &encoded[at + 4..], more].concat();
+        Block::decode(&counted).expect("well-formed").check_paying(hash(RECORDED_ASSET))
+    };
+    // The same transaction again spends the same again.
+    let previous = Block::decode(&encoded).expect("well-formed").transactions()[1]
+        .inputs()
+        .next()
+        .expect("an input")
+        .previous;
+    assert_eq!(with(3, second), Err(BlockError::SpentTwice { previous }));
+    let coinbase = &encoded[at + 4..at + 4 + coinbase_len];
+    let error = TransactionError::Coinbase;
+    assert_eq!(with(3, coinbase), Err(BlockError::Transaction { index: 2, error }));
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use chain_lite::Hash;
 use chain_lite::pow::{AuxPow, DecodeError, Header, Mode, ProofError};
 
-use crate::{bytes, vectors};
+use crate::{bytes, for_every_flip, vectors};
 
 /// The chain id of the blocks that the vectors were recorded from.
 const RECORDED_CHAIN_ID: u32 = 6;
@@ -176,17 +176,6 @@ fn flip_every_bit_of_the_hash(proof: &AuxPow<'_>, block: Hash, mode: Mode) {
         let error = proof.check_binding(other, RECORDED_CHAIN_ID, mode);
         assert!(matches!(error, Err(ProofError::RootMissing { .. })), "byte {byte} bit {bit}: {error:?}");
     });
-}
-
-fn for_every_flip(original: &[u8], mut look: impl FnMut(usize, u32, &[u8])) {
-    let mut flipped = original.to_vec();
-    for byte in 0..original.len() {
-        for bit in 0..8 {
-            flipped[byte] ^= 1 << bit;
-            look(byte, bit, &flipped);
-            flipped[byte] ^= 1 << bit;
-        }
-    }
 }
 
 fn judge(checked: Result<(), ProofError>) -> Outcome {

@@ -11,10 +11,15 @@ use crate::pow::block::{BLOCK_LEN_MAX, Block};
 use crate::pow::merkle;
 
 impl Block<'_> {
-    /// Holds the block to what it shows by itself: its length, its transactions, and that they are those of
-    /// the header. Left to others: the header ([`HeaderChain`](crate::pow::HeaderChain)), the reward
+    /// Holds the block to what it shows by itself: its length, its transactions, that they pay coins, and that
+    /// they are those of the header. Left to others: the header ([`HeaderChain`](crate::pow::HeaderChain)), the reward
     /// ([`CoinbaseRules`](super::CoinbaseRules)), and whether the inputs are there to spend.
     pub fn check(&self) -> Result<(), BlockError> {
+        self.check_paying(COIN_ASSET)
+    }
+
+    /// [`Self::check`] for a chain whose coin is another asset.
+    pub fn check_paying(&self, asset: Hash) -> Result<(), BlockError> {
         if self.len > BLOCK_LEN_MAX {
             return Err(BlockError::TooLong { len: self.len });
         }
@@ -25,7 +30,7 @@ impl Block<'_> {
             return Err(BlockError::NoCoinbase { found: coinbase.payload().type_byte() });
         }
         for (index, transaction) in (1..).zip(others) {
-            transaction.check().map_err(|error| BlockError::Transaction { index, error })?;
+            transaction.check(asset).map_err(|error| BlockError::Transaction { index, error })?;
         }
         let mut spent = BTreeSet::new();
         for input in others.iter().flat_map(Transaction::inputs) {
@@ -46,8 +51,9 @@ impl Block<'_> {
 }
 
 impl Transaction<'_> {
-    /// Holds a transaction that is no coinbase to what it shows by itself.
-    pub fn check(&self) -> Result<(), TransactionError> {
+    /// Holds a transaction that is no coinbase to what it shows by itself; `asset` is what it pays,
+    /// [`COIN_ASSET`] on this chain.
+    pub fn check(&self, asset: Hash) -> Result<(), TransactionError> {
         if self.is_coinbase() {
             return Err(TransactionError::Coinbase);
         }
@@ -67,7 +73,7 @@ impl Transaction<'_> {
             return Err(TransactionError::NoOutputs);
         }
         for (output, paid) in (0..=u16::MAX).zip(self.outputs()) {
-            if paid.asset != COIN_ASSET {
+            if paid.asset != asset {
                 return Err(TransactionError::Asset { output, found: paid.asset });
             }
             if paid.value < Amount::default() {
