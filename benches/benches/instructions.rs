@@ -147,6 +147,24 @@ fn pow_headers(headers: Vec<Vec<u8>>) -> chain_lite::pow::Work {
     black_box(benches::pow::headers_work(black_box(&headers)))
 }
 
+#[library_benchmark]
+#[bench::two_inputs(benches::transactions::payment())]
+fn transaction_decode(bytes: Vec<u8>) -> (chain_lite::Hash, i64) {
+    black_box(benches::transactions::payment_work(black_box(&bytes)))
+}
+
+#[library_benchmark]
+#[bench::one_key(benches::transactions::payment())]
+fn transaction_signature(bytes: Vec<u8>) -> chain_lite::wallet::ProgramHash {
+    black_box(benches::transactions::signature_work(black_box(&bytes)))
+}
+
+#[library_benchmark]
+#[bench::eight_of_4096(benches::transactions::proof(4096))]
+fn merkleblock_verify(proof: benches::transactions::Proof) -> usize {
+    black_box(benches::transactions::proof_work(black_box(&proof)))
+}
+
 library_benchmark_group!(
     name = pure_code,
     benchmarks = [
@@ -170,7 +188,10 @@ library_benchmark_group!(
         turn_peer_datagram,
         turn_send_indication,
         pow_block_header,
-        pow_headers
+        pow_headers,
+        transaction_decode,
+        transaction_signature,
+        merkleblock_verify
     ]
 );
 

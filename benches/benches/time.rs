@@ -69,6 +69,14 @@ fn erasure(c: &mut Criterion) {
     }
 }
 
+fn transactions(c: &mut Criterion) {
+    let payment = benches::transactions::payment();
+    measure(c, "transaction/decode and hash", &payment, benches::transactions::payment_work);
+    measure(c, "transaction/verify one signature", &payment, benches::transactions::signature_work);
+    let proof = benches::transactions::proof(4096);
+    measure(c, "merkleblock/verify 8 of 4096", &proof, benches::transactions::proof_work);
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -81,5 +89,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow);
+criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow, transactions);
 criterion_main!(all);

@@ -8,6 +8,7 @@
 pub mod erasure;
 pub mod pow;
 pub mod stun;
+pub mod transactions;
 pub mod turn;
 
 use std::hint::black_box;
