@@ -1,7 +1,7 @@
 # The commands of the README. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench perf perf-quick fuzz clean
+.PHONY: help setup demo test lint bench perf perf-vm perf-quick fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,12 +35,20 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- open --json perf/results/open.json
 	cargo run --release -p perf -- report
 
+perf-vm: ## Open 100,000 TURN allocations on one node, in a virtual machine whose limits allow them
+	@.ci/setup vm
+	cargo build --release -p perf -p engine -p control-plane
+	perf/vm/run --memory 6144 -- perf relay-allocations --engine /usr/bin/ioex-engine --json /out/relay-allocations.json
+	cp target/vm/out/relay-allocations.json perf/results/
+	cargo run --release -p perf -- report
+
 perf-quick: ## Prove that every perf scenario runs, judging nothing
 	@.ci/setup perf
 	cargo build --workspace
 	target/debug/perf serve --quick --engine target/debug/ioex-engine
 	timeout 120 target/debug/perf serve --quick --engine target/debug/ioex-engine --driver epoll --subjects ioex
 	timeout 120 target/debug/perf relay --quick --engine target/debug/ioex-engine
+	target/debug/perf relay-allocations --quick --engine target/debug/ioex-engine
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 

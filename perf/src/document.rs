@@ -148,8 +148,12 @@ impl Machine {
     }
 }
 
-/// Commit of the working copy that this program was built from.
+/// Commit of the working copy that this program was built from. On a machine that does not have it, as that of `perf/vm/run`,
+/// `PERF_COMMIT` names it.
 pub fn commit() -> String {
+    if let Ok(commit) = std::env::var("PERF_COMMIT") {
+        return commit;
+    }
     let git = |arguments: &[&str]| {
         let output =
             Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).output().ok()?;

@@ -61,11 +61,19 @@ enum Scenario {
     /// Starts every relay on one core, and clients with their peer on another, over the loopback interface. Judged, with 1, 100
     /// and 5,000 allocations and both ways: GSO batches of ChannelData (at most 0.40 CPU-seconds a GB and 1.4 times the bare
     /// forwarder; coturn at least 12 times ioex), single datagrams in bursts (at least 2.5 times coturn's a CPU-second),
-    /// coturn's own turnutils_uclient (at least 1.3 times), added delay, memory of idle allocations, and 100,000 of them
-    /// (as root: it raises the limit on open files). A full run takes about twelve minutes.
+    /// coturn's own turnutils_uclient (at least 1.3 times), added delay, and memory of idle allocations. A full run takes about
+    /// twelve minutes.
     ///
     /// Example: cargo run --release -p perf -- relay --json perf/results/relay.json
     Relay(scenario::relay::RelayArgs),
+    /// 100,000 TURN allocations on one node: whether all live, and their memory
+    ///
+    /// Each has a socket of the relay and one of its client, so the hard limit on open files (ulimit -Hn) must allow 165,536,
+    /// or be raised by a user who may (root, CAP_SYS_RESOURCE); 1.5 GiB of memory. The document names the limit that stopped
+    /// it. Where the machine's limits may not be raised, perf/vm/run runs it in a virtual machine. A run takes seconds.
+    ///
+    /// Example: cargo run --release -p perf -- relay-allocations --json perf/results/relay-allocations.json
+    RelayAllocations(scenario::relay::allocations::AllocationsArgs),
     /// Importing a 4 GiB file from the page cache: at least 1 GB a CPU-second
     ///
     /// Splits, hashes and appends a file to an empty store, durably. Hashing and writing are reported apart. Needs 9 GiB of
@@ -102,6 +110,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let document = match Cli::parse().command {
         Scenario::Serve(args) => finish(scenario::serve::run(&args)?, args.common())?,
         Scenario::Relay(args) => finish(scenario::relay::run(&args)?, args.common())?,
+        Scenario::RelayAllocations(args) => finish(scenario::relay::allocations::run(&args)?, args.common())?,
         Scenario::Import(args) => finish(scenario::import::run(&args)?, args.common())?,
         Scenario::Open(args) => finish(scenario::open::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),

@@ -56,7 +56,7 @@ const TERMINAL_METRICS: usize = 5;
 const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] = &["serve", "relay", "import", "open"];
+const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "open"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]

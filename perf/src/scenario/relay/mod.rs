@@ -1,5 +1,6 @@
 //! Relaying as a TURN server: ioex against coturn, a server from crates.io and a bare forwarder, in alternation.
 
+pub mod allocations;
 mod idle;
 mod latency;
 mod lineup;
@@ -62,6 +63,9 @@ pub struct RelayArgs {
     client_core: usize,
 }
 
+/// Open files that relays and this program need for the largest load, with room.
+const OPEN_FILES: u64 = 65_536;
+
 impl RelayArgs {
     /// Where the document goes.
     pub fn common(&self) -> &CommonArgs {
@@ -78,7 +82,7 @@ pub enum Part {
     Latency,
     /// coturn's own client
     Uclient,
-    /// Memory of allocations, and 100,000 of them
+    /// Memory of idle allocations
     Idle,
 }
 
@@ -117,7 +121,7 @@ pub fn run(args: &RelayArgs) -> anyhow::Result<Document> {
         }
         None => None,
     };
-    idle::raise_open_files();
+    allocations::raise_open_files(OPEN_FILES)?;
     // Of the content, relays use nothing but the certificate.
     let content = Content::create(&args.common.dir, 0)?;
     let setting = Setting { content: &content, core: args.server_core };
@@ -156,7 +160,7 @@ pub fn run(args: &RelayArgs) -> anyhow::Result<Document> {
     let mut promises = loads.promises();
     promises.extend(uclient_runs.promises());
     promises.push(latency.promise());
-    promises.extend(idle_runs.promises());
+    promises.push(idle_runs.promise());
     if args.common.quick {
         promises.iter_mut().for_each(|p| p.holds = false);
     }
@@ -168,11 +172,11 @@ pub fn run(args: &RelayArgs) -> anyhow::Result<Document> {
         seconds: started.elapsed().as_secs_f64(),
         subjects,
         promises,
-        notes: notes(&lineup, &idle_runs),
+        notes: notes(&lineup),
     })
 }
 
-fn notes(lineup: &Lineup, idle: &IdleRuns) -> Vec<String> {
+fn notes(lineup: &Lineup) -> Vec<String> {
     let mut notes = vec![
         format!(
             "CPU is user and system time of the relay's process over the load; the core's busy time beside it holds what \
@@ -198,10 +202,7 @@ fn notes(lineup: &Lineup, idle: &IdleRuns) -> Vec<String> {
         "Added delay: single datagrams in bursts of 16, evenly paced, over 100 allocations, at shares of what the same subject \
          relayed under the singles load; a quantile less the same quantile of the direct path at the same rate."
             .to_owned(),
-        "Memory of an allocation: growth of the process's PSS, and of the kernel's slab memory (sockets, files, requests of \
-         io_uring; the clients' sockets exist before), over allocations with a permission and a channel each, by their \
-         number."
-            .to_owned(),
+        idle::MEMORY_NOTE.to_owned(),
         "Ratios are taken within a round, whose order rotates. The 95 % interval of their median comes from order \
          statistics; its end nearer to failing decides. \"ioex again\" is the same process measured twice a round: what \
          its ratio to \"ioex\" differs from 1 is noise."
@@ -209,6 +210,5 @@ fn notes(lineup: &Lineup, idle: &IdleRuns) -> Vec<String> {
         "Before it is measured, each flow's payload is compared byte by byte, both ways.".to_owned(),
     ];
     notes.extend(lineup.missing().iter().cloned());
-    notes.extend(idle.reason());
     notes
 }
