@@ -59,13 +59,21 @@ impl Relays for Sockets {
     fn is_live_relayed(&self, _: SocketAddr) -> bool {
         false
     }
+
+    fn is_relay_address(&self, _: IpAddr) -> bool {
+        false
+    }
 }
 
 /// A server with so many allocations (at most 60,000).
 pub fn busy(allocations: u16) -> Busy {
     let user = StaticUser::derive("alice", REALM, "open sesame").expect("ASCII");
-    let limits =
-        RelayLimits { allocations_per_user_max: 0, strangers_per_s: 1_000_000, ..RelayLimits::default() };
+    let limits = RelayLimits {
+        allocations_per_user_max: 0,
+        allocations_per_min_per_user: 0,
+        strangers_per_s: 1_000_000,
+        ..RelayLimits::default()
+    };
     let policy = RelayPolicy {
         realm: REALM.into(),
         users: vec![RelayUser {

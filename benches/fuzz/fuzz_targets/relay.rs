@@ -199,6 +199,10 @@ impl Relays for Sockets {
     fn is_live_relayed(&self, address: SocketAddr) -> bool {
         self.elsewhere.contains(&address) || self.open.values().any(|open| *open == address)
     }
+
+    fn is_relay_address(&self, ip: IpAddr) -> bool {
+        ip == IpAddr::from(RELAY_V4) || ip == IpAddr::from(RELAY_V6)
+    }
 }
 
 struct World {

@@ -338,11 +338,15 @@ pub(super) const RELAY_KEYS: &[Key] = &[
     prefixes!(peer_deny, "Peers that may not be reached, whatever peer_allow says."),
     limit!(allocations_max: u32, "Allocations of the node; above it clients get 508. 0 for no bound."),
     limit!(allocations_per_user_max: u32, "Allocations of a user; above it clients get 486. 0 for no bound."),
+    limit!(
+        allocations_per_min_per_user: u32,
+        "Allocations that a user begins in a minute, as many at once; above it clients get 486. 0 for no bound."
+    ),
     limit!(allocations_per_ip_max: u32, "Allocations of a client address (IPv6: its /64). 0 for no bound."),
     limit!(bytes_per_s: u64 in bytes, "Bytes a second that the node relays, both directions together. 0 for no bound."),
     limit!(bytes_per_s_per_user: u64 in bytes, "Bytes a second of a user, both directions together. 0 for no bound."),
     limit!(bytes_per_s_per_ip: u64 in bytes, "Bytes a second of a client address (IPv6: its /64). 0 for no bound."),
-    limit!(strangers_per_s: u32, "Answers a second without valid credentials, a /24 (IPv6: a /48) and shard."),
+    limit!(strangers_per_s: u32, "Answers a second without valid credentials, a /24 (IPv6: a /48), the node."),
     limit!(lifetime_default_s: u32, "Lifetime of an allocation whose client asks for none; clients refresh it."),
     limit!(lifetime_max_s: u32, "The longest lifetime of an allocation between two refreshes."),
     limit!(nonce_lifetime_s: u32, "Age at which a nonce is stale; clients then take a new one."),

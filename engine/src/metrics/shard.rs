@@ -182,12 +182,20 @@ counters! {
         relay_errors_442: counter "ioex_relay_answers_total" [("code", "442")],
         /// Requests for a peer of another family than the allocation's.
         relay_errors_443: counter "ioex_relay_answers_total" [("code", "443")],
-        /// Allocations refused because the user or address has as many as it may.
+        /// Allocations refused because the user or address has as many as it may, or has begun as many as it may.
         relay_errors_486: counter "ioex_relay_answers_total" [("code", "486")],
         /// Allocations refused because the node has as many as it may, no port is free, or it drains.
         relay_errors_508: counter "ioex_relay_answers_total" [("code", "508")],
         /// Requests refused with another code.
         relay_errors_other: counter "ioex_relay_answers_total" [("code", "other")],
+        /// Allocations refused: the node has as many as it may.
+        relay_quota_node: counter "ioex_relay_quota_hits_total" [("quota", "node")],
+        /// Allocations refused: the user has as many as it may.
+        relay_quota_user: counter "ioex_relay_quota_hits_total" [("quota", "user")],
+        /// Allocations refused: the user has begun as many as it may in a minute.
+        relay_quota_user_rate: counter "ioex_relay_quota_hits_total" [("quota", "user_per_min")],
+        /// Allocations refused: the client's address has as many as it may.
+        relay_quota_ip: counter "ioex_relay_quota_hits_total" [("quota", "ip")],
         /// Requests without proof of who sent them, as every client's first one is.
         relay_auth_no_integrity: counter "ioex_relay_auth_failures_total" [("cause", "no_integrity")],
         /// Requests that claim a proof but lack realm, nonce or user name.

@@ -4,6 +4,7 @@ use super::front::FrontCounters;
 use crate::driver::streams::StreamCounters;
 use crate::metrics::{Counter, ShardCounters};
 use relay::stun::{AuthCounts, AuthError};
+use relay::turn::ledger::QuotaExceeded;
 use relay::turn::{Cause, Counters};
 
 /// Publishes everything that a server has counted.
@@ -16,6 +17,9 @@ pub(super) fn publish(shard: &ShardCounters, server: &Counters, logins: &AuthCou
     for (code, count) in Counters::ERROR_CODES.iter().map(|code| Some(*code)).chain([None]).zip(server.errors)
     {
         error(shard, code).set(count);
+    }
+    for (quota, count) in QuotaExceeded::ALL.iter().zip(server.quotas) {
+        quota_hit(shard, *quota).set(count);
     }
     for (cause, count) in Cause::ALL.iter().zip(server.drops) {
         dropped(shard, *cause).set(count);
@@ -62,6 +66,15 @@ fn error(shard: &ShardCounters, code: Option<u16>) -> &Counter {
     }
 }
 
+fn quota_hit(shard: &ShardCounters, quota: QuotaExceeded) -> &Counter {
+    match quota {
+        QuotaExceeded::Node => &shard.relay_quota_node,
+        QuotaExceeded::User => &shard.relay_quota_user,
+        QuotaExceeded::UserRate => &shard.relay_quota_user_rate,
+        QuotaExceeded::Ip => &shard.relay_quota_ip,
+    }
+}
+
 fn dropped(shard: &ShardCounters, cause: Cause) -> &Counter {
     match cause {
         Cause::Malformed => &shard.relay_dropped_malformed,
@@ -105,6 +118,9 @@ mod tests {
         let causes: HashSet<*const Counter> =
             Cause::ALL.iter().map(|cause| std::ptr::from_ref(dropped(&shard, *cause))).collect();
         assert_eq!(causes.len(), Cause::ALL.len());
+        let quotas: HashSet<*const Counter> =
+            QuotaExceeded::ALL.iter().map(|quota| std::ptr::from_ref(quota_hit(&shard, *quota))).collect();
+        assert_eq!(quotas.len(), QuotaExceeded::ALL.len());
         let failures: HashSet<*const Counter> =
             AuthError::ALL.iter().map(|error| std::ptr::from_ref(auth_failure(&shard, *error))).collect();
         assert_eq!(failures.len(), AuthError::ALL.len());

@@ -263,7 +263,7 @@ impl Relay {
 
     /// Ends every session, as at the end of the process.
     pub fn close_all(&mut self, now: Instant, driver: &mut (impl Driver + Streams)) {
-        self.server.kick(clock(now), &Selector::All, &mut self.sockets);
+        self.server.shut_down(clock(now), &mut self.sockets);
         self.delivery.front.close_all(now, driver);
         self.end_turn(now, driver);
     }

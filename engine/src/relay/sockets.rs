@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use relay::turn::{Family, Now, OpenError, Opened, PortKind, RelayId, Relays};
 use slab::Slab;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -251,6 +251,10 @@ impl Relays for RelaySockets {
 
     fn is_live_relayed(&self, address: SocketAddr) -> bool {
         self.live.contains(address)
+    }
+
+    fn is_relay_address(&self, ip: IpAddr) -> bool {
+        self.live.addresses().any(|address| address.external == ip)
     }
 }
 

@@ -47,6 +47,7 @@ fn policy(credential: &Credential) -> anyhow::Result<RelayPolicy> {
         limits: RelayLimits {
             allocations_max: 1_000_000,
             allocations_per_user_max: 0,
+            allocations_per_min_per_user: 0,
             strangers_per_s: 1_000_000,
             ..RelayLimits::default()
         },

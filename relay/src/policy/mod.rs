@@ -1,4 +1,4 @@
-//! Policy socket v2: what `ioex` and `ioex-engine` say to each other.
+//! Policy socket v3: what `ioex` and `ioex-engine` say to each other.
 //!
 //! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
 //! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root

@@ -92,6 +92,10 @@ pub struct RelayLimits {
     pub allocations_max: u32,
     /// Allocations of a user, the node. A browser makes one a network interface and server: 16 allow four of them in four calls.
     pub allocations_per_user_max: u32,
+    /// Allocations that a user may begin in a minute, the node; as many at once. A port rests for five minutes after its
+    /// allocation, so a user who begins and ends them all the time holds five times this beside those that live: 60 are 2 % of
+    /// an address's ports, and one a second is more than any client needs that loses its network now and then.
+    pub allocations_per_min_per_user: u32,
     /// Allocations of a client address (IPv6: of its /64), the node. An office behind one address has many people: no bound.
     pub allocations_per_ip_max: u32,
     /// Payload bytes a second that the node relays, both directions together.
@@ -100,8 +104,9 @@ pub struct RelayLimits {
     pub bytes_per_s_per_user: u64,
     /// Payload bytes a second of a client address (IPv6: of its /64), both directions together, the node.
     pub bytes_per_s_per_ip: u64,
-    /// Answers a second to requests without valid credentials, a /24 (IPv6: a /48), a shard. Each client needs one or two
-    /// when it begins: 256 let 128 clients a second begin behind one provider's address; a victim of spoofing gets 30 kB/s.
+    /// Answers a second to requests without valid credentials, a /24 (IPv6: a /48), the node: each shard gives its part, rounded up.
+    /// Each client needs one or two when it begins: 256 let 128 clients a second begin behind one provider's address; a
+    /// victim of spoofing gets 30 kB/s.
     pub strangers_per_s: u32,
     /// Lifetime of an allocation whose client does not ask for one. RFC 8656 section 3.2 gives 600 s.
     pub lifetime_default_s: u32,
@@ -120,6 +125,7 @@ impl Default for RelayLimits {
         RelayLimits {
             allocations_max: 100_000,
             allocations_per_user_max: 16,
+            allocations_per_min_per_user: 60,
             allocations_per_ip_max: 0,
             bytes_per_s: 0,
             bytes_per_s_per_user: 0,
@@ -136,11 +142,12 @@ impl Default for RelayLimits {
 
 impl RelayLimits {
     /// Name, value, least and most of every bound, as [`Limits::ranges`](super::Limits::ranges).
-    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 12] {
+    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 13] {
         let count = u64::from;
         [
             ("allocations_max", count(self.allocations_max), 0, 10_000_000),
             ("allocations_per_user_max", count(self.allocations_per_user_max), 0, 10_000_000),
+            ("allocations_per_min_per_user", count(self.allocations_per_min_per_user), 0, 10_000_000),
             ("allocations_per_ip_max", count(self.allocations_per_ip_max), 0, 10_000_000),
             ("bytes_per_s", self.bytes_per_s, 0, RATE_MAX),
             ("bytes_per_s_per_user", self.bytes_per_s_per_user, 0, RATE_MAX),

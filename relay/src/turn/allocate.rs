@@ -53,11 +53,17 @@ impl Server {
                 return Err(Refusal::HandOver(shard));
             }
         }
-        let charge =
-            self.meter.open(call.user, call.five_tuple.client.ip()).map_err(|exceeded| match exceeded {
-                QuotaExceeded::Node => ErrorCode::INSUFFICIENT_CAPACITY,
-                QuotaExceeded::User | QuotaExceeded::Ip => ErrorCode::ALLOCATION_QUOTA_REACHED,
-            })?;
+        let charge = self.meter.open(call.now.monotonic, call.user, call.five_tuple.client.ip()).map_err(
+            |exceeded| {
+                self.counters.quotas[exceeded as usize] += 1;
+                match exceeded {
+                    QuotaExceeded::Node => ErrorCode::INSUFFICIENT_CAPACITY,
+                    QuotaExceeded::User | QuotaExceeded::UserRate | QuotaExceeded::Ip => {
+                        ErrorCode::ALLOCATION_QUOTA_REACHED
+                    }
+                }
+            },
+        )?;
         let given = match self.open(call, &wanted, relays) {
             Ok(given) => given,
             Err(code) => {
@@ -82,6 +88,7 @@ impl Server {
             reservation,
             mobility: is_mobile.then_some(Mobility { ticket: 0, is_confirmed: true }),
             charge,
+            judgement: self.judgement,
             expires,
         }));
         let success = self.allocate_success(call, index)?;

@@ -3,6 +3,7 @@
 //! Nothing here is used after its end, whether or not a timer has removed it: every question is asked with the time.
 
 use super::ledger::Charge;
+use super::permission::Reach;
 use super::{FiveTuple, RelayId, SessionRecord, Usage};
 use crate::stun::{ErrorCode, Family, TransactionId};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,8 @@ pub(super) struct Allocation {
     pub(super) usage: Usage,
     /// What it is charged to.
     pub(super) charge: Charge,
+    /// The policy that its permissions were held to last, as [`Server`](super::Server) counts them.
+    pub(super) judgement: u32,
     /// The heap entry that counts.
     pub(super) queued: Instant,
     /// By address.
@@ -110,13 +113,15 @@ pub(super) struct Beginning {
     pub(super) reservation: Option<[u8; 8]>,
     pub(super) mobility: Option<Mobility>,
     pub(super) charge: Charge,
+    pub(super) judgement: u32,
     pub(super) expires: Instant,
 }
 
 impl Allocation {
     pub(super) fn new(beginning: Beginning) -> Allocation {
         let Beginning { session_id, user, client, since_unix_s, relayed, .. } = beginning;
-        let Beginning { transaction, address_error, reservation, mobility, charge, expires, .. } = beginning;
+        let Beginning { transaction, address_error, reservation, mobility, charge, judgement, .. } =
+            beginning;
         Allocation {
             session_id,
             user,
@@ -130,7 +135,8 @@ impl Allocation {
             mobility,
             usage: Usage::default(),
             charge,
-            queued: expires,
+            judgement,
+            queued: beginning.expires,
             permissions: Vec::new(),
             channels: Vec::new(),
             numbers: Vec::new(),
@@ -180,6 +186,17 @@ impl Allocation {
             }
         }
         expires
+    }
+
+    /// Keeps of the permissions those that a policy gives, as it gives them. Channels stay: without a permission they lead
+    /// nowhere.
+    pub(super) fn hold_permissions(&mut self, judgement: u32, reach: impl Fn(IpAddr) -> Option<Reach>) {
+        self.judgement = judgement;
+        self.permissions.retain_mut(|permission| {
+            let reach = reach(permission.ip);
+            permission.only_live_relayed = reach == Some(Reach::OnlyLiveRelayed);
+            reach.is_some()
+        });
     }
 
     /// Where a channel leads, if it is bound and its peer has a permission.

@@ -1,6 +1,7 @@
 //! Why something was not done, and how often what happened.
 
 use super::Usage;
+use super::ledger::QuotaExceeded;
 use crate::stun::ErrorCode;
 
 /// Why nothing was done with a message or datagram.
@@ -76,6 +77,8 @@ pub struct Counters {
     pub successes: u64,
     /// Error responses, by [`Counters::ERROR_CODES`]; the last one counts any other code.
     pub errors: [u64; Counters::ERROR_CODES.len() + 1],
+    /// Allocations refused, by [`QuotaExceeded::ALL`]; each is among the errors too.
+    pub quotas: [u64; QuotaExceeded::ALL.len()],
     /// What was admitted, of all sessions.
     pub usage: Usage,
 }

@@ -3,6 +3,7 @@
 //! Nothing here allocates memory or hashes a string. A datagram to a peer costs one hash of the five-tuple and two bisections;
 //! one from a peer, an index and two bisections.
 
+use super::allocation::Allocation;
 use super::{
     Action, AllocationIndex, Cause, ClientRoute, Direction, FiveTuple, Now, PeerRoute, RelayId, Relays,
     Server,
@@ -25,7 +26,8 @@ impl Server {
         self.table.find(five_tuple)
     }
 
-    /// Where ChannelData with this channel number goes: the channel is bound and the peer has a permission. Fast path.
+    /// Where ChannelData with this channel number goes: the channel is bound and the peer has a permission that the policy in
+    /// force gives. Fast path.
     ///
     /// # Errors
     /// Why it goes nowhere; counted as one drop.
@@ -190,7 +192,7 @@ impl Server {
     }
 
     fn channel_route(
-        &self,
+        &mut self,
         now: Now,
         allocation: AllocationIndex,
         number: u16,
@@ -201,16 +203,21 @@ impl Server {
     }
 
     /// The relayed address of the peer's family, if there is a permission for the peer's address.
-    fn route(&self, now: Now, allocation: AllocationIndex, peer: SocketAddr) -> Result<ClientRoute, Cause> {
-        let session = self.table.get(allocation).ok_or(Cause::NoAllocation)?;
+    fn route(
+        &mut self,
+        now: Now,
+        allocation: AllocationIndex,
+        peer: SocketAddr,
+    ) -> Result<ClientRoute, Cause> {
+        let session = self.judged(allocation).ok_or(Cause::NoAllocation)?;
         let relayed = session.relayed(now.monotonic, Family::of(peer.ip())).ok_or(Cause::NoAllocation)?;
         let permitted = session.permitted(now.monotonic, peer.ip()).ok_or(Cause::NoPermission)?;
         Ok(ClientRoute { relay: relayed.id, peer, only_live_relayed: permitted.only_live_relayed })
     }
 
-    fn peer_route(&self, now: Now, relay: RelayId, from: SocketAddr) -> Result<PeerRoute, Cause> {
+    fn peer_route(&mut self, now: Now, relay: RelayId, from: SocketAddr) -> Result<PeerRoute, Cause> {
         let allocation = self.table.find_relay(relay).ok_or(Cause::NoAllocation)?;
-        let session = self.table.get(allocation).ok_or(Cause::NoAllocation)?;
+        let session = self.judged(allocation).ok_or(Cause::NoAllocation)?;
         let through = session.relayed(now.monotonic, Family::of(from.ip())).ok_or(Cause::NoAllocation)?;
         if through.id != relay {
             return Err(Cause::NoAllocation);
@@ -224,6 +231,15 @@ impl Server {
             Some(number) => PeerRoute::Channel { allocation, number, client },
             None => PeerRoute::Data { allocation, client },
         })
+    }
+
+    /// An allocation whose permissions are those that the policy in force gives.
+    #[inline]
+    fn judged(&mut self, index: AllocationIndex) -> Option<&Allocation> {
+        if self.table.get(index)?.judgement != self.judgement {
+            self.judge(index);
+        }
+        self.table.get(index)
     }
 
     fn indication_transaction(&mut self) -> TransactionId {

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// The time in which a session gets one share. Short enough for a call's sound, long enough that a share is a few packets.
 const WINDOW: Duration = Duration::from_millis(50);
 
+/// The time that `allocations_per_min_per_user` is of, and how far ahead of it a user may be.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// The least depth of a byte bucket: four GSO batches of 64 KiB.
 const DEPTH_MIN: u64 = 256 << 10;
 
@@ -37,6 +40,7 @@ const NODE: u32 = u32::MAX;
 
 /// Which quota an allocation would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(u8)]
 pub enum QuotaExceeded {
     /// `allocations_max`: the node has no more room (508).
     #[error("the node has all the allocations that it may have")]
@@ -44,9 +48,18 @@ pub enum QuotaExceeded {
     /// `allocations_per_user_max` (486).
     #[error("the user has all the allocations that it may have")]
     User,
+    /// `allocations_per_min_per_user` (486).
+    #[error("the user has begun all the allocations that it may begin in a minute")]
+    UserRate,
     /// `allocations_per_ip_max` (486).
     #[error("the client's address has all the allocations that it may have")]
     Ip,
+}
+
+impl QuotaExceeded {
+    /// Every quota, in the order of their numbers.
+    pub const ALL: [QuotaExceeded; 4] =
+        [QuotaExceeded::Node, QuotaExceeded::User, QuotaExceeded::UserRate, QuotaExceeded::Ip];
 }
 
 /// Which rate has no byte left.
@@ -155,13 +168,13 @@ impl Meter {
         }
     }
 
-    /// Counts a new allocation of `user` from `ip`. `user` is the name that quotas go by: of `expiry:name` (TURN REST) only
+    /// Counts a new allocation of `user` from `ip`, and that the user has begun one. `user` is the name that quotas go by: of `expiry:name` (TURN REST) only
     /// the name, or a user would have a quota a credential.
     ///
     /// # Errors
     /// The quota that is used up; nothing was counted.
-    pub fn open(&mut self, user: &str, ip: IpAddr) -> Result<Charge, QuotaExceeded> {
-        let (user, ip) = self.ledger.books().open(user, ip)?;
+    pub fn open(&mut self, now: Instant, user: &str, ip: IpAddr) -> Result<Charge, QuotaExceeded> {
+        let (user, ip) = self.ledger.books().open(now, user, ip)?;
         Ok(Charge { user: self.lease(user), ip: self.lease(ip), fair: Default::default() })
     }
 
@@ -384,7 +397,7 @@ struct Books {
     /// Of the node.
     allocations: u32,
     node: Option<Box<Budget>>,
-    /// Accounts without allocations whose bucket is not full, and when it will be. They are kept until then, or whoever ends an
+    /// Accounts without allocations of which a bucket is not full, and when it will be. They are kept until then, or whoever ends an
     /// allocation and makes a new one would find a full bucket each time.
     spent: BinaryHeap<Reverse<(Instant, u32)>>,
 }
@@ -394,6 +407,9 @@ struct Books {
 struct Account {
     owner: Owner<Box<str>>,
     allocations: u32,
+    /// Until when the allocations that a user has begun last, at one each interval of the rate: a token bucket that
+    /// holds a minute's worth, as one number. `None` before the first.
+    begun_until: Option<Instant>,
     /// There as soon as a rate is set.
     budget: Option<Box<Budget>>,
 }
@@ -437,15 +453,36 @@ impl Books {
         }
     }
 
-    fn open(&mut self, user: &str, ip: IpAddr) -> Result<(u32, u32), QuotaExceeded> {
+    fn open(&mut self, now: Instant, user: &str, ip: IpAddr) -> Result<(u32, u32), QuotaExceeded> {
         if is_used_up(self.allocations, self.limits.allocations_max) {
             return Err(QuotaExceeded::Node);
         }
         let user = self.open_account(Owner::User(user), self.limits.allocations_per_user_max);
         let user = user.ok_or(QuotaExceeded::User)?;
         let ip = self.open_ip(ip).inspect_err(|_| self.take_back(user))?;
+        if !self.begin(now, user) {
+            self.take_back(user);
+            self.take_back(ip);
+            return Err(QuotaExceeded::UserRate);
+        }
         self.allocations += 1;
         Ok((user, ip))
+    }
+
+    /// Counts that a user begins an allocation, if it may begin one more.
+    fn begin(&mut self, now: Instant, user: u32) -> bool {
+        let rate = self.limits.allocations_per_min_per_user;
+        if rate == 0 {
+            return true;
+        }
+        let account = &mut self.accounts[user as usize];
+        let until = account.begun_until.map_or(now, |until| until.max(now)) + MINUTE / rate;
+        // As many intervals as there are in a minute, whatever rounding them has left.
+        let is_within = until.saturating_duration_since(now) <= MINUTE;
+        if is_within {
+            account.begun_until = Some(until);
+        }
+        is_within
     }
 
     fn open_ip(&mut self, ip: IpAddr) -> Result<u32, QuotaExceeded> {
@@ -472,7 +509,8 @@ impl Books {
                 Some(*entry.get())
             }
             Entry::Vacant(entry) => {
-                let account = Account { owner: owner.to_owned(), allocations: 1, budget: None };
+                let account =
+                    Account { owner: owner.to_owned(), allocations: 1, begun_until: None, budget: None };
                 // Accounts are at most twice the allocations, so their indices stay far below that of the node.
                 let index = accounts.insert(account) as u32;
                 entry.insert(index);
@@ -509,27 +547,28 @@ impl Books {
     fn take_back(&mut self, index: u32) {
         let account = &mut self.accounts[index as usize];
         account.allocations -= 1;
-        // One that has a budget was there before, and is in `spent`.
-        if account.allocations == 0 && account.budget.is_none() {
+        // One that has a budget, or has begun something, was there before, and is in `spent`.
+        if account.allocations == 0 && account.budget.is_none() && account.begun_until.is_none() {
             self.remove(index);
         }
     }
 
-    /// Removes an account without allocations, now or when its bucket is full.
+    /// Removes an account without allocations, now or when its buckets are full.
     fn forget(&mut self, now: Instant, index: u32) {
         let rate = self.rate(index);
         let account = &mut self.accounts[index as usize];
+        let mut full = account.begun_until.unwrap_or(now);
         if rate > 0
             && let Some(budget) = &mut account.budget
         {
             budget.bucket.refill(now, rate, depth(rate));
-            let wait = budget.bucket.time_until(depth(rate), rate);
-            if wait > Duration::ZERO {
-                self.spent.push(Reverse((now + wait, index)));
-                return;
-            }
+            full = full.max(now + budget.bucket.time_until(depth(rate), rate));
         }
-        self.remove(index);
+        if full > now {
+            self.spent.push(Reverse((full, index)));
+        } else {
+            self.remove(index);
+        }
     }
 
     fn remove(&mut self, index: u32) {

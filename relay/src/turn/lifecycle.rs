@@ -75,15 +75,29 @@ impl Server {
     /// request gets 437.
     pub fn kick(&mut self, now: Now, selector: &Selector, relays: &mut impl Relays) -> usize {
         let is_selected = |allocation: &Allocation| match selector {
-            Selector::All => true,
             Selector::User(user) => *allocation.user == **user,
             Selector::Client(ip) => allocation.client.client.ip() == *ip,
             Selector::Session(id) => allocation.session_id == *id,
         };
+        self.end_those(now, is_selected, EndReason::Kicked, relays)
+    }
+
+    /// Ends every session, as the server ends.
+    pub fn shut_down(&mut self, now: Now, relays: &mut impl Relays) -> usize {
+        self.end_those(now, |_| true, EndReason::Shutdown, relays)
+    }
+
+    fn end_those(
+        &mut self,
+        now: Now,
+        is_selected: impl Fn(&Allocation) -> bool,
+        reason: EndReason,
+        relays: &mut impl Relays,
+    ) -> usize {
         let selected = self.table.iter().filter(|(_, allocation)| is_selected(allocation));
         let selected: Vec<AllocationIndex> = selected.map(|(index, _)| index).collect();
         for &index in &selected {
-            self.end(now, index, EndReason::Kicked, relays);
+            self.end(now, index, reason, relays);
         }
         selected.len()
     }

@@ -1,6 +1,6 @@
 //! CreatePermission (RFC 8656 section 10.2) and ChannelBind (section 12.2).
 
-use super::access::Denied;
+use super::access::{AccessList, Denied};
 use super::allocation::BindError;
 use super::server::{Call, Refusal, Success};
 use super::{Relays, Server};
@@ -13,7 +13,11 @@ const CHANNEL_NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 
 impl Server {
     /// All of the permissions or none.
-    pub(super) fn create_permission(&mut self, call: &Call<'_>) -> Result<Success, Refusal> {
+    pub(super) fn create_permission(
+        &mut self,
+        call: &Call<'_>,
+        relays: &impl Relays,
+    ) -> Result<Success, Refusal> {
         let now = call.now.monotonic;
         let index = self.own(call)?;
         let mut ips: Vec<IpAddr> = Vec::new();
@@ -30,7 +34,7 @@ impl Server {
         if ips.iter().any(|ip| allocation.relayed(now, Family::of(*ip)).is_none()) {
             return Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH.into());
         }
-        let permitted = ips.iter().map(|&ip| permitted(call, ip));
+        let permitted = ips.iter().map(|&ip| permitted(call, ip, relays));
         let permitted = permitted.collect::<Result<Vec<Reach>, ErrorCode>>()?;
         if !allocation.permissions_fit(now, &ips, permissions_max) {
             return Err(ErrorCode::INSUFFICIENT_CAPACITY.into());
@@ -68,7 +72,7 @@ impl Server {
         if allocation.relayed(now, Family::of(peer.ip())).is_none() {
             return Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH.into());
         }
-        let reach = permitted(call, peer.ip())?;
+        let reach = permitted(call, peer.ip(), relays)?;
         if reach == Reach::OnlyLiveRelayed && !relays.is_live_relayed(peer) {
             return Err(ErrorCode::FORBIDDEN.into());
         }
@@ -85,22 +89,30 @@ impl Server {
 }
 
 /// What of an address may be reached.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
     /// Every port.
     All,
     /// The address is the node's own: ports that are live relayed ones.
     OnlyLiveRelayed,
 }
 
-fn permitted(call: &Call<'_>, ip: IpAddr) -> Result<Reach, ErrorCode> {
+/// What of an address a permission reaches. An own address of the node that relayed addresses are never made of has nothing to
+/// reach, so it gets no permission; of the others each datagram is held to the ports that live at that moment.
+fn permitted(call: &Call<'_>, ip: IpAddr, relays: &impl Relays) -> Result<Reach, ErrorCode> {
+    let reach = reach(&call.policy.access, ip);
+    reach.filter(|reach| *reach == Reach::All || relays.is_relay_address(ip)).ok_or(ErrorCode::FORBIDDEN)
+}
+
+/// What of an address a policy lets a permission reach, if anything.
+pub(super) fn reach(access: &AccessList, ip: IpAddr) -> Option<Reach> {
     // An IPv4 address in IPv6's clothes is never a peer of an IPv6 relayed address, whoever is allowed: nothing leads there.
     if ip.to_canonical() != ip {
-        return Err(ErrorCode::FORBIDDEN);
+        return None;
     }
-    match call.policy.access.permits_peer(SocketAddr::new(ip, 0), false) {
-        Ok(()) => Ok(Reach::All),
-        Err(Denied::OwnAddress) => Ok(Reach::OnlyLiveRelayed),
-        Err(Denied::Listed | Denied::SpecialPurpose) => Err(ErrorCode::FORBIDDEN),
+    match access.permits_peer(SocketAddr::new(ip, 0), false) {
+        Ok(()) => Some(Reach::All),
+        Err(Denied::OwnAddress) => Some(Reach::OnlyLiveRelayed),
+        Err(Denied::Listed | Denied::SpecialPurpose) => None,
     }
 }

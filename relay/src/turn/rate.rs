@@ -72,7 +72,8 @@ const STRANGER_BUCKETS: usize = 1 << 15;
 const STRANGER_BURST_MS: u64 = 1_000;
 
 /// Bounds answers to those who have not proved who they are, so that nobody is flooded with answers to requests that were
-/// sent in his name: so many a second a /24 (IPv4) or /48 (IPv6), and one second's worth at once.
+/// sent in his name: so many a second a /24 (IPv4) or /48 (IPv6), and one second's worth at once. A shard has its own, and its
+/// part of what the node may give.
 ///
 /// The table is of fixed size and has no entries to evict: a prefix hashes to one of 32,768 buckets, with a seed that nobody else
 /// knows. Prefixes that meet in one bucket share it. So a storm from everywhere uses no memory and gains no fresh bursts; it

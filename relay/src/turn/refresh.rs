@@ -84,9 +84,11 @@ impl Server {
         if allocation.client != *call.five_tuple || !allocation.is_attached {
             let ip = call.five_tuple.client.ip();
             if allocation.client.client.ip() != ip {
-                self.meter
-                    .change_ip(call.now.monotonic, &mut allocation.charge, ip)
-                    .map_err(|_| ErrorCode::ALLOCATION_QUOTA_REACHED)?;
+                let changed = self.meter.change_ip(call.now.monotonic, &mut allocation.charge, ip);
+                changed.map_err(|exceeded| {
+                    self.counters.quotas[exceeded as usize] += 1;
+                    ErrorCode::ALLOCATION_QUOTA_REACHED
+                })?;
             }
             // What has expired at the client's new address makes room.
             if let Some(stale) = self.table.find(call.five_tuple) {

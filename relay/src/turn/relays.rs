@@ -2,7 +2,7 @@
 
 use super::Now;
 use crate::stun::Family;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// One UDP socket on a relayed transport address, chosen by the implementor of [`Relays`].
 ///
@@ -68,4 +68,7 @@ pub trait Relays {
 
     /// Whether this is a live relayed address of any shard of this node, as peers see it.
     fn is_live_relayed(&self, address: SocketAddr) -> bool;
+
+    /// Whether this node makes relayed addresses of this address, as peers see it.
+    fn is_relay_address(&self, ip: IpAddr) -> bool;
 }

@@ -2,6 +2,7 @@
 
 use super::allocation::Allocation;
 use super::ledger::Meter;
+use super::permission::reach;
 use super::rate::StrangerLimit;
 use super::reservation::Reservations;
 use super::table::Table;
@@ -27,6 +28,8 @@ const REPLY_LEN_MAX: usize = 512;
 pub struct Server {
     pub(super) options: ServerOptions,
     policy: Option<Arc<TurnPolicy>>,
+    /// Counts up with each policy; an allocation whose permissions were judged by another one is judged again before it is used.
+    pub(super) judgement: u32,
     authenticator: Authenticator,
     strangers: StrangerLimit,
     pub(super) meter: Meter,
@@ -92,6 +95,7 @@ impl Server {
         let (shard, seed) = (usize::from(options.shard), options.hash_seed);
         Server {
             policy: None,
+            judgement: 0,
             authenticator: Authenticator::new(nonces),
             strangers: StrangerLimit::new(options.started, seed),
             meter: Meter::new(Arc::clone(&options.ledger), shard, seed),
@@ -106,12 +110,21 @@ impl Server {
         }
     }
 
-    /// Puts a policy in force. Sessions stay, and so do permissions until they end or are refreshed; what clients ask for from
-    /// now on is held to the new policy.
+    /// Puts a policy in force. Sessions stay. What clients ask for from now on is held to the new policy, and so are the
+    /// permissions that they have: an allocation's are judged again the next time that data goes through it, which costs
+    /// nothing while the policy stays and spreads the work where there are many.
     pub fn set_policy(&mut self, policy: Arc<TurnPolicy>) {
         self.meter.set_limits(&policy.limits);
         self.authenticator.set_nonce_lifetime_s(policy.limits.nonce_lifetime_s.into());
         self.policy = Some(policy);
+        self.judgement = self.judgement.wrapping_add(1);
+    }
+
+    /// Takes away the permissions of an allocation that the policy in force would not give.
+    #[cold]
+    pub(super) fn judge(&mut self, index: AllocationIndex) {
+        let (Some(policy), Some(allocation)) = (&self.policy, self.table.get_mut(index)) else { return };
+        allocation.hold_permissions(self.judgement, |ip| reach(&policy.access, ip));
     }
 
     /// Takes one STUN message, or a ChannelData message that did not take the fast path, of a client.
@@ -207,7 +220,7 @@ impl Server {
         let decided = match method {
             Allocate => self.allocate(&call, relays, random),
             Refresh => self.refresh(&call, relays),
-            CreatePermission => self.create_permission(&call),
+            CreatePermission => self.create_permission(&call, relays),
             _ => self.channel_bind(&call, relays),
         };
         match decided {
@@ -245,9 +258,9 @@ impl Server {
     ) -> Option<usize> {
         // A client with an allocation has shown that it receives what is sent to its address, and so has a stream's.
         let is_known = self.live(now, five_tuple).is_some();
-        if !is_known
-            && !self.strangers.admit(now.monotonic, five_tuple.client.ip(), policy.limits.strangers_per_s)
-        {
+        // A prefix's clients come to all shards, each of which gives its part. Rounded up, so that every shard has one.
+        let per_s = policy.limits.strangers_per_s.div_ceil(self.options.shard_count.max(1).into());
+        if !is_known && !self.strangers.admit(now.monotonic, five_tuple.client.ip(), per_s) {
             return None;
         }
         let room = match five_tuple.transport {

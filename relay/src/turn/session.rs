@@ -69,13 +69,13 @@ pub enum EndReason {
     Kicked,
     /// Its client's stream closed.
     StreamClosed,
+    /// The server ends.
+    Shutdown,
 }
 
 /// Which sessions to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// All.
-    All,
     /// Those of a user.
     User(String),
     /// Those whose client has this address.

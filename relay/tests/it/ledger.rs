@@ -27,7 +27,12 @@ fn meters(now: Instant, count: usize, limits: &RelayLimits) -> (Arc<Ledger>, Vec
 
 /// No quota and no rate.
 fn unlimited() -> RelayLimits {
-    RelayLimits { allocations_max: 0, allocations_per_user_max: 0, ..RelayLimits::default() }
+    RelayLimits {
+        allocations_max: 0,
+        allocations_per_user_max: 0,
+        allocations_per_min_per_user: 0,
+        ..RelayLimits::default()
+    }
 }
 
 #[test]
@@ -41,17 +46,17 @@ fn each_quota_is_counted_over_all_shards() {
     };
     let (ledger, mut meters) = meters(now, 2, &limits);
     let [one, other] = &mut meters[..] else { panic!("two") };
-    let first = one.open("alice", ip("192.0.2.1")).unwrap();
-    let second = other.open("alice", ip("192.0.2.1")).unwrap();
-    assert_eq!(one.open("alice", ip("192.0.2.2")).unwrap_err(), QuotaExceeded::User);
-    let third = one.open("bob", ip("192.0.2.1")).unwrap();
-    assert_eq!(other.open("carol", ip("::ffff:192.0.2.1")).unwrap_err(), QuotaExceeded::Ip);
+    let first = one.open(now, "alice", ip("192.0.2.1")).unwrap();
+    let second = other.open(now, "alice", ip("192.0.2.1")).unwrap();
+    assert_eq!(one.open(now, "alice", ip("192.0.2.2")).unwrap_err(), QuotaExceeded::User);
+    let third = one.open(now, "bob", ip("192.0.2.1")).unwrap();
+    assert_eq!(other.open(now, "carol", ip("::ffff:192.0.2.1")).unwrap_err(), QuotaExceeded::Ip);
     // A refused allocation has left nothing behind.
     assert_eq!(ledger.allocations(), 3);
-    let fourth = other.open("carol", ip("2001:db8::1")).unwrap();
-    assert_eq!(one.open("dave", ip("2001:db8:0:1::1")).unwrap_err(), QuotaExceeded::Node);
+    let fourth = other.open(now, "carol", ip("2001:db8::1")).unwrap();
+    assert_eq!(one.open(now, "dave", ip("2001:db8:0:1::1")).unwrap_err(), QuotaExceeded::Node);
     one.close(now, first);
-    let fifth = other.open("alice", ip("192.0.2.9")).unwrap();
+    let fifth = other.open(now, "alice", ip("192.0.2.9")).unwrap();
     for (meter, charge) in [(1, second), (0, third), (1, fourth), (1, fifth)] {
         meters[meter].close(now, charge);
     }
@@ -59,12 +64,44 @@ fn each_quota_is_counted_over_all_shards() {
 }
 
 #[test]
+fn a_user_begins_so_many_allocations_in_a_minute() {
+    let start = Instant::now();
+    let after = |ms| start + Duration::from_millis(ms);
+    let limits = RelayLimits { allocations_per_min_per_user: 7, allocations_per_ip_max: 1, ..unlimited() };
+    let (ledger, mut meters) = meters(start, 2, &limits);
+    let mut begin = |now: Instant, n: usize, user: &str| {
+        let meter = &mut meters[n % 2];
+        meter.open(now, user, ip("192.0.2.1")).map(|charge| meter.close(now, charge))
+    };
+    for n in 0..7 {
+        assert_eq!(begin(start, n, "alice"), Ok(()), "a minute's worth at once, over all shards");
+    }
+    assert_eq!(begin(start, 0, "alice"), Err(QuotaExceeded::UserRate));
+    assert_eq!(begin(start, 1, "bob"), Ok(()));
+    assert_eq!(ledger.accounts(), 2, "users are remembered; a refused allocation and the address are not");
+    assert_eq!(begin(after(8_571), 0, "alice"), Err(QuotaExceeded::UserRate));
+    assert_eq!(begin(after(8_572), 1, "alice"), Ok(()), "a seventh of a minute brings one");
+    assert_eq!(begin(after(8_572), 0, "alice"), Err(QuotaExceeded::UserRate));
+    // A quota that is used up takes nothing of the rate.
+    let held = meters[0].open(after(20_000), "carol", ip("192.0.2.1")).unwrap();
+    for _ in 0..100 {
+        assert_eq!(meters[1].open(after(20_000), "dave", ip("192.0.2.1")).unwrap_err(), QuotaExceeded::Ip);
+    }
+    meters[0].close(after(20_000), held);
+    let late = after(600_000);
+    let last = meters[1].open(late, "dave", ip("192.0.2.1")).unwrap();
+    meters[1].close(late, last);
+    assert_eq!(ledger.accounts(), 1, "whose minute is over is forgotten");
+}
+
+#[test]
 fn an_ipv6_subscriber_is_a_64() {
     let limits = RelayLimits { allocations_per_ip_max: 1, ..unlimited() };
-    let (_, mut meters) = meters(Instant::now(), 1, &limits);
-    let _one = meters[0].open("a", ip("2001:db8::1")).unwrap();
-    assert_eq!(meters[0].open("b", ip("2001:db8::ffff:ffff:ffff:ffff")).unwrap_err(), QuotaExceeded::Ip);
-    let _other = meters[0].open("b", ip("2001:db8:0:1::1")).unwrap();
+    let now = Instant::now();
+    let (_, mut meters) = meters(now, 1, &limits);
+    let _one = meters[0].open(now, "a", ip("2001:db8::1")).unwrap();
+    assert_eq!(meters[0].open(now, "b", ip("2001:db8::ffff:ffff:ffff:ffff")).unwrap_err(), QuotaExceeded::Ip);
+    let _other = meters[0].open(now, "b", ip("2001:db8:0:1::1")).unwrap();
 }
 
 #[test]
@@ -73,11 +110,11 @@ fn a_client_that_moves_takes_its_place_along() {
     let limits = RelayLimits { allocations_per_ip_max: 1, ..unlimited() };
     let (ledger, mut meters) = meters(now, 1, &limits);
     let meter = &mut meters[0];
-    let mut mobile = meter.open("a", ip("192.0.2.1")).unwrap();
-    let other = meter.open("b", ip("192.0.2.2")).unwrap();
+    let mut mobile = meter.open(now, "a", ip("192.0.2.1")).unwrap();
+    let other = meter.open(now, "b", ip("192.0.2.2")).unwrap();
     assert_eq!(meter.change_ip(now, &mut mobile, ip("192.0.2.2")), Err(QuotaExceeded::Ip));
     assert_eq!(meter.change_ip(now, &mut mobile, ip("192.0.2.3")), Ok(()));
-    let first_place = meter.open("c", ip("192.0.2.1")).expect("the old place is free");
+    let first_place = meter.open(now, "c", ip("192.0.2.1")).expect("the old place is free");
     for charge in [mobile, other, first_place] {
         meter.close(now, charge);
     }
@@ -89,16 +126,16 @@ fn lowered_quotas_drop_no_session() {
     let now = Instant::now();
     let (ledger, mut meters) = meters(now, 1, &unlimited());
     let meter = &mut meters[0];
-    let mut charges: Vec<Charge> = (0..5).map(|_| meter.open("a", ip("192.0.2.1")).unwrap()).collect();
+    let mut charges: Vec<Charge> = (0..5).map(|_| meter.open(now, "a", ip("192.0.2.1")).unwrap()).collect();
     meter.set_limits(&RelayLimits { allocations_per_user_max: 2, ..unlimited() });
     assert_eq!(ledger.allocations(), 5);
     for _ in 0..3 {
-        assert_eq!(meter.open("a", ip("192.0.2.1")).unwrap_err(), QuotaExceeded::User);
+        assert_eq!(meter.open(now, "a", ip("192.0.2.1")).unwrap_err(), QuotaExceeded::User);
         meter.close(now, charges.pop().unwrap());
     }
-    assert_eq!(meter.open("a", ip("192.0.2.1")).unwrap_err(), QuotaExceeded::User);
+    assert_eq!(meter.open(now, "a", ip("192.0.2.1")).unwrap_err(), QuotaExceeded::User);
     meter.close(now, charges.pop().unwrap());
-    charges.push(meter.open("a", ip("192.0.2.1")).expect("one is left, two are allowed"));
+    charges.push(meter.open(now, "a", ip("192.0.2.1")).expect("one is left, two are allowed"));
 }
 
 /// Its shard, user and address.
@@ -145,7 +182,7 @@ proptest! {
                     } else {
                         None
                     };
-                    let opened = meters[shard].open(&format!("user {user}"), address(ip));
+                    let opened = meters[shard].open(now, &format!("user {user}"), address(ip));
                     prop_assert_eq!(opened.as_ref().err().copied(), expected);
                     live.extend(opened.ok().map(|charge| (shard, user, ip, charge)));
                 }
@@ -194,7 +231,7 @@ proptest! {
         let limits = RelayLimits { bytes_per_s_per_user: rate, ..unlimited() };
         let (_, mut meters) = meters(start, shard_count, &limits);
         let mut charges: Vec<Charge> =
-            (0..8).map(|n| meters[n % shard_count].open("alice", ip("192.0.2.1")).unwrap()).collect();
+            (0..8).map(|n| meters[n % shard_count].open(start, "alice", ip("192.0.2.1")).unwrap()).collect();
         let (depth, chunk) = depth_and_chunk(rate);
         let (mut now, mut admitted) = (start, 0);
         for (wait_us, session, bytes) in packets {
@@ -243,7 +280,9 @@ fn run(
 }
 
 fn open(meters: &mut [Meter], names: &[(usize, &str, &str)]) -> Vec<(usize, Charge)> {
-    names.iter().map(|(shard, user, at)| (*shard, meters[*shard].open(user, ip(at)).unwrap())).collect()
+    // Without a rate of beginnings it does not matter when.
+    let now = Instant::now();
+    names.iter().map(|(shard, user, at)| (*shard, meters[*shard].open(now, user, ip(at)).unwrap())).collect()
 }
 
 #[test]
@@ -358,7 +397,7 @@ fn whoever_comes_again_finds_the_account_as_it_was() {
     for n in 0..2_000 {
         let now = start + Duration::from_millis(5) * n;
         let meter = &mut meters[n as usize % 2];
-        let mut charge = meter.open("a", ip("192.0.2.1")).unwrap();
+        let mut charge = meter.open(now, "a", ip("192.0.2.1")).unwrap();
         while meter.admit(now, &mut charge, 1_000).is_ok() {
             relayed += 1_000;
         }
@@ -377,7 +416,7 @@ fn accounts_are_forgotten_when_there_is_nothing_to_remember() {
     let meter = &mut meters[0];
     for n in 0..10_000u64 {
         let now = start + Duration::from_millis(n);
-        let mut charge = meter.open(&format!("user {n}"), IpAddr::V4(((n << 8) as u32).into())).unwrap();
+        let mut charge = meter.open(now, &format!("user {n}"), IpAddr::V4(((n << 8) as u32).into())).unwrap();
         assert_eq!(meter.admit(now, &mut charge, 1_000), Ok(()));
         meter.close(now, charge);
         // A thousand bytes are earned again in a millisecond.

@@ -122,7 +122,7 @@ fn frames_are_those_of_the_vectors() {
 #[test]
 fn the_header_is_as_drawn() {
     let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
-    assert_eq!(frame[..12], *b"IOXP\x02\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[..12], *b"IOXP\x03\x00\x03\x00\x04\x00\x00\x00");
     assert_eq!(frame[16..], [4, 3, 2, 1]);
     // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
     let mut crc = !0u32;
@@ -199,17 +199,17 @@ fn header(magic: &[u8; 4], version: u16, kind: u16, len: u32) -> Vec<u8> {
 #[test]
 fn a_header_is_refused_before_its_payload_arrives() {
     let cases = [
-        (header(b"HTTP", 2, 2, 0), FrameError::Magic),
-        (header(b"IOXP", 1, 2, 0), FrameError::Version { found: 1 }),
-        (header(b"IOXP", 2, 0, 0), FrameError::Kind { kind: 0 }),
-        (header(b"IOXP", 2, 9, 0), FrameError::Kind { kind: 9 }),
-        (header(b"IOXP", 2, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
+        (header(b"HTTP", 3, 2, 0), FrameError::Magic),
+        (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
+        (header(b"IOXP", 3, 0, 0), FrameError::Kind { kind: 0 }),
+        (header(b"IOXP", 3, 9, 0), FrameError::Kind { kind: 9 }),
+        (header(b"IOXP", 3, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
         (
-            header(b"IOXP", 2, 4, PAYLOAD_LEN_MAX as u32 + 1),
+            header(b"IOXP", 3, 4, PAYLOAD_LEN_MAX as u32 + 1),
             FrameError::PayloadLen { len: PAYLOAD_LEN_MAX + 1 },
         ),
-        (header(b"IOXP", 2, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
-        (header(b"IOXP", 2, 2, 0), FrameError::Checksum { kind: 2 }),
+        (header(b"IOXP", 3, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
+        (header(b"IOXP", 3, 2, 0), FrameError::Checksum { kind: 2 }),
     ];
     for (bytes, error) in cases {
         let mut decoder = Decoder::<ToEngine>::new();
@@ -275,7 +275,7 @@ fn payloads_are_validated_even_with_a_checksum_that_fits() {
     );
 
     // Bytes where none belong.
-    let mut frame = header(b"IOXP", 2, 2, 1);
+    let mut frame = header(b"IOXP", 3, 2, 1);
     frame.push(0);
     assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 2 }));
 }
@@ -315,12 +315,13 @@ fn any_relay_policy() -> impl Strategy<Value = RelayPolicy> {
     let prefixes = || prop::collection::vec(prefix.clone(), 0..4);
     let lists = (prefixes(), prefixes(), prefixes(), prefixes());
     let users = prop::collection::vec(user, 0..4);
-    (any::<(String, Vec<Vec<u8>>, bool, bool)>(), users, lists, any::<[u64; 3]>(), any::<[u32; 9]>())
+    (any::<(String, Vec<Vec<u8>>, bool, bool)>(), users, lists, any::<[u64; 3]>(), any::<[u32; 10]>())
         .prop_map(|((realm, rest_secrets, mobility, draining), users, lists, rates, counts)| {
             let (client_allow, client_deny, peer_allow, peer_deny) = lists;
             let limits = RelayLimits {
                 allocations_max: counts[0],
                 allocations_per_user_max: counts[1],
+                allocations_per_min_per_user: counts[9],
                 allocations_per_ip_max: counts[2],
                 bytes_per_s: rates[0],
                 bytes_per_s_per_user: rates[1],
@@ -399,7 +400,7 @@ proptest! {
     /// The archive's own checks, with header and checksum in order.
     #[test]
     fn no_payload_panics(kind in prop_oneof![1u16..9, 0x8001u16..0x800a], payload: Vec<u8>) {
-        let mut frame = header(b"IOXP", 2, kind, payload.len() as u32);
+        let mut frame = header(b"IOXP", 3, kind, payload.len() as u32);
         frame.extend_from_slice(&payload);
         let frame = with_checksum(frame);
         let _ = decode::<ToEngine>(&frame, 1000);

@@ -49,6 +49,7 @@ pub(super) fn policy() -> RelayPolicy {
         ..RelayPolicy::default()
     };
     policy.limits.allocations_per_user_max = 0;
+    policy.limits.allocations_per_min_per_user = 0;
     policy
 }
 

@@ -3,6 +3,7 @@
 use super::world::{OTHER_USER, RELAY_V4, RELAY_V6, USER, World, client, key, peer, policy};
 use relay::policy::RelayLimits;
 use relay::stun::{AttributeType, Class, Integrity, Method, Writer};
+use relay::turn::ledger::QuotaExceeded;
 use relay::turn::{Action, Family, FiveTuple, SessionEvent, Transport};
 
 const V4: [u8; 4] = [1, 0, 0, 0];
@@ -34,6 +35,8 @@ fn an_allocation_has_a_relayed_address_for_ten_minutes() {
 #[test]
 fn there_is_no_state_before_credentials_are_proved() {
     let mut world = World::new();
+    world.policy.limits.strangers_per_s = 1_000;
+    world.apply_policy();
     for n in 0..100 {
         let request = world.unsigned(Class::Request, Method::Allocate, |writer| {
             writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
@@ -123,7 +126,8 @@ fn a_five_tuple_has_one_allocation() {
 fn every_one_of_many_clients_is_found() {
     let mut policy = policy();
     policy.limits.allocations_per_user_max = 0;
-    policy.limits.strangers_per_s = 1_000;
+    policy.limits.allocations_per_min_per_user = 0;
+    policy.limits.strangers_per_s = 10_000;
     let mut world = World::with(policy);
     for n in 1..=500 {
         world.allocated(client(n));
@@ -339,6 +343,31 @@ fn quotas_of_a_user_an_address_and_the_node() {
     world.apply_policy();
     assert_eq!(world.allocate(client(7), |_| {}).code(), 508);
     assert_eq!(world.relays.open.len(), 5);
+}
+
+#[test]
+fn who_begins_and_ends_allocations_all_the_time_leaves_ports_to_others() {
+    let limits =
+        RelayLimits { allocations_per_min_per_user: 6, strangers_per_s: 1_000, ..RelayLimits::default() };
+    let mut world = World::with(relay::policy::RelayPolicy { limits, ..policy() });
+    for n in 1..=6 {
+        world.allocated(client(n));
+        assert_eq!(world.refresh(client(n), 0).code(), 0);
+    }
+    assert_eq!(world.allocate(client(7), |_| {}).code(), 486);
+    let refused = QuotaExceeded::ALL.iter().position(|quota| *quota == QuotaExceeded::UserRate);
+    assert_eq!(world.server.counters().quotas[refused.expect("it is one of them")], 1);
+    let other = world.ask_as(client(8), OTHER_USER, Method::Allocate, |writer| {
+        writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    });
+    assert_eq!(other.code(), 0, "another user is not concerned");
+    world.pass(10);
+    world.allocated(client(9));
+    assert_eq!(world.allocate(client(10), |_| {}).code(), 486, "ten seconds have brought one");
+
+    world.policy.limits.allocations_per_min_per_user = 0;
+    world.apply_policy();
+    world.allocated(client(11));
 }
 
 #[test]

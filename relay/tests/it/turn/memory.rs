@@ -7,8 +7,12 @@ use relay::stun::{AttributeType, Class, Method};
 use relay::turn::{Action, DATA_INDICATION_HEADER_LEN_MAX, Direction, Server};
 
 fn crowd(count: u16) -> World {
-    let limits =
-        RelayLimits { allocations_per_user_max: 0, strangers_per_s: 1_000_000, ..RelayLimits::default() };
+    let limits = RelayLimits {
+        allocations_per_user_max: 0,
+        allocations_per_min_per_user: 0,
+        strangers_per_s: 1_000_000,
+        ..RelayLimits::default()
+    };
     let mut world = World::with(RelayPolicy { limits, ..policy() });
     world.relays.capacity = usize::from(count);
     for n in 0..count {

@@ -305,6 +305,7 @@ impl Pair {
             permissions_max: PERMISSIONS_MAX as u32,
             channels_max: CHANNELS_MAX as u32,
             allocations_per_user_max: USER_MAX as u32,
+            allocations_per_min_per_user: 0,
             strangers_per_s: 1_000_000,
             ..RelayLimits::default()
         };

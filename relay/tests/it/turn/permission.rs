@@ -1,8 +1,9 @@
 //! Permissions and CreatePermission (RFC 8656 sections 9 and 10).
 
-use super::world::{World, client, peer, peer_v6, policy};
+use super::world::{OWN_V4, RELAY_V4, World, client, peer, peer_v6, policy};
 use relay::policy::{RelayLimits, RelayPolicy};
 use relay::stun::{AttributeType, Method};
+use relay::turn::Cause;
 use std::net::SocketAddr;
 
 fn address(text: &str) -> SocketAddr {
@@ -154,14 +155,65 @@ fn the_table_is_bounded() {
 }
 
 #[test]
-fn a_new_policy_holds_from_the_next_refresh_on() {
+fn an_own_address_that_is_not_relayed_from_gets_no_permission() {
+    let mut world = World::new();
+    world.allocated(client(1));
+    let own = SocketAddr::new(OWN_V4.parse().expect("an address"), 50_000);
+    assert_eq!(world.permit(client(1), &[own]), 403);
+    assert_eq!(world.permit(client(1), &[peer(1), own]), 403, "all of them or none");
+    assert_eq!(world.bind(client(1), 0x4000, own), 403);
+    let relayed_from = SocketAddr::new(RELAY_V4.parse().expect("an address"), 1);
+    assert_eq!(world.permit(client(1), &[relayed_from]), 0, "an allocation may come there yet");
+    assert_eq!(world.send(client(1), relayed_from, b"x"), None);
+    // Whom the operator lets in is let in.
+    world.policy.peer_allow.push("198.51.100.10/32".parse().expect("a prefix"));
+    world.apply_policy();
+    assert_eq!(world.permit(client(1), &[own]), 0);
+}
+
+#[test]
+fn a_new_policy_holds_at_once() {
     let mut world = World::new();
     let (relay, _) = world.allocated(client(1));
-    assert_eq!(world.permit(client(1), &[peer(1)]), 0);
+    let (other_relay, _) = world.allocated(client(2));
+    for from in [client(1), client(2)] {
+        assert_eq!(world.permit(from, &[peer(1), peer(2)]), 0);
+        assert_eq!(world.bind(from, 0x4001, peer(1)), 0);
+        assert_eq!(world.bind(from, 0x4002, peer(2)), 0);
+    }
+    let before = world.policy.clone();
     world.policy.peer_deny = vec!["192.0.2.1/32".parse().expect("a prefix")];
     world.apply_policy();
-    assert!(world.receive(relay, peer(1)).is_some());
-    assert_eq!(world.permit(client(1), &[peer(1)]), 403);
-    world.pass(300);
-    assert!(world.receive(relay, peer(1)).is_none());
+    // Each way is the first one that an allocation is asked for under the new policy.
+    assert_eq!(world.receive(relay, peer(1)), None);
+    assert_eq!(world.server.counters().drops[Cause::NoPermission as usize], 1);
+    assert_eq!(world.channel_data(client(2), 0x4001), None);
+    assert_eq!(world.channel_data(client(1), 0x4001), None);
+    assert_eq!(world.receive(other_relay, peer(1)), None);
+    for from in [client(1), client(2)] {
+        assert_eq!(world.send(from, peer(1), b"x"), None);
+        assert!(world.channel_data(from, 0x4002).is_some(), "the other peer is not concerned");
+        assert_eq!(world.permit(from, &[peer(1)]), 403);
+    }
+    // What was taken away is not given back, but may be asked for again.
+    world.policy = before;
+    world.apply_policy();
+    assert_eq!(world.channel_data(client(1), 0x4001), None);
+    assert_eq!(world.permit(client(1), &[peer(1)]), 0);
+    assert_eq!(world.channel_data(client(1), 0x4001), Some((relay, peer(1))));
+}
+
+#[test]
+fn an_address_that_becomes_the_nodes_own_is_held_to_live_ports() {
+    let mut world = World::new();
+    world.policy.peer_allow.push("198.51.100.9/32".parse().expect("a prefix"));
+    world.apply_policy();
+    let (relay, _) = world.allocated(client(1));
+    let service = SocketAddr::new(RELAY_V4.parse().expect("an address"), 53);
+    assert_eq!(world.bind(client(1), 0x4000, service), 0);
+    assert_eq!(world.channel_data(client(1), 0x4000), Some((relay, service)));
+    world.policy.peer_allow.pop();
+    world.apply_policy();
+    assert_eq!(world.channel_data(client(1), 0x4000), None);
+    assert_eq!(world.send(client(1), service, b"x"), None);
 }

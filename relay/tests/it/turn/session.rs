@@ -51,8 +51,10 @@ fn sessions_are_kicked_by_id_user_and_address() {
     assert_eq!(kick(&mut world, Selector::User(OTHER_USER.into())), 1);
     assert_eq!(kick(&mut world, Selector::User("nobody".into())), 0);
     assert_eq!((world.relays.open.len(), world.ledger.allocations()), (1, 1));
-    assert_eq!(kick(&mut world, Selector::All), 1);
-    assert_eq!(world.endings(), [EndReason::Kicked; 5]);
+    assert_eq!(world.endings(), [EndReason::Kicked; 4]);
+    let now = world.now();
+    assert_eq!(world.server.shut_down(now, &mut world.relays), 1);
+    assert_eq!(world.endings(), [EndReason::Shutdown]);
     assert_eq!(world.server.sessions_len(), 0);
 }
 
@@ -99,6 +101,7 @@ fn every_one_of_many_is_found_and_none_that_is_gone() {
     let mut world = World::with(RelayPolicy {
         limits: RelayLimits {
             allocations_per_user_max: 0,
+            allocations_per_min_per_user: 0,
             strangers_per_s: 1_000_000,
             ..RelayLimits::default()
         },
