@@ -343,6 +343,7 @@ pub(super) const RELAY_KEYS: &[Key] = &[
         "Allocations that a user begins in a minute, as many at once; above it clients get 486. 0 for no bound."
     ),
     limit!(allocations_per_ip_max: u32, "Allocations of a client address (IPv6: its /64). 0 for no bound."),
+    limit!(streams_per_ip_max: u32, "TCP and TLS streams of a client address (IPv6: its /64). 0 for no bound."),
     limit!(bytes_per_s: u64 in bytes, "Bytes a second that the node relays, both directions together. 0 for no bound."),
     limit!(bytes_per_s_per_user: u64 in bytes, "Bytes a second of a user, both directions together. 0 for no bound."),
     limit!(bytes_per_s_per_ip: u64 in bytes, "Bytes a second of a client address (IPv6: its /64). 0 for no bound."),

@@ -252,8 +252,10 @@ counters! {
         relay_streams: gauge "ioex_relay_streams" [],
         /// Streams accepted.
         relay_streams_accepted: counter "ioex_relay_streams_accepted_total" [],
-        /// Streams closed at once because there were as many as there may be.
-        relay_streams_refused: counter "ioex_relay_streams_refused_total" [],
+        /// Streams closed at once because the shard had as many as it may.
+        relay_streams_refused: counter "ioex_relay_streams_refused_total" [("cause", "shard")],
+        /// Streams closed at once because their address held as many as it may.
+        relay_streams_refused_by_address: counter "ioex_relay_streams_refused_total" [("cause", "ip")],
         /// Times that a stream was not read from until its client had taken its answers.
         relay_streams_paused: counter "ioex_relay_streams_paused_total" [],
         /// Streams that their clients closed.

@@ -34,6 +34,7 @@ pub(super) fn publish_streams(shard: &ShardCounters, front: &FrontCounters, driv
     shard.relay_streams.set(driver.streams);
     shard.relay_streams_accepted.set(front.accepted);
     shard.relay_streams_refused.set(driver.refused);
+    shard.relay_streams_refused_by_address.set(front.refused_by_address);
     shard.relay_streams_paused.set(front.reading_paused);
     shard.relay_dropped_slow_client.set(front.relayed_dropped);
     shard.relay_streams_closed_by_client.set(front.closed_by_client);

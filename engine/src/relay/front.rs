@@ -15,10 +15,11 @@ use foldhash::fast::RandomState;
 use relay::turn::{FiveTuple, Transport};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::places::StreamPlaces;
 use super::stream::{self, Framer, MESSAGE_LEN_MAX, Malformed, Memory, Messages};
 use super::tls::{Heard, TlsStream};
 use crate::driver::streams::{Chunk, ListenerIndex, StreamEnd, StreamEvent, StreamId, Streams, TcpListener};
@@ -117,12 +118,17 @@ pub struct FrontCounters {
     pub closed_not_read: u64,
     /// Streams closed by the service.
     pub closed_by_service: u64,
+    /// Streams closed at once, because their address holds as many as it may.
+    pub refused_by_address: u64,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Front {
     streams_max: usize,
+    /// Places of the clients' addresses, and how many each has.
+    places: Arc<StreamPlaces>,
+    streams_per_ip_max: u32,
     /// TLS of each listener that speaks it, in the driver's order.
     listeners: Vec<Option<Arc<TcpTls>>>,
     /// By the stream's index.
@@ -132,8 +138,9 @@ pub struct Front {
     timers: Timers,
     /// Streams with something to hand to the driver.
     dirty: Vec<StreamId>,
-    /// Closed streams whose last bytes are leaving, and until when they may.
-    lingering: VecDeque<(Instant, StreamId)>,
+    /// Closed streams whose last bytes are leaving, and until when they may. Until then they keep their address's place, too: who
+    /// connects and closes all the time has no more handshakes made than places in that time.
+    lingering: VecDeque<(Instant, StreamId, IpAddr)>,
     news: VecDeque<News>,
     /// When time was last told.
     now: Option<Instant>,
@@ -168,11 +175,13 @@ struct Connection {
 
 impl Front {
     /// No listeners, no clients; there will be at most `streams_max` (see [`crate::limits::relay_streams_max`]), and others wait to
-    /// be accepted.
+    /// be accepted. `places` are the node's.
     #[must_use]
-    pub fn new(streams_max: usize) -> Self {
+    pub fn new(streams_max: usize, places: Arc<StreamPlaces>) -> Self {
         Self {
             streams_max,
+            places,
+            streams_per_ip_max: 0,
             listeners: Vec::new(),
             connections: Vec::new(),
             ids: HashMap::default(),
@@ -184,6 +193,11 @@ impl Front {
             held_len: 0,
             counters: FrontCounters::default(),
         }
+    }
+
+    /// How many streams an address may hold on this node from now on; those that it holds stay. 0: no bound.
+    pub fn set_streams_per_ip_max(&mut self, max: u32) {
+        self.streams_per_ip_max = max;
     }
 
     /// Serves clients of `listener`, with TLS if a certificate is given.
@@ -296,7 +310,7 @@ impl Front {
         if !self.news.is_empty() {
             return self.now;
         }
-        let linger = self.lingering.front().map(|(until, _)| *until);
+        let linger = self.lingering.front().map(|(until, ..)| *until);
         self.timers.next_due().into_iter().chain(linger).min()
     }
 
@@ -308,8 +322,9 @@ impl Front {
         has_allocation: impl Fn(&FiveTuple) -> bool,
     ) {
         self.now = Some(now);
-        while let Some((_, stream)) = self.lingering.pop_front_if(|(until, _)| *until <= now) {
+        while let Some((_, stream, ip)) = self.lingering.pop_front_if(|(until, ..)| *until <= now) {
             driver.stream_close(stream);
+            self.places.give_back(ip);
         }
         while let Some(key) = self.timers.pop_due(now) {
             let Some(connection) = self.connections.get(key as usize).and_then(Option::as_ref) else {
@@ -352,6 +367,10 @@ impl Front {
         to: SocketAddr,
     ) {
         self.counters.accepted += 1;
+        if !self.places.take(from.ip(), self.streams_per_ip_max) {
+            self.counters.refused_by_address += 1;
+            return driver.stream_close(stream);
+        }
         let tls = match self.listeners.get(listener).and_then(Option::as_ref) {
             None => None,
             Some(tls) => match TlsStream::new(tls.current()) {
@@ -359,6 +378,7 @@ impl Front {
                 // The configuration was checked when it was loaded, so this is memory or randomness.
                 Err(_) => {
                     self.counters.closed_tls += 1;
+                    self.places.give_back(from.ip());
                     return driver.stream_close(stream);
                 }
             },
@@ -501,7 +521,7 @@ impl Front {
             driver.stream_send(stream, bytes);
         }
         driver.stream_finish(stream);
-        self.lingering.push_back((now + RELAY_STREAM_LINGER, stream));
+        self.lingering.push_back((now + RELAY_STREAM_LINGER, stream, connection.five_tuple.client.ip()));
         Some(connection.five_tuple)
     }
 }

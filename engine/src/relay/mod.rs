@@ -19,6 +19,7 @@ pub mod front;
 mod node;
 pub mod outbox;
 mod peers;
+pub mod places;
 pub mod ports;
 mod service;
 mod sessions;

@@ -1,6 +1,7 @@
 //! What the relays of a node's shards share.
 
 use super::addresses::{LiveRelayed, RelayAddress};
+use super::places::StreamPlaces;
 use super::ports::PortRange;
 use super::sessions::{SessionEvents, SessionLog};
 use rand::SeedableRng;
@@ -23,6 +24,8 @@ pub struct NodeRelay {
     pub(super) ports: PortRange,
     /// Quotas and rates.
     pub(super) ledger: Arc<Ledger>,
+    /// Streams of clients' addresses.
+    pub(super) places: Arc<StreamPlaces>,
     /// Keys of the nonces, of tickets and tokens, and of what each shard draws its random numbers from.
     pub(super) keys: Arc<[[u8; 32]; 3]>,
     /// Where sessions that begin and end are told.
@@ -56,6 +59,7 @@ impl NodeRelay {
             live: Arc::new(LiveRelayed::new(addresses)),
             ports,
             ledger: Ledger::new(Instant::now(), shard_count, getrandom::u64()?),
+            places: Arc::default(),
             keys: Arc::new(keys),
             log,
             listeners: listeners.into(),

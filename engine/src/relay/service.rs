@@ -80,7 +80,7 @@ impl Relay {
         let own = StdRng::from_rng(&mut random);
         // Read again on each shard: it stays as the process's start has left it.
         let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let front = Front::new(relay_streams_max(open_files, shard_count));
+        let front = Front::new(relay_streams_max(open_files, shard_count), Arc::clone(&node.places));
         let mut relay = Relay {
             shard,
             server,
@@ -125,6 +125,7 @@ impl Relay {
             Ok(prepared) => self.server.set_policy(prepared),
             Err(error) => tracing::error!(%error, "the relay's policy stays as it was"),
         }
+        self.delivery.front.set_streams_per_ip_max(policy.relay.limits.streams_per_ip_max);
         self.policy = policy;
     }
 

@@ -98,6 +98,9 @@ pub struct RelayLimits {
     pub allocations_per_min_per_user: u32,
     /// Allocations of a client address (IPv6: of its /64), the node. An office behind one address has many people: no bound.
     pub allocations_per_ip_max: u32,
+    /// TCP and TLS streams of a client address (IPv6: of its /64), the node; one that has closed counts for five seconds more. So an
+    /// address has at most 102 TLS handshakes a second made for it at 512, which is an office of hundreds on networks without UDP.
+    pub streams_per_ip_max: u32,
     /// Payload bytes a second that the node relays, both directions together.
     pub bytes_per_s: u64,
     /// Payload bytes a second of a user, both directions together, the node.
@@ -127,6 +130,7 @@ impl Default for RelayLimits {
             allocations_per_user_max: 16,
             allocations_per_min_per_user: 60,
             allocations_per_ip_max: 0,
+            streams_per_ip_max: 512,
             bytes_per_s: 0,
             bytes_per_s_per_user: 0,
             bytes_per_s_per_ip: 0,
@@ -142,13 +146,14 @@ impl Default for RelayLimits {
 
 impl RelayLimits {
     /// Name, value, least and most of every bound, as [`Limits::ranges`](super::Limits::ranges).
-    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 13] {
+    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 14] {
         let count = u64::from;
         [
             ("allocations_max", count(self.allocations_max), 0, 10_000_000),
             ("allocations_per_user_max", count(self.allocations_per_user_max), 0, 10_000_000),
             ("allocations_per_min_per_user", count(self.allocations_per_min_per_user), 0, 10_000_000),
             ("allocations_per_ip_max", count(self.allocations_per_ip_max), 0, 10_000_000),
+            ("streams_per_ip_max", count(self.streams_per_ip_max), 0, 10_000_000),
             ("bytes_per_s", self.bytes_per_s, 0, RATE_MAX),
             ("bytes_per_s_per_user", self.bytes_per_s_per_user, 0, RATE_MAX),
             ("bytes_per_s_per_ip", self.bytes_per_s_per_ip, 0, RATE_MAX),

@@ -641,7 +641,8 @@ fn chunk(rate: u64) -> u64 {
 }
 
 /// What stands for one subscriber: an IPv4 address, or the /64 of an IPv6 address.
-fn subscriber(ip: IpAddr) -> IpAddr {
+#[must_use]
+pub fn subscriber(ip: IpAddr) -> IpAddr {
     match canonical(ip) {
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
         v4 => v4,

@@ -92,11 +92,12 @@ fn the_page_states_every_bound_as_it_is() {
 #[test]
 fn every_bound_of_the_relay_is_held_to_its_range() {
     type Set = fn(&mut RelayLimits, u64);
-    let setters: [(&str, Set); 13] = [
+    let setters: [(&str, Set); 14] = [
         ("allocations_max", |limits, value| limits.allocations_max = value as u32),
         ("allocations_per_user_max", |limits, value| limits.allocations_per_user_max = value as u32),
         ("allocations_per_min_per_user", |limits, value| limits.allocations_per_min_per_user = value as u32),
         ("allocations_per_ip_max", |limits, value| limits.allocations_per_ip_max = value as u32),
+        ("streams_per_ip_max", |limits, value| limits.streams_per_ip_max = value as u32),
         ("bytes_per_s", |limits, value| limits.bytes_per_s = value),
         ("bytes_per_s_per_user", |limits, value| limits.bytes_per_s_per_user = value),
         ("bytes_per_s_per_ip", |limits, value| limits.bytes_per_s_per_ip = value),

@@ -315,7 +315,7 @@ fn any_relay_policy() -> impl Strategy<Value = RelayPolicy> {
     let prefixes = || prop::collection::vec(prefix.clone(), 0..4);
     let lists = (prefixes(), prefixes(), prefixes(), prefixes());
     let users = prop::collection::vec(user, 0..4);
-    (any::<(String, Vec<Vec<u8>>, bool, bool)>(), users, lists, any::<[u64; 3]>(), any::<[u32; 10]>())
+    (any::<(String, Vec<Vec<u8>>, bool, bool)>(), users, lists, any::<[u64; 3]>(), any::<[u32; 11]>())
         .prop_map(|((realm, rest_secrets, mobility, draining), users, lists, rates, counts)| {
             let (client_allow, client_deny, peer_allow, peer_deny) = lists;
             let limits = RelayLimits {
@@ -323,6 +323,7 @@ fn any_relay_policy() -> impl Strategy<Value = RelayPolicy> {
                 allocations_per_user_max: counts[1],
                 allocations_per_min_per_user: counts[9],
                 allocations_per_ip_max: counts[2],
+                streams_per_ip_max: counts[10],
                 bytes_per_s: rates[0],
                 bytes_per_s_per_user: rates[1],
                 bytes_per_s_per_ip: rates[2],

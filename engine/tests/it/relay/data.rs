@@ -2,12 +2,15 @@
 
 use super::client::{Client, Received, channel_data, next, peer_of, send_batch};
 use super::harness::{Relay, Settings, on_both_drivers};
+use crate::services::engine::{new_certificate, wait_until};
+use rustix::process::Signal;
 use std::net::{SocketAddr, UdpSocket};
 
 on_both_drivers!(
     indications_and_channels_carry_data_each_way,
     ipv6_is_relayed_to_ipv6,
     streams_carry_the_same,
+    streams_have_the_certificate_that_was_reloaded,
     what_cannot_be_reached_comes_back_as_icmp,
     batches_arrive_intact_and_in_order,
     singles_of_all_lengths_keep_their_order,
@@ -234,6 +237,31 @@ fn nothing_passes_without_permission(driver: &'static str) {
             relay.engine.metric(&format!("ioex_relay_dropped_total{{shard=\"0\",cause=\"{cause}\"}}"));
         assert!(dropped >= at_least, "{cause}: {dropped}");
     }
+}
+
+fn streams_have_the_certificate_that_was_reloaded(driver: &'static str) {
+    let mut settings = Settings::on(driver);
+    settings.arguments = ["--relay", "127.0.0.1:0", "--relay-tls", "127.0.0.1:0"].map(str::to_owned).into();
+    let relay = Relay::start(settings);
+    let (tls, file) = (relay.tls_address(), relay.data().join("tls/cert.pem"));
+    let reload = |result: &str| {
+        relay.engine.signal(Signal::HUP);
+        let reloads = format!("ioex_certificate_reloads_total{{result=\"{result}\"}}");
+        wait_until(|| (relay.engine.metric(&reloads) == 1).then_some(()));
+    };
+    let mut before = Client::over_tls(tls, relay.data());
+    before.allocate(|_| {}).relayed();
+    new_certificate(relay.data());
+    reload("loaded");
+    // Its client trusts the new certificate alone.
+    exchange_with(Client::over_tls(tls, relay.data()));
+    assert_eq!(before.refresh(600).code(), 0, "a stream goes on with the certificate that it began with");
+
+    let good = std::fs::read(&file).expect("a certificate");
+    std::fs::write(&file, "damaged").expect("a file");
+    reload("failed");
+    std::fs::write(&file, good).expect("a file");
+    exchange_with(Client::over_tls(tls, relay.data()));
 }
 
 fn two_clients_reach_each_other(driver: &'static str) {

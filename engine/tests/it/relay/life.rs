@@ -32,7 +32,7 @@ fn quotas_follow_the_policy_and_sessions_outlive_it(driver: &'static str) {
 
     let mut wider = policy();
     wider.limits.allocations_per_user_max = 2;
-    wider.peer_allow.clear();
+    wider.peer_allow = vec!["127.0.0.1/32".parse().expect("a prefix")];
     relay.set_policy(wider);
     assert_eq!(second.allocate(|_| {}).code(), 0);
     let elsewhere = "127.0.0.2:9".parse().expect("a literal address");
@@ -40,12 +40,21 @@ fn quotas_follow_the_policy_and_sessions_outlive_it(driver: &'static str) {
     client.send_raw(&channel_data(0x4000, b"still here"));
     assert_eq!(next(&peer), (b"still here".to_vec(), relayed));
     assert_eq!(relay.sum("ioex_relay_answers_total", ",code=\"486\""), 1);
+    assert_eq!(relay.sum("ioex_relay_quota_hits_total", ",quota=\"user\""), 1);
 
     let mut closed = policy();
     closed.draining = true;
+    closed.peer_deny = vec!["127.0.0.1/32".parse().expect("a prefix")];
     relay.set_policy(closed);
     assert_eq!(Client::to(relay.address).allocate(|_| {}).code(), 508);
     assert_eq!(client.refresh(600).code(), 0);
+    // A peer that is denied now is not reached through a permission that was given before, and does not reach the client.
+    client.send_raw(&channel_data(0x4000, b"no more"));
+    peer.send_to(b"nor back", relayed).expect("room");
+    let denied = ",cause=\"no_permission\"";
+    wait_until(|| (relay.sum("ioex_relay_dropped_total", denied) == 2).then_some(()));
+    peer.set_nonblocking(true).expect("an option");
+    assert!(peer.recv_from(&mut [0; 64]).is_err() && client.hears_nothing());
 }
 
 fn a_kicked_session_ends_at_once(driver: &'static str) {

@@ -31,6 +31,7 @@ for_each_driver!(
     one_that_asks_and_does_not_read_is_not_read_from_and_then_closed,
     the_service_closes_a_stream_after_its_last_answer,
     a_closed_stream_that_is_not_read_is_given_up_in_the_end,
+    an_address_has_so_many_streams,
     messages_pass_through_tls,
     tls_takes_the_names_of_rfc_7443_and_no_others,
     what_is_not_tls_ends_the_stream,
@@ -275,6 +276,30 @@ fn a_closed_stream_that_is_not_read_is_given_up_in_the_end(subject: Subject) {
     assert_eq!((service.driver.streams_unsent(), service.front.next_timeout()), (0, None));
 }
 
+fn an_address_has_so_many_streams(subject: Subject) {
+    let mut service = Service::new(subject, None);
+    service.front.set_streams_per_ip_max(2);
+    let clients = [service.connect(), service.connect()];
+    service.run_until(|service| service.accepted.len() == 2);
+    let mut refused = service.connect();
+    service.run_until(|service| service.front.counters().refused_by_address == 1);
+    service.run_until(|service| service.driver.stream_counters().streams == 2);
+    assert_eq!(refused.read(&mut [0; 1]).unwrap_or(0), 0, "it is closed, or reset");
+    // A stream keeps its place for a while after its end.
+    drop(clients);
+    service.run_until(|service| service.closed.len() == 2);
+    drop(service.connect());
+    service.run_until(|service| service.front.counters().refused_by_address == 2);
+    service.now += RELAY_STREAM_LINGER;
+    service.turn();
+    let _client = service.connect();
+    service.run_until(|service| service.accepted.len() == 3);
+    // A new bound closes nothing that is open.
+    service.front.set_streams_per_ip_max(1);
+    service.turn();
+    assert_eq!(service.front.len(), 1);
+}
+
 fn messages_pass_through_tls(subject: Subject) {
     let certificate = Certificate::new();
     let mut service = Service::new(subject, Some(&certificate));
@@ -397,7 +422,7 @@ impl Service {
         let tls = certificate.map(|certificate| {
             Arc::new(tls::load(&certificate.certificate_path(), &certificate.key_path()).expect("a pair"))
         });
-        let mut front = Front::new(RELAY_STREAMS_MAX);
+        let mut front = Front::new(RELAY_STREAMS_MAX, Arc::default());
         front.listen(&mut driver, listener, tls.clone()).expect("it listens");
         Self {
             driver,
