@@ -40,7 +40,11 @@ pub fn verify<'a, N: AsRef<[u8]>>(
                 }
                 node
             }
-            Link::Inline(node) => node,
+            Link::Inline(node) => {
+                // Some servers list it all the same.
+                used += usize::from(proof.get(used).is_some_and(|listed| listed.as_ref() == node));
+                node
+            }
             Link::Value(value) => break Some(value),
             Link::Nothing => break None,
         };
@@ -67,8 +71,15 @@ pub fn ordered_proof<T: AsRef<[u8]>>(items: &[T], index: usize) -> Option<Vec<Ve
     let mut builder = HashBuilder::default().with_proof_retainer(ProofRetainer::new(vec![key(index)]));
     leaves.iter().for_each(|(key, item)| builder.add_leaf(*key, item));
     builder.root();
-    let nodes = builder.take_proof_nodes().into_nodes_sorted();
-    Some(nodes.into_iter().map(|(_, node)| node.to_vec()).collect())
+    let nodes = builder.take_proof_nodes().into_nodes_sorted().into_iter().map(|(_, node)| node.to_vec());
+    // A node below 32 bytes stands in its parent, and the root has none.
+    Some(
+        nodes
+            .enumerate()
+            .filter(|(place, node)| *place == 0 || node.len() >= 32)
+            .map(|(_, node)| node)
+            .collect(),
+    )
 }
 
 /// The key of the item at an index.

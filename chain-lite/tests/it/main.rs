@@ -5,6 +5,7 @@ mod block;
 mod chain;
 mod codec;
 mod coinbase;
+mod dpos;
 mod forgery;
 mod inclusion;
 mod mining;
