@@ -2,6 +2,11 @@
 //! against naive models.
 
 mod certificate;
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the other implementation is a process"
+)]
 mod ethereumjs;
 mod flips;
 mod following;

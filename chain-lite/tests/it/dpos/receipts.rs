@@ -18,7 +18,7 @@ fn envelope(place: u8) -> ReceiptEnvelope {
         })
         .collect();
     let receipt = AlloyReceipt {
-        status: Eip658Value::Eip658(place % 5 != 0),
+        status: Eip658Value::Eip658(!place.is_multiple_of(5)),
         cumulative_gas_used: u64::from(place) * 21_000,
         logs,
     };

@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, Bloom, U256, keccak256};
 use chain_lite::dpos::{
     Checkpoint, EMPTY_UNCLES_HASH, FIRST_BASE_FEE_WEI, Header, HeaderChain, Network, SEAL_LEN, SignedHeader,
-    VANITY_LEN, WINDOW_BLOCKS,
+    VANITY_LEN, WINDOW_BLOCKS, ordered_root,
 };
 use secp256k1::ecdsa::RecoverableSignature;
 use secp256k1::{Message, PublicKey, SecretKey};
@@ -72,7 +72,7 @@ impl Draft {
                 uncles_hash: EMPTY_UNCLES_HASH,
                 coinbase: Address::ZERO,
                 state_root: B256::repeat_byte(7),
-                transactions_root: B256::repeat_byte(8),
+                transactions_root: ordered_root::<Vec<u8>>(&[]),
                 receipts_root: B256::repeat_byte(9),
                 logs_bloom: &Bloom::ZERO,
                 difficulty: U256::ONE,
