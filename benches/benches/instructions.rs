@@ -7,8 +7,10 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use benches::dpos::{Chain, StorageProof};
 use benches::stun::Requests;
 use benches::turn::Busy;
+use chain_lite::dpos::SignedHeader;
 use engine::cid::Keys;
 use engine::timers::Timers;
 use gungraun::prelude::*;
@@ -165,6 +167,24 @@ fn merkleblock_verify(proof: benches::transactions::Proof) -> usize {
     black_box(benches::transactions::proof_work(black_box(&proof)))
 }
 
+#[library_benchmark]
+#[bench::headers_10(benches::dpos::chain(10))]
+fn dpos_headers(chain: Chain) -> u64 {
+    black_box(benches::dpos::chain_work(black_box(&chain)))
+}
+
+#[library_benchmark]
+#[bench::headers_100(benches::dpos::read(benches::dpos::chain(100)))]
+fn dpos_place(chain: (Chain, Vec<SignedHeader>)) -> u64 {
+    black_box(benches::dpos::place_work(black_box(&chain)))
+}
+
+#[library_benchmark]
+#[bench::nodes_8(benches::dpos::storage_proof())]
+fn dpos_storage_proof(proof: StorageProof) -> alloy_primitives::U256 {
+    black_box(benches::dpos::storage_proof_work(black_box(&proof)))
+}
+
 library_benchmark_group!(
     name = pure_code,
     benchmarks = [
@@ -191,7 +211,10 @@ library_benchmark_group!(
         pow_headers,
         transaction_decode,
         transaction_signature,
-        merkleblock_verify
+        merkleblock_verify,
+        dpos_headers,
+        dpos_place,
+        dpos_storage_proof
     ]
 );
 

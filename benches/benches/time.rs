@@ -77,6 +77,21 @@ fn transactions(c: &mut Criterion) {
     measure(c, "merkleblock/verify 8 of 4096", &proof, benches::transactions::proof_work);
 }
 
+/// Side by side: 100 headers and 100 bare recoveries, one proof here and by alloy.
+fn dpos(c: &mut Criterion) {
+    let chain = benches::dpos::chain(100);
+    measure(c, "dpos/take in 100 headers", &chain, benches::dpos::chain_work);
+    measure(c, "dpos/bare ecrecover of 100", &benches::dpos::signatures(100), benches::dpos::ecrecover_work);
+    measure(c, "dpos/place 100 headers", &benches::dpos::read(chain), benches::dpos::place_work);
+    measure(c, "dpos/storage proof of 8", &benches::dpos::storage_proof(), benches::dpos::storage_proof_work);
+    measure(
+        c,
+        "dpos/storage proof of 8, alloy",
+        &benches::dpos::alloy_proof(),
+        benches::dpos::alloy_proof_work,
+    );
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -89,5 +104,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow, transactions);
+criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow, transactions, dpos);
 criterion_main!(all);
