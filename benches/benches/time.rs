@@ -92,6 +92,22 @@ fn dpos(c: &mut Criterion) {
     );
 }
 
+/// Bytes a second that are encrypted.
+fn aead(c: &mut Criterion) {
+    let mut group = c.benchmark_group("aead/AES-256-GCM, 64 KiB");
+    group.throughput(Throughput::Bytes(benches::aead::MESSAGE_LEN as u64));
+    let ciphers = &mut benches::aead::ciphers();
+    type Work = fn(&mut benches::aead::Ciphers) -> [u8; store::aead::TAG_LEN];
+    let works: [(&str, Work); 3] = [
+        ("store", benches::aead::store_work),
+        ("BoringSSL", benches::aead::boring_work),
+        ("aes-gcm", benches::aead::portable_work),
+    ];
+    for (name, work) in works {
+        group.bench_function(name, |bencher| bencher.iter(|| work(black_box(ciphers))));
+    }
+}
+
 fn measure<I: ?Sized, O>(c: &mut Criterion, name: &str, input: &I, work: fn(&I) -> O) {
     c.bench_function(name, |bencher| {
         bencher.iter(|| work(black_box(input)));
@@ -104,5 +120,5 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, erasure, packets, stun, turn, pow, transactions, dpos);
+criterion_group!(all, requests, formats, erasure, aead, packets, stun, turn, pow, transactions, dpos);
 criterion_main!(all);

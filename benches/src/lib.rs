@@ -5,6 +5,7 @@
 //! what they mean. Code with SIMD differs under valgrind, which hides AVX-512: hashing and ciphers by themselves are not measured here.
 //! Each `*_work` function is the work that is measured; everything else is set-up.
 
+pub mod aead;
 pub mod dpos;
 pub mod erasure;
 pub mod pow;

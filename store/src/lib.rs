@@ -12,6 +12,7 @@
     reason = "clippy.toml is for the format modules, which deny them"
 )]
 
+pub mod aead;
 mod append;
 mod backend;
 mod check;
