@@ -71,8 +71,8 @@ fn erasure(c: &mut Criterion) {
 
 fn transactions(c: &mut Criterion) {
     let payment = benches::transactions::payment();
-    measure(c, "transaction/decode and hash", &payment, benches::transactions::payment_work);
-    measure(c, "transaction/verify one signature", &payment, benches::transactions::signature_work);
+    measure(c, "transaction/decode and hash", payment.as_slice(), benches::transactions::payment_work);
+    measure(c, "transaction/verify one signature", payment.as_slice(), benches::transactions::signature_work);
     let proof = benches::transactions::proof(4096);
     measure(c, "merkleblock/verify 8 of 4096", &proof, benches::transactions::proof_work);
 }

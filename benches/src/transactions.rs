@@ -21,14 +21,14 @@ pub fn payment() -> Vec<u8> {
 }
 
 /// From bytes to the hash and what an account gets.
-pub fn payment_work(bytes: &Vec<u8>) -> (Hash, i64) {
+pub fn payment_work(bytes: &[u8]) -> (Hash, i64) {
     let transaction = Transaction::decode(bytes).expect("it is well-formed");
     let paid = transaction.payments_to(black_box(RECIPIENT)).map(|payment| payment.value.0).sum();
     (transaction.hash(), paid)
 }
 
 /// From bytes to who signed.
-pub fn signature_work(bytes: &Vec<u8>) -> ProgramHash {
+pub fn signature_work(bytes: &[u8]) -> ProgramHash {
     let transaction = Transaction::decode(bytes).expect("it is well-formed");
     let program = transaction.programs().iter().next().expect("it has a program");
     verify_program(&program, transaction.unsigned()).expect("it is signed")
