@@ -9,6 +9,7 @@
 
 pub mod build_facts;
 pub mod certificate;
+pub mod chain;
 pub mod cli;
 mod commands;
 pub mod configuration;

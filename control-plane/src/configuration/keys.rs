@@ -1,5 +1,6 @@
 //! Every setting: its place in the file, what it means, what it may be, and how it is read and shown.
 
+use super::chain::{CHAIN_KEYS, Chain};
 use super::relay::{RELAY_KEYS, Relay};
 use super::value::{Unfit, Value};
 use crate::cores::Cores;
@@ -21,6 +22,8 @@ pub struct Configuration {
     pub limits: Limits,
     /// Section `[relay]`.
     pub relay: Relay,
+    /// Section `[chain]`.
+    pub chain: Chain,
 }
 
 /// Who the node is and where it keeps its things.
@@ -95,6 +98,7 @@ impl Default for Configuration {
             publishers: Publishers::default(),
             limits: Limits::default(),
             relay: Relay::default(),
+            chain: Chain::default(),
         }
     }
 }
@@ -163,7 +167,7 @@ impl Key {
 
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(RELAY_KEYS)
+    KEYS.iter().chain(RELAY_KEYS).chain(CHAIN_KEYS)
 }
 
 /// The sections in the order in which they are printed.
@@ -213,7 +217,7 @@ macro_rules! limit {
     };
 }
 
-/// The settings of all sections but `[relay]`.
+/// The settings of all sections but `[relay]` and `[chain]`.
 const KEYS: &[Key] = &[
     Key {
         section: "node",
@@ -387,5 +391,6 @@ macro_rules! words {
         }
     };
 }
+pub(super) use words;
 words!(Driver { Auto = "auto", Uring = "uring", Epoll = "epoll" });
 words!(StorageExecutor { Auto = "auto", Glommio = "glommio", Threads = "threads" });

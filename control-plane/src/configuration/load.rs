@@ -247,6 +247,13 @@ impl Layers {
                 remedy: vec!["change one of the limits named; `ioex config print` shows all of them".into()],
             });
         }
+        if self.problems.is_empty()
+            && let Err(missing) = self.configuration.chain.check()
+        {
+            let remedy =
+                vec!["set both, or neither; `ioex config print --explain` says what they mean".into()];
+            self.problems.push(Problem { place: Place::Together, what: missing, remedy });
+        }
         if self.problems.is_empty() {
             Ok(Loaded { configuration: self.configuration, file, origins: self.origins })
         } else {

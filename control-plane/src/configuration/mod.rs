@@ -5,6 +5,7 @@
 //! the environment, `config print` and the messages cannot disagree. An unknown key is an error and never
 //! ignored: a misspelt limit would otherwise leave the default in force without a word.
 
+pub mod chain;
 mod keys;
 mod load;
 mod print;
@@ -12,6 +13,7 @@ mod problem;
 mod relay;
 mod value;
 
+pub use chain::Chain;
 pub use keys::{
     Allowed, Configuration, Driver, Engine, Key, Node, Publishers, StorageExecutor, keys, keys_of, sections,
 };

@@ -1,0 +1,64 @@
+//! A header of the consortium chain as it is kept: what proofs are checked against, and who signed.
+
+use super::file::Record;
+
+/// 112 bytes: hash 32, state root 32, receipts root 32, time 8, signer 2, signers 2, check 4. Integers are
+/// little-endian. What else a header says is asked for again and compared with the hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DposRecord {
+    /// The block's hash: Keccak-256 of the whole header.
+    pub hash: [u8; 32],
+    /// Root of accounts and their storage after this block.
+    pub state_root: [u8; 32],
+    /// Root of the receipts of its transactions.
+    pub receipts_root: [u8; 32],
+    /// Seconds since 1970.
+    pub time_s: u64,
+    /// Place of the arbitrator who signed among those of the time, sorted by address; [`Self::NO_SIGNER`] for
+    /// the block that following began with, whose signature was not checked.
+    pub signer: u16,
+    /// How many arbitrators there were.
+    pub signers: u16,
+}
+
+impl DposRecord {
+    /// Nobody: the genesis block is signed by none, and a checkpoint is taken as it is.
+    pub const NO_SIGNER: u16 = u16::MAX;
+
+    /// Place of the arbitrator whose turn block `number` was; `None` if there are none.
+    pub fn turn(&self, number: u64) -> Option<u16> {
+        // Below 65,536 by the divisor.
+        (self.signers > 0).then(|| (number % u64::from(self.signers)) as u16)
+    }
+}
+
+impl Record for DposRecord {
+    const CHAIN: u8 = 2;
+    const LEN: usize = 112;
+
+    fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for root in [self.hash, self.state_root, self.receipts_root] {
+            out.extend_from_slice(&root);
+        }
+        out.extend_from_slice(&self.time_s.to_le_bytes());
+        out.extend_from_slice(&self.signer.to_le_bytes());
+        out.extend_from_slice(&self.signers.to_le_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> DposRecord {
+        let root_at = |at: usize| *bytes[at..].first_chunk().expect("a whole record");
+        let u16_at = |at: usize| u16::from_le_bytes(*bytes[at..].first_chunk().expect("a whole record"));
+        DposRecord {
+            hash: root_at(0),
+            state_root: root_at(32),
+            receipts_root: root_at(64),
+            time_s: u64::from_le_bytes(*bytes[96..].first_chunk().expect("a whole record")),
+            signer: u16_at(104),
+            signers: u16_at(106),
+        }
+    }
+}
