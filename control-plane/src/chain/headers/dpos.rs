@@ -2,7 +2,7 @@
 
 use super::file::Record;
 
-/// 112 bytes: hash 32, state root 32, receipts root 32, time 8, signer 2, signers 2, check 4. Integers are
+/// 112 bytes: hash 32, state root 32, receipts root 32, time 8, signer 2, in turn 2, check 4. Integers are
 /// little-endian. What else a header says is asked for again and compared with the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DposRecord {
@@ -14,21 +14,20 @@ pub struct DposRecord {
     pub receipts_root: [u8; 32],
     /// Seconds since 1970.
     pub time_s: u64,
-    /// Place of the arbitrator who signed among those of the time, sorted by address; [`Self::NO_SIGNER`] for
-    /// the block that following began with, whose signature was not checked.
+    /// Row of the arbitrator who signed in the table of signers; [`Self::NO_SIGNER`] for the block that following
+    /// began with, whose signature was not checked.
     pub signer: u16,
-    /// How many arbitrators there were.
-    pub signers: u16,
+    /// Row of the arbitrator whose turn it was: another than `signer` has missed it.
+    pub in_turn: u16,
 }
 
 impl DposRecord {
     /// Nobody: the genesis block is signed by none, and a checkpoint is taken as it is.
     pub const NO_SIGNER: u16 = u16::MAX;
 
-    /// Place of the arbitrator whose turn block `number` was; `None` if there are none.
-    pub fn turn(&self, number: u64) -> Option<u16> {
-        // Below 65,536 by the divisor.
-        (self.signers > 0).then(|| (number % u64::from(self.signers)) as u16)
+    /// Whether whoever's turn it was has missed it.
+    pub fn is_turn_missed(&self) -> bool {
+        self.signer != self.in_turn
     }
 }
 
@@ -46,7 +45,7 @@ impl Record for DposRecord {
         }
         out.extend_from_slice(&self.time_s.to_le_bytes());
         out.extend_from_slice(&self.signer.to_le_bytes());
-        out.extend_from_slice(&self.signers.to_le_bytes());
+        out.extend_from_slice(&self.in_turn.to_le_bytes());
     }
 
     fn read(bytes: &[u8]) -> DposRecord {
@@ -58,7 +57,7 @@ impl Record for DposRecord {
             receipts_root: root_at(64),
             time_s: u64::from_le_bytes(*bytes[96..].first_chunk().expect("a whole record")),
             signer: u16_at(104),
-            signers: u16_at(106),
+            in_turn: u16_at(106),
         }
     }
 }

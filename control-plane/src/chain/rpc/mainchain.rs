@@ -95,7 +95,7 @@ pub(super) fn lacking(error: RpcError) -> Fault {
 }
 
 /// Bytes in hexadecimal, with or without `0x`.
-pub(super) fn decode_hex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() {

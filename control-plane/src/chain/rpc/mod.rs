@@ -11,4 +11,6 @@ mod mainchain;
 pub use client::{RpcClient, RpcError};
 pub use endpoints::{Endpoint, Endpoints, Fault, Lie, NoneAnswered, Standing};
 pub use ethereum::EthereumRpc;
+pub(crate) use ethereum::quantity;
 pub use mainchain::MainChainRpc;
+pub(crate) use mainchain::decode_hex;
