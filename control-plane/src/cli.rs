@@ -1,7 +1,9 @@
 //! The command line of `ioex`.
 
+mod chain;
 mod relay;
 
+pub use chain::{Chain, ChainAction, ChainName};
 pub use relay::{Relay, RelayAction, UserAction};
 
 use crate::build_facts::{LONG_VERSION, VERSION};
@@ -50,6 +52,9 @@ pub enum Command {
     /// The relay (STUN and TURN) of this node: its sessions, users and credentials
     #[command(after_long_help = relay::RELAY_EXAMPLES)]
     Relay(Relay),
+    /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
+    #[command(after_long_help = chain::chain_examples())]
+    Chain(Chain),
     /// Look at this machine: what is missing, what it costs, and the command that mends it
     Doctor(Doctor),
     /// Check or print the configuration

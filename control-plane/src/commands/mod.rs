@@ -1,5 +1,6 @@
 //! The commands, a module each.
 
+mod chain;
 mod config;
 mod doctor;
 mod fetch;
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(arguments) => config::run(arguments),
         Command::Id(arguments) => id::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
+        Command::Chain(arguments) => chain::run(&arguments),
         Command::Relay(arguments) => relay::run(arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),

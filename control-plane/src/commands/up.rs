@@ -2,6 +2,8 @@
 
 use super::configuration;
 use crate::certificate::{self, Outcome};
+use crate::chain::place::ChainDirectory;
+use crate::chain::service;
 use crate::cli::Up;
 use crate::configuration::{Engine, Loaded};
 use crate::console::Console;
@@ -27,6 +29,10 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     let console = Console { json: arguments.json };
     if is_new {
         console.note(&format!("made a new identity: {}", directory.identity_key().display()));
+    }
+    let chain = &loaded.configuration.chain;
+    if chain.is_on() && (chain.follow || chain.explorer.is_some()) {
+        service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
     runtime.block_on(Node { console, arguments, directory, identity, supervisor, loaded }.live())
 }
@@ -142,6 +148,7 @@ impl Node<'_> {
         };
         let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
             || self.loaded.configuration.relay.needs_restart(&loaded.configuration.relay)
+            || self.loaded.configuration.chain != loaded.configuration.chain
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
         self.loaded = loaded;
         let outcome = self.ensure_certificate().and_then(|certificate| {
@@ -155,7 +162,7 @@ impl Node<'_> {
                 let mut text =
                     format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
                 if needs_restart {
-                    text.push_str("; changes of [engine], node.data and where the relay listens wait for the next start");
+                    text.push_str("; changes of [engine], [chain], node.data and where the relay listens wait for the next start");
                 }
                 let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
                                     "needs_restart": needs_restart });

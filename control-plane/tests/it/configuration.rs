@@ -265,3 +265,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_chain_that_is_followed_must_have_a_beginning_and_endpoints_that_can_be_asked() {
+    let text = problems("[chain]\npow_endpoints = [\"http://127.0.0.1:1\"]\n", &[]);
+    assert!(text.contains("chain.pow_endpoints needs chain.pow_genesis"), "{text}");
+    let text = problems("[chain]\ndpos_endpoints = [\"https://a.example/rpc\"]\n", &[]);
+    assert!(text.contains("chain.dpos_endpoints needs chain.dpos_checkpoint"), "{text}");
+    for (line, expected) in [
+        ("pow_endpoints = [\"127.0.0.1:1\"]", "is neither http://HOST:PORT nor https://HOST:PORT"),
+        ("pow_endpoints = [\"ws://a.example\"]", "is neither http://HOST:PORT nor https://HOST:PORT"),
+        ("dpos_endpoints = [\"https://u:p@a.example\"]", "a user and password in the URL would be shown"),
+        ("pow_genesis = \"00\"", "`00` is not 64 hexadecimal digits"),
+        ("dpos_checkpoint = \"0x11\"", "`0x11` is not HEIGHT:HASH"),
+        ("workload_contract = \"0x123\"", "`0x123` is not 40 hexadecimal digits"),
+        ("pow_network = \"prod\"", "`prod` is none of main, test, reg"),
+    ] {
+        let text = problems(&format!("[chain]\n{line}\n"), &[]);
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+}

@@ -215,7 +215,12 @@ impl<R: Record> HeaderFile<R> {
     /// Puts `records` in the place of everything from height `from` on, which is at most one above the tip.
     pub fn replace_from(&self, from: u64, records: &[R]) -> Result<(), HeaderFileError> {
         let kept = from.saturating_sub(self.page.first);
-        if kept < self.len()? {
+        let len = self.len()?;
+        if kept > len {
+            // Records in between would be missing.
+            return Err(HeaderFileError::Damaged { path: self.path.clone(), height: self.page.first + len });
+        }
+        if kept < len {
             self.file.set_len(offset::<R>(kept)).map_err(|source| self.failed("cut", source))?;
         }
         self.append(records)

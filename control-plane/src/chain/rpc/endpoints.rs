@@ -262,6 +262,11 @@ impl Endpoint {
 }
 
 impl Standing {
+    /// The highest block that it claims to have; `None` if it has never answered or does not now.
+    pub fn last_word(&self) -> Option<u64> {
+        self.said_height.filter(|_| self.failures_in_a_row == 0)
+    }
+
     fn rests(&self, now: Instant) -> bool {
         self.rests_until.is_some_and(|until| until > now)
     }

@@ -12,6 +12,9 @@ const FRAME_LEN_MAX: usize = 4 << 10;
 /// A header: the one of an epoch lists the arbitrators.
 const HEADER_ANSWER_LEN_MAX: usize = 256 << 10;
 
+/// Two hexadecimal digits a byte of the largest block, 8 MB, and as much again.
+const BLOCK_ANSWER_LEN_MAX: usize = 32 << 20;
+
 /// Proofs of an account and of the slots asked for.
 const PROOF_ANSWER_LEN_MAX: usize = 4 << 20;
 
@@ -61,6 +64,15 @@ impl<'a> EthereumRpc<'a> {
         let method = "debug_getRawHeader";
         let answer =
             self.ask(method, json!([to_quantity(number)]), HEADER_ANSWER_LEN_MAX).await.map_err(lacking)?;
+        let answer = self.present(answer, || format!("block {number}"))?;
+        self.bytes(method, &answer)
+    }
+
+    /// The block at a number in RLP: header, transactions, uncles.
+    pub async fn raw_block(&self, number: u64) -> Result<Vec<u8>, Fault> {
+        let method = "debug_getRawBlock";
+        let answer =
+            self.ask(method, json!([to_quantity(number)]), BLOCK_ANSWER_LEN_MAX).await.map_err(lacking)?;
         let answer = self.present(answer, || format!("block {number}"))?;
         self.bytes(method, &answer)
     }

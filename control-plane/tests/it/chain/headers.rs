@@ -194,6 +194,7 @@ fn kill_9_at_any_write_opens_to_a_verified_prefix() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the parent reads what was synced")]
 #[ignore = "what kill_9_at_any_write_opens_to_a_verified_prefix starts and kills"]
 fn child_that_writes_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD_FILE) else { return };
