@@ -32,7 +32,7 @@ impl CliqueNode {
     /// Starts a node that mines a block every second. What it needs is installed by `.ci/setup test`.
     pub fn start(directory: &Path) -> CliqueNode {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let modules = tests.join("../target/node/node_modules").canonicalize().unwrap_or_default();
+        let modules = tests.join("../target/clique-node/node_modules").canonicalize().unwrap_or_default();
         let program = modules.join("@ethereumjs/client/dist/esm/bin/cli.js");
         assert!(program.exists(), "{} is missing; run: .ci/setup test", program.display());
         let key = SecretKey::from_secret_bytes(keccak256("arbitrator").0).unwrap();
