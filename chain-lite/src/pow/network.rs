@@ -63,10 +63,9 @@ impl Network {
         ..Network::MAIN
     };
 
-    /// Whether a header can be this network's genesis block. Its Merkle root is not among what is compared:
-    /// the deployed nodes put a random number into the genesis coinbase when the chain was founded, so that
-    /// the hash follows from no published source and is the caller's to know, like any
-    /// [`Checkpoint`](crate::pow::Checkpoint).
+    /// Whether a header can be this network's genesis block. Its Merkle root is not among what is compared: the
+    /// published sources have two versions of whom the genesis coinbase pays, and none says the block's hash,
+    /// which is the caller's to know, like any [`Checkpoint`](crate::pow::Checkpoint).
     pub fn check_genesis(&self, genesis: &BlockHeader) -> Result<(), GenesisError> {
         if genesis.height != 0 {
             return Err(GenesisError::Height { found: genesis.height });

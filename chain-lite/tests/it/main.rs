@@ -1,12 +1,14 @@
 //! The public chain's rules held against real headers with every bit flipped, against vectors of others and
 //! against a naive model.
 
+mod bitcoin;
 mod block;
 mod chain;
 mod codec;
 mod coinbase;
 mod dpos;
 mod forgery;
+mod genesis;
 mod inclusion;
 mod mining;
 mod model;
