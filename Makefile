@@ -33,6 +33,7 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- relay --json perf/results/relay.json
 	cargo run --release -p perf -- import --json perf/results/import.json
 	cargo run --release -p perf -- open --json perf/results/open.json
+	cargo run --release -p perf -- chain --json perf/results/chain.json
 	cargo run --release -p perf -- report
 
 perf-vm: ## Open 100,000 TURN allocations on one node, in a virtual machine whose limits allow them
@@ -51,6 +52,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf relay-allocations --quick --engine target/debug/ioex-engine
 	target/debug/perf import --quick
 	target/debug/perf open --quick
+	target/debug/perf chain --quick
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
 	@.ci/setup fuzz

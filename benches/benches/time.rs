@@ -50,6 +50,11 @@ fn turn(c: &mut Criterion) {
 
 fn pow(c: &mut Criterion) {
     measure(c, "pow/weigh a block header", &benches::pow::block_header(), benches::pow::block_header_work);
+    let headers = benches::pow::block_headers(1111);
+    measure(c, "pow/link 1111 headers", headers.as_slice(), benches::pow::linked_headers_work);
+    let theirs = benches::pow::bitcoin_headers();
+    measure(c, "pow/link 1111 headers, rust-bitcoin", theirs.as_slice(), benches::pow::bitcoin_headers_work);
+    measure(c, "pow/restore 1111 headers", headers.as_slice(), benches::pow::restored_headers_work);
     measure(c, "pow/take in 1000 headers", &benches::pow::headers(1000), benches::pow::headers_work);
 }
 

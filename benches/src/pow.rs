@@ -1,7 +1,9 @@
-//! What following the public chain costs: a header read and weighed by itself, and headers with their proofs taken
-//! into a tree.
+//! What following the public chain costs: a header read and weighed by itself, headers linked as rust-bitcoin links
+//! Bitcoin's, and headers taken into a tree, with their proofs and without.
 
 use std::hint::black_box;
+
+use bitcoin::hashes::Hash as _;
 
 use chain_lite::pow::{Accepted, BlockHeader, Header, HeaderChain, Mode, Network, Target, Work};
 use chain_lite::{Hash, sha256d};
@@ -50,6 +52,65 @@ pub fn headers_work(headers: &Vec<Vec<u8>>) -> Work {
         assert_eq!(chain.accept(&header, super::NOW_S), Ok(Accepted::Extended));
     }
     chain.work()
+}
+
+/// The 84 bytes of the headers of a main network on [`genesis`], with its retargets, without proofs.
+pub fn block_headers(count: usize) -> Vec<[u8; 84]> {
+    let network = Network::MAIN;
+    let mut blocks = vec![genesis()];
+    for height in 1..=count {
+        let before = blocks[height - 1];
+        let bits = match u32::try_from(height).expect("a height has 32 bits") {
+            1 => network.first_bits,
+            height if network.retargets_at(height) => {
+                let first = blocks[(height - network.retarget_blocks) as usize];
+                network.retarget(before.bits, first.time_s, before.time_s)
+            }
+            _ => before.bits,
+        };
+        let (previous, time_s, height) = (before.hash(), before.time_s + 120, before.height + 1);
+        blocks.push(BlockHeader { previous, time_s, bits, height, ..before });
+    }
+    blocks[1..].iter().map(BlockHeader::to_bytes).collect()
+}
+
+/// Reads, links, hashes and weighs headers: what [`bitcoin_headers_work`] does.
+pub fn linked_headers_work(headers: &[[u8; 84]]) -> Work {
+    let mut previous = genesis().hash();
+    headers.iter().fold(Work::ZERO, |sum, bytes| {
+        let block = BlockHeader::from_bytes(black_box(bytes));
+        assert_eq!(block.previous, previous, "the headers follow each other");
+        previous = block.hash();
+        sum.plus(Target::from_bits(block.bits).expect("the bits are a target").work())
+    })
+}
+
+/// Takes stored headers into a tree: reads and links them, and asks every rule but the proof.
+pub fn restored_headers_work(headers: &[[u8; 84]]) -> Work {
+    let mut chain =
+        HeaderChain::new(Network::MAIN, Mode::Strict, genesis(), vec![], 1).expect("a genesis block");
+    let blocks = headers.iter().map(|bytes| BlockHeader::from_bytes(black_box(bytes)));
+    chain.restore(blocks).expect("the headers hold");
+    chain.work()
+}
+
+/// Bitcoin's headers at heights 1 to 1,111, which the tests of `chain-lite` have too.
+pub fn bitcoin_headers() -> Vec<[u8; 80]> {
+    let bytes = include_bytes!("../../chain-lite/tests/vectors/bitcoin_headers_1_to_1111.bin");
+    bytes.as_chunks().0.to_vec()
+}
+
+/// Reads, links, hashes and weighs headers with rust-bitcoin.
+pub fn bitcoin_headers_work(headers: &[[u8; 80]]) -> bitcoin::Work {
+    let none = bitcoin::Work::from_le_bytes([0; 32]);
+    let mut previous = bitcoin::BlockHash::from_slice(&headers[0][4..36]).expect("a hash has 32 bytes");
+    headers.iter().fold(none, |sum, bytes| {
+        let header: bitcoin::block::Header =
+            bitcoin::consensus::deserialize(black_box(bytes)).expect("80 bytes are a header");
+        assert_eq!(header.prev_blockhash, previous, "the headers follow each other");
+        previous = header.block_hash();
+        sum + header.work()
+    })
 }
 
 fn genesis() -> BlockHeader {

@@ -88,6 +88,14 @@ enum Scenario {
     ///
     /// Example: cargo run --release -p perf -- open --json perf/results/open.json
     Open(scenario::open::OpenArgs),
+    /// Verifying chains from headers: PoW headers a second of a core, beside rust-bitcoin
+    ///
+    /// Reads, links and checks headers in this process, on one thread, everything once a round. Judged: headers without
+    /// proofs (at least 2.0 M a CPU-second), with proofs of merged mining (at least 300 k), and the rate beside rust-bitcoin's (at
+    /// least the same). A full run takes about twenty seconds.
+    ///
+    /// Example: cargo run --release -p perf -- chain --json perf/results/chain.json
+    Chain(scenario::chain::ChainArgs),
     /// Makes perf/REPORT.md and its charts from the documents in perf/results
     Report(report::ReportArgs),
     /// Runs a comparison server; scenarios do this themselves
@@ -113,6 +121,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Scenario::RelayAllocations(args) => finish(scenario::relay::allocations::run(&args)?, args.common())?,
         Scenario::Import(args) => finish(scenario::import::run(&args)?, args.common())?,
         Scenario::Open(args) => finish(scenario::open::run(&args)?, args.common())?,
+        Scenario::Chain(args) => finish(scenario::chain::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),
         Scenario::Server(ComparisonServer::QuicheSender(args)) => {
             return server::quiche_sender::run(&args).map(|()| ExitCode::SUCCESS);

@@ -30,6 +30,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("datagrams_per_batch", "datagrams a GSO batch"),
     ("datagrams_per_ack", "datagrams an ACK"),
     ("client_cpu_s_per_gb", "client, CPU s/GB"),
+    ("items_per_cpu_s", "items a CPU-second"),
     ("seconds", "seconds"),
     ("read_bytes_per_segment", "read from disk, bytes a segment"),
     ("opened_memory_bytes_per_segment", "memory after opening, bytes a segment"),
@@ -56,7 +57,7 @@ const TERMINAL_METRICS: usize = 5;
 const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "open"];
+const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "open", "chain"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]
@@ -293,6 +294,12 @@ fn charts(document: &Document) -> Vec<(&'static str, Chart)> {
             "gb_per_cpu_s",
         )],
         "open" => vec![chart("seconds", "Opening a store", "seconds, less is better", "seconds")],
+        "chain" => vec![chart(
+            "rate",
+            "Verifying chains on one core",
+            "items a CPU-second, more is better",
+            "items_per_cpu_s",
+        )],
         _ => Vec::new(),
     };
     charts.into_iter().flatten().collect()

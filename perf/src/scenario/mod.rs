@@ -1,5 +1,6 @@
 //! The scenarios, one a file.
 
+pub mod chain;
 pub mod import;
 pub mod open;
 pub mod relay;
