@@ -75,7 +75,7 @@ impl Probe {
             "the epoll driver runs instead: 4 to 9 % more CPU for batches of 10 datagrams and fewer, and a system call for each \
              wake between shards",
             ring.clone()
-                .map(|()| "multishot receive into provided buffers works".to_owned())
+                .map(|()| "multishot POLL and RECV work".to_owned())
                 .map_err(|error| ring_refusal(&error)),
         )];
         if ring.is_ok() {

@@ -20,7 +20,7 @@ macro_rules! counters {
 counters! {
     /// Calls of [`Driver::wait`](super::Driver::wait).
     waits: "waits" { "" },
-    /// System calls: `io_uring_enter`, or `epoll_wait`, `recvmsg` and `sendmsg` together.
+    /// System calls: `io_uring_enter` or `epoll_wait`, `recvmmsg` and `sendmsg` together.
     syscalls: "syscalls" { "" },
     /// Times that another thread woke this driver, or kept it from sleeping.
     wakes_received: "wakes_received" { "" },
@@ -47,7 +47,7 @@ counters! {
     recv_errors: "recv_errors" { "" },
     /// Times that datagrams waited because all receive buffers were in use.
     recv_buffers_exhausted: "recv_buffers_exhausted" { "" },
-    /// Times that a multishot receive had ended and was set going again.
+    /// Times that a socket's multishot poll had ended and was set going again.
     recv_rearmed: "recv_rearmed" { "" },
 
     /// Entries read from sockets' error queues, most of them ICMP errors.

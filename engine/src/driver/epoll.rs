@@ -1,8 +1,8 @@
-//! The driver for kernels and containers without io_uring: epoll, `recvmsg` with GRO, `sendmsg` with GSO.
+//! The driver for kernels and containers without io_uring: epoll, `recvmmsg` with GRO, `sendmsg` with GSO.
 //!
-//! It keeps one batch at a time in the cache: a socket is read when the shard asks for the next batch, and a batch is sent
-//! when the shard hands it over. Only where a socket's send buffer is full do batches queue, at most as many as there are
-//! send buffers, until epoll says that the socket takes more.
+//! A socket is read when the shard asks for the next batch, and a batch is sent when the shard hands it over. Only where a
+//! socket's send buffer is full do batches queue, at most as many as there are send buffers, until epoll says that the
+//! socket takes more.
 //!
 //! A turn's work depends on the sockets that have something, not on those that there are.
 
@@ -14,13 +14,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use self::streams::EpollStreams;
-use super::address::Name;
 use super::buffers::Pool;
-use super::cmsg::Control;
 use super::counters::Counters;
 use super::errors::Faults;
+use super::intake::{Entry, Intake};
 use super::outgoing::{Outgoing, PARTS_MAX};
-use super::receive::{Description, Inlet, RECV_BUFFER_LEN};
+use super::receive::Inlet;
 use super::sockets::{UdpSocket, WhenFull};
 use super::streams::operation::StreamOperation;
 use super::sys::{self, EpollOperation};
@@ -31,15 +30,8 @@ use super::{
     Driver, ForwardMeta, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex,
 };
 
-/// Receive buffers: the shard normally holds one batch at a time.
-const RECV_BUFFERS: u16 = 16;
-
 /// Send buffers: one being filled, the others for sockets whose send buffer is full.
 const SEND_BUFFERS: u16 = 16;
-
-/// Batches that one turn receives at most, so that timers and sends get their share when datagrams never cease:
-/// 64 batches of 64 KiB take about a millisecond.
-const RECV_BATCHES_PER_TURN_MAX: usize = 64;
 
 /// Events that one look takes; the kernel passes over none, those of other sockets come with the next.
 const EVENTS_PER_WAIT_MAX: usize = 256;
@@ -52,13 +44,8 @@ const WAKER_KEY: u64 = u64::MAX;
 pub struct EpollDriver {
     epoll: OwnedFd,
     outlets: Table<Outlet>,
-    /// Sockets that have something to receive, each once, the one that waits longest first.
-    readable: VecDeque<Key>,
-    recv_budget: usize,
-    recv_pool: Pool,
+    intake: Intake,
     send_pool: Pool,
-    name: Name,
-    control: Control,
     transmit: Box<Transmit>,
     events: Vec<libc::epoll_event>,
     faults: Faults,
@@ -72,9 +59,14 @@ pub struct EpollDriver {
 struct Outlet {
     socket: UdpSocket,
     inlet: Inlet,
-    is_readable: bool,
     /// Batches that wait for room in the socket's send buffer, oldest first. While there are any, epoll watches for room.
     backlog: VecDeque<(SendBuffer, SendMeta)>,
+}
+
+impl Entry for Outlet {
+    fn inlet(&mut self) -> Option<(&UdpSocket, &mut Inlet)> {
+        Some((&self.socket, &mut self.inlet))
+    }
 }
 
 impl EpollDriver {
@@ -95,12 +87,8 @@ impl EpollDriver {
         let mut driver = Self {
             epoll,
             outlets: Table::new(),
-            readable: VecDeque::new(),
-            recv_budget: RECV_BATCHES_PER_TURN_MAX,
-            recv_pool: Pool::new(RECV_BUFFERS, RECV_BUFFER_LEN)?,
+            intake: Intake::new()?,
             send_pool: Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE)?,
-            name: Name::EMPTY,
-            control: Control::EMPTY,
             transmit: Box::new(Transmit::new(PARTS_MAX)),
             events,
             faults: Faults::new(),
@@ -161,37 +149,31 @@ impl EpollDriver {
         let Some(outlet) = self.outlets.get_by_key(key) else { return Ok(()) };
         let has_error = events & libc::EPOLLERR as u32 != 0;
         let (can_read, can_write) = (events & libc::EPOLLIN as u32 != 0, events & libc::EPOLLOUT as u32 != 0);
-        if has_error && outlet.socket.has_error_queue() {
-            // What is not read in this turn is told again in the next.
-            self.faults.read(key.index(), &outlet.socket, &mut self.counters);
+        let mut has_unread_error = has_error && outlet.socket.has_error_queue();
+        if has_unread_error {
+            has_unread_error = !self.faults.read(key.index(), &outlet.socket, &mut self.counters);
         }
         // Without an error queue, receiving fetches the error and counts it.
-        let is_readable = can_read || (has_error && !outlet.socket.has_error_queue());
-        if is_readable && !outlet.is_readable {
-            outlet.is_readable = true;
-            self.readable.push_back(key);
+        if can_read || has_error {
+            self.intake.note(key, &mut outlet.inlet, has_unread_error);
         }
         if (can_write || has_error) && !outlet.backlog.is_empty() {
             self.send_backlog(key.index())?;
         }
         Ok(())
     }
-
-    /// The socket to receive from: the one that waits longest.
-    fn next_readable(&self) -> Option<Key> {
-        self.readable.front().copied()
-    }
 }
 
 impl Driver for EpollDriver {
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         self.counters.waits += 1;
-        self.recv_budget = RECV_BATCHES_PER_TURN_MAX;
+        self.intake.begin_turn();
         self.outlets.begin_turn();
         self.faults.begin_turn();
         let deadline = self.streams.begin_turn(self.epoll.as_fd(), deadline);
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let may_sleep = timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
+        let may_sleep =
+            !self.intake.has_news() && timeout != Some(Duration::ZERO) && self.waker.begin_sleep();
         let timeout = if may_sleep { timeout } else { Some(Duration::ZERO) };
 
         self.counters.syscalls += 1;
@@ -217,57 +199,15 @@ impl Driver for EpollDriver {
     }
 
     fn received(&mut self) -> Option<RecvBatch> {
-        while self.recv_budget > 0 {
-            let key = self.next_readable()?;
-            let Some(outlet) = self.outlets.get_by_key(key) else {
-                self.readable.pop_front();
-                continue;
-            };
-            let Some(buffer) = self.recv_pool.take() else {
-                self.counters.recv_buffers_exhausted += 1;
-                return None;
-            };
-            self.recv_budget -= 1;
-            self.counters.syscalls += 1;
-            let payload = self.recv_pool.bytes_mut(buffer, 0, RECV_BUFFER_LEN);
-            // To the end of the queue, so that none starves.
-            self.readable.rotate_left(1);
-            match sys::receive(outlet.socket.as_fd(), payload, &mut self.name, &mut self.control) {
-                Ok(received) => {
-                    let description = Description {
-                        name: &self.name.0[..received.name_len.min(self.name.0.len())],
-                        control: &self.control.memory()[..received.control_len],
-                        len: received.len,
-                        flags: received.flags,
-                    };
-                    if let Some(meta) = outlet.inlet.interpret(description, &mut self.counters) {
-                        return Some(RecvBatch { meta, buffer, offset: 0 });
-                    }
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        outlet.is_readable = false;
-                        self.readable.pop_back();
-                    }
-                    io::ErrorKind::Interrupted => {}
-                    // What the network said to an earlier datagram; there may be datagrams all the same.
-                    _ if outlet.socket.has_error_queue() => {
-                        self.faults.read(key.index(), &outlet.socket, &mut self.counters);
-                    }
-                    _ => self.counters.recv_errors += 1,
-                },
-            }
-            self.recv_pool.give(buffer);
-        }
-        None
+        self.intake.next(&mut self.outlets, &mut self.faults, &mut self.counters)
     }
 
     fn bytes_mut(&mut self, batch: &RecvBatch) -> &mut [u8] {
-        self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len)
+        self.intake.buffers().bytes_mut(batch.buffer, 0, batch.meta.len)
     }
 
     fn recycle(&mut self, batch: RecvBatch) {
-        self.recv_pool.give(batch.buffer);
+        self.intake.buffers().recycle(batch.buffer);
     }
 
     fn send_buffer(&mut self) -> Option<SendBuffer> {
@@ -281,7 +221,7 @@ impl Driver for EpollDriver {
     }
 
     fn batch_and_buffer(&mut self, batch: &RecvBatch, buffer: &SendBuffer) -> (&[u8], &mut [u8]) {
-        let bytes = self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);
+        let bytes = self.intake.buffers().bytes_mut(batch.buffer, 0, batch.meta.len);
         (bytes, self.send_pool.bytes_mut(buffer.buffer, 0, SEND_BUFFER_LEN))
     }
 
@@ -322,7 +262,6 @@ impl Driver for EpollDriver {
         let key = self.outlets.insert(|key| Outlet {
             inlet: Inlet::new(key.index(), &socket),
             socket,
-            is_readable: false,
             backlog: VecDeque::new(),
         });
         let key = key.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOBUFS))?;
@@ -343,6 +282,7 @@ impl Driver for EpollDriver {
         let (epoll, operation) = (self.epoll.as_fd(), EpollOperation::Remove);
         let _ = sys::epoll_watch(epoll, operation, outlet.socket.as_fd(), 0, 0);
         self.faults.forget(socket);
+        self.intake.forget(socket);
     }
 
     fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
@@ -354,7 +294,7 @@ impl Driver for EpollDriver {
             self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len as u64);
             return;
         };
-        let bytes = self.recv_pool.bytes_mut(batch.buffer, batch.offset as usize, batch.meta.len);
+        let bytes = self.intake.buffers().bytes_mut(batch.buffer, 0, batch.meta.len);
         for part in all.split() {
             let (counters, faults) = (&mut self.counters, &mut self.faults);
             if !self.transmit.try_send(&outlet.socket, &part, bytes, counters, faults) {

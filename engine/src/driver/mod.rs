@@ -13,6 +13,8 @@ pub mod epoll;
 mod errors;
 pub mod gro;
 pub mod gso;
+mod intake;
+mod messages;
 mod mtu;
 mod open;
 mod outgoing;
@@ -163,8 +165,6 @@ pub struct RecvBatch {
     pub meta: RecvMeta,
     /// Which buffer, for the driver that made it.
     pub(crate) buffer: u16,
-    /// Where the payload starts in that buffer.
-    pub(crate) offset: u32,
 }
 
 /// A send buffer on loan from the driver. [`Driver::send`] or [`Driver::release`] takes it back.

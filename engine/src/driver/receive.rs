@@ -6,9 +6,8 @@ use super::counters::Counters;
 use super::sockets::UdpSocket;
 use super::{Ecn, RecvMeta, SocketIndex, ecn, gro, overflow, pktinfo};
 
-/// Bytes of one receive buffer: a full GRO batch (65,535 bytes less the UDP header) and, for the ring, the header, name and
-/// control data that the kernel writes in front of it.
-pub const RECV_BUFFER_LEN: usize = 68 * 1024;
+/// Bytes of one receive buffer: a full GRO batch (65,535 bytes less the UDP header).
+pub const RECV_BUFFER_LEN: usize = 64 << 10;
 
 /// What a socket's batches have in common.
 #[derive(Debug)]
@@ -17,6 +16,12 @@ pub struct Inlet {
     local: std::net::SocketAddr,
     /// The kernel's running total of drops, as last seen.
     dropped_total: u32,
+    /// It is known to have something.
+    pub is_readable: bool,
+    /// Its error queue may have something.
+    pub has_error: bool,
+    /// Batches that the next call on it is to receive, at least 1.
+    pub batches_per_call: usize,
 }
 
 /// What the kernel says of one batch.
@@ -36,7 +41,14 @@ impl Inlet {
     /// For the socket with that index in its driver.
     #[must_use]
     pub fn new(index: SocketIndex, socket: &UdpSocket) -> Self {
-        Self { socket: index, local: socket.local_addr(), dropped_total: 0 }
+        Self {
+            socket: index,
+            local: socket.local_addr(),
+            dropped_total: 0,
+            is_readable: false,
+            has_error: false,
+            batches_per_call: 1,
+        }
     }
 
     /// Reads the description and counts the batch. `None`: the batch is of no use, and counted as such.

@@ -55,64 +55,57 @@ pub fn attach_reuseport_program(socket: BorrowedFd<'_>, program: &[libc::sock_fi
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// What `recvmsg(2)` tells of a batch beside its payload.
+/// What `recvmsg(2)` tells of an entry of the error queue.
 #[derive(Clone, Copy, Debug)]
-pub struct Received {
-    /// Bytes of payload.
-    pub len: usize,
-    /// Bytes of the source address.
+pub struct ReceivedError {
+    /// Bytes of the destination's address.
     pub name_len: usize,
     /// Bytes of control messages.
     pub control_len: usize,
-    /// `msg_flags`: whether something was cut short.
-    pub flags: i32,
 }
 
-/// Receives one batch without waiting.
+/// Receives without waiting, a batch into each message, as many as there are, and returns how many.
+///
+/// # Safety
+/// The headers' pointers must lead to that many writable bytes, which nothing else refers to during the call.
 ///
 /// # Errors
-/// Those of `recvmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is nothing.
-pub fn receive(
-    socket: BorrowedFd<'_>,
-    payload: &mut [u8],
-    name: &mut Name,
-    control: &mut Control,
-) -> io::Result<Received> {
-    receive_with(socket, payload, name, control, libc::MSG_DONTWAIT)
+/// Those of `recvmmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is nothing.
+pub unsafe fn receive_many(socket: BorrowedFd<'_>, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    let count = messages.len() as libc::c_uint;
+    // SAFETY: the caller vouches for the headers' pointers; the kernel writes to `count` headers, which are mutably borrowed
+    // for the call, and keeps none of the pointers.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT as _,
+            std::ptr::null_mut(),
+        )
+    };
+    check_len(received as isize)
 }
 
 /// Takes one entry off the socket's error queue without waiting: the name is where the datagram was to go.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is none.
-pub fn receive_error(socket: BorrowedFd<'_>, name: &mut Name, control: &mut Control) -> io::Result<Received> {
-    receive_with(socket, &mut [], name, control, libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)
-}
-
-fn receive_with(
+pub fn receive_error(
     socket: BorrowedFd<'_>,
-    payload: &mut [u8],
     name: &mut Name,
     control: &mut Control,
-    flags: i32,
-) -> io::Result<Received> {
-    let mut part = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
+) -> io::Result<ReceivedError> {
     let mut header = empty_header();
     header.msg_name = name.0.as_mut_ptr().cast();
     header.msg_namelen = name.0.len() as libc::socklen_t;
-    header.msg_iov = &mut part;
-    header.msg_iovlen = 1;
     header.msg_control = control.memory().as_mut_ptr().cast();
     header.msg_controllen = CONTROL_LEN as _;
-    // SAFETY: the header points to `name`, `part` (and through it to `payload`) and `control`, each mutably borrowed
-    // until the call returns and each as long as the header says; the kernel keeps none of the pointers.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
-    Ok(Received {
-        len: check_len(len)?,
-        name_len: header.msg_namelen as usize,
-        control_len: header.msg_controllen as _,
-        flags: header.msg_flags,
-    })
+    let flags = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE;
+    // SAFETY: the header points to `name` and `control`, each mutably borrowed until the call returns and as long as the
+    // header says, and to no payload; the kernel keeps none of the pointers.
+    check_len(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) })?;
+    Ok(ReceivedError { name_len: header.msg_namelen as usize, control_len: header.msg_controllen as _ })
 }
 
 /// Sends one batch without waiting, as `header` says.

@@ -54,6 +54,8 @@ pub struct Relay {
     policy: Arc<Policy>,
     is_draining: bool,
     node: NodeRelay,
+    /// The time of the turn.
+    time: Now,
 }
 
 impl fmt::Debug for Relay {
@@ -93,6 +95,7 @@ impl Relay {
             policy: Arc::clone(&policy),
             is_draining: false,
             node,
+            time: clock(now),
         };
         relay.set_policy(policy);
         relay
@@ -155,7 +158,11 @@ impl Relay {
 
     /// Takes in a batch from one of this relay's sockets.
     pub fn handle(&mut self, now: Instant, batch: RecvBatch, driver: &mut (impl Driver + Streams)) {
-        let now = clock(now);
+        // A turn has one time, and many batches.
+        if self.time.monotonic != now {
+            self.time = clock(now);
+        }
+        let now = self.time;
         match self.sockets.relay(batch.meta.socket) {
             Some(relay) => self.handle_peer(now, relay, &batch, driver),
             None => self.handle_client(now, &batch, driver),

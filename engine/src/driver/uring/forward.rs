@@ -19,12 +19,11 @@ pub(super) struct Forwards {
     free: Vec<u16>,
 }
 
-/// What is forwarded, and where in the receive buffers the batch lies that it is part of.
+/// What is forwarded, and the receive buffer in which the batch lies that it is part of.
 #[derive(Clone, Copy)]
 struct Forward {
     part: Outgoing,
     buffer: u16,
-    offset: usize,
     len: usize,
 }
 
@@ -51,8 +50,7 @@ impl UringDriver {
             return;
         }
         for part in all.split() {
-            let (buffer, offset, len) = (batch.buffer, batch.offset as usize, batch.meta.len);
-            self.forward_part(Forward { part, buffer, offset, len });
+            self.forward_part(Forward { part, buffer: batch.buffer, len: batch.meta.len });
         }
     }
 
@@ -66,7 +64,7 @@ impl UringDriver {
         let slot = if must_be_cut_here { None } else { self.forwards.free.pop() };
         let Some(slot) = slot else { return self.forward_now(&forward, FORWARDS) };
         let memory = &mut *self.memory;
-        let payload = memory.recv_buffers.address(forward.buffer).wrapping_add(forward.offset);
+        let payload = memory.intake.buffers().address(forward.buffer);
         let header = memory.forwards[usize::from(slot)].prepare(&outlet.socket, part, payload);
         let Some(header) = header.map(std::ptr::from_ref) else {
             self.forwards.free.push(slot);
@@ -80,7 +78,7 @@ impl UringDriver {
             self.counters.send_dropped_no_buffers += part.datagrams();
             return;
         }
-        self.memory.recv_buffers.hold(forward.buffer);
+        self.memory.intake.buffers().hold(forward.buffer);
         self.forwards.slots[usize::from(slot)] = Some(forward);
         self.prompt_queued += 1;
         if self.prompt_queued >= SENDS_QUEUED_MAX {
@@ -91,8 +89,8 @@ impl UringDriver {
     /// Sends at once, with the message header of that slot (the one past the last is nobody's).
     fn forward_now(&mut self, forward: &Forward, slot: u16) {
         let Some(outlet) = self.outlets.get(forward.part.socket) else { return };
-        let Memory { recv_buffers, forwards, .. } = &mut *self.memory;
-        let bytes = recv_buffers.bytes_mut(forward.buffer, forward.offset, forward.len);
+        let Memory { intake, forwards, .. } = &mut *self.memory;
+        let bytes = intake.buffers().bytes_mut(forward.buffer, 0, forward.len);
         let transmit = &mut forwards[usize::from(slot)];
         let (counters, faults) = (&mut self.counters, &mut self.faults);
         if !transmit.try_send(&outlet.socket, &forward.part, bytes, counters, faults) {
@@ -105,15 +103,15 @@ impl UringDriver {
         let Some(forward) = self.forwards.take(slot) else { return };
         let part = &forward.part;
         if let Some(outlet) = self.outlets.get(part.socket) {
-            let Memory { recv_buffers, forwards, .. } = &mut *self.memory;
-            let bytes = recv_buffers.bytes_mut(forward.buffer, forward.offset, forward.len);
+            let Memory { intake, forwards, .. } = &mut *self.memory;
+            let bytes = intake.buffers().bytes_mut(forward.buffer, 0, forward.len);
             let transmit = &mut forwards[usize::from(slot)];
             let (counters, faults) = (&mut self.counters, &mut self.faults);
             if !transmit.completed(outcome(result), &outlet.socket, part, bytes, counters, faults) {
                 self.counters.send_dropped_no_buffers += part.datagrams();
             }
         }
-        self.memory.recv_buffers.release(forward.buffer);
+        self.memory.intake.buffers().release(forward.buffer);
         self.operation_ended(part.socket);
     }
 }

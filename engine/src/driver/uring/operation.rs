@@ -6,8 +6,8 @@ use crate::driver::table::{GENERATION_BITS, INDEX_BITS, Key};
 /// An operation in flight, or a message from another ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// The multishot receive of a socket.
-    Receive {
+    /// Watching a socket for something to receive.
+    Watch {
         /// Which socket.
         socket: Key,
     },
@@ -54,7 +54,7 @@ impl Operation {
     #[must_use]
     pub fn user_data(self) -> u64 {
         let (what, which) = match self {
-            Self::Receive { socket } => (1u64, socket.to_bits()),
+            Self::Watch { socket } => (1u64, socket.to_bits()),
             Self::Send { buffer } => (2, u64::from(buffer)),
             Self::Room { socket } => (3, socket.to_bits()),
             Self::Doorbell => (4, 0),
@@ -77,7 +77,7 @@ impl Operation {
         let socket = Key::from_bits(user_data);
         let which = user_data as u16;
         match user_data >> WHAT_SHIFT {
-            1 => Some(Self::Receive { socket }),
+            1 => Some(Self::Watch { socket }),
             2 => Some(Self::Send { buffer: which }),
             3 => Some(Self::Room { socket }),
             4 => Some(Self::Doorbell),
@@ -99,8 +99,8 @@ mod tests {
     fn operations_survive_the_ring() {
         let socket = Key::from_bits(0x00AB_CDEF_0012_3456);
         for operation in [
-            Operation::Receive { socket: Key::from_bits(0) },
-            Operation::Receive { socket },
+            Operation::Watch { socket: Key::from_bits(0) },
+            Operation::Watch { socket },
             Operation::Send { buffer: u16::MAX },
             Operation::Forward { slot: 15 },
             Operation::Room { socket },

@@ -1,8 +1,7 @@
-//! The sockets of the ring: how they come, are received from, and go.
+//! The sockets of the ring: how they come, are watched, and go.
 //!
-//! The kernel ends a receive when it finds no buffer, when the network has said something to an earlier datagram, and when
-//! the completion queue is full. Such a socket is noted in a list, and the next turn sets it going again; so a turn's work
-//! does not depend on how many sockets there are.
+//! A multishot poll watches each for datagrams and errors. The kernel ends it when the completion queue is full; such a socket
+//! is noted in a list, and the next turn watches it again. So a turn's work does not depend on how many sockets there are.
 //!
 //! A socket that is removed stays in the table, and its descriptor open, until its last operation has completed. No other
 //! socket can have its index or its descriptor's number before that.
@@ -12,24 +11,23 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
-use io_uring::types::{Fd, RecvMsgOut};
+use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 
-use super::buffer_ring::GROUP;
-use super::memory::RECV_PAYLOAD_OFFSET;
 use super::operation::Operation;
 use super::{REAP_INTERVAL, UringDriver};
-use crate::driver::receive::{Description, Inlet};
+use crate::driver::intake::Entry;
+use crate::driver::receive::Inlet;
 use crate::driver::sockets::UdpSocket;
 use crate::driver::table::Key;
-use crate::driver::{RecvBatch, SendBuffer, SocketIndex};
+use crate::driver::{SendBuffer, SocketIndex};
 
 /// One socket and what is pending on it.
 pub(super) struct Outlet {
     pub(super) socket: UdpSocket,
     inlet: Inlet,
-    is_receiving: bool,
-    was_receiving: bool,
+    is_watched: bool,
+    was_watched: bool,
     pub(super) is_waiting_for_room: bool,
     pub(super) is_removed: bool,
     /// Operations on its descriptor whose last completion has not been reaped.
@@ -43,24 +41,26 @@ pub(super) struct Outlet {
 /// Sockets for which something is to be done, oldest first. One that is removed meanwhile is passed over.
 #[derive(Default)]
 pub(super) struct Lists {
-    /// To be received from.
-    idle: VecDeque<Key>,
-    /// To be received from, and known to have datagrams waiting: the kernel had no buffer for them.
-    starved: VecDeque<Key>,
-    /// To be received from once their error queue has been read; otherwise the error would end the receive again.
-    faulty: VecDeque<Key>,
+    /// To be watched.
+    unwatched: VecDeque<Key>,
     /// Removed, with operations that are still to be cancelled.
     leaving: VecDeque<Key>,
 }
 
+impl Entry for Outlet {
+    fn inlet(&mut self) -> Option<(&UdpSocket, &mut Inlet)> {
+        (!self.is_removed).then_some((&self.socket, &mut self.inlet))
+    }
+}
+
 impl UringDriver {
-    /// Adds a socket, which begins to receive with the next submission.
+    /// Adds a socket, which is watched from the next submission on.
     pub(super) fn add(&mut self, socket: UdpSocket) -> io::Result<SocketIndex> {
         let key = self.outlets.insert(|key| Outlet {
             inlet: Inlet::new(key.index(), &socket),
             socket,
-            is_receiving: false,
-            was_receiving: false,
+            is_watched: false,
+            was_watched: false,
             is_waiting_for_room: false,
             is_removed: false,
             in_flight: 0,
@@ -68,7 +68,7 @@ impl UringDriver {
             backlog: VecDeque::new(),
         });
         let key = key.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOBUFS))?;
-        self.lists.idle.push_back(key);
+        self.lists.unwatched.push_back(key);
         Ok(key.index())
     }
 
@@ -84,14 +84,7 @@ impl UringDriver {
         let is_idle = outlet.in_flight == 0;
         self.drop_backlog(index);
         self.faults.forget(index);
-        let recv_buffers = &mut self.memory.recv_buffers;
-        self.received.retain(|batch| {
-            let is_its = batch.meta.socket == index;
-            if is_its {
-                recv_buffers.recycle(batch.buffer);
-            }
-            !is_its
-        });
+        self.memory.intake.forget(index);
         if is_idle {
             self.outlets.remove(index);
         } else {
@@ -137,7 +130,7 @@ impl UringDriver {
         }
     }
 
-    /// Queues what keeps datagrams coming, and the end of what must not come any more.
+    /// Queues what tells of datagrams, and the end of what must not tell any more.
     pub(super) fn attend_to_sockets(&mut self) {
         while let Some(key) = self.lists.leaving.pop_front() {
             if !self.cancel(key) {
@@ -145,66 +138,33 @@ impl UringDriver {
                 break;
             }
         }
-        while let Some(&key) = self.lists.faulty.front() {
-            if let Some(outlet) = self.outlets.get_by_key(key)
-                && !outlet.is_removed
-            {
-                if !self.faults.read(key.index(), &outlet.socket, &mut self.counters) {
-                    break;
-                }
-                self.lists.idle.push_back(key);
-            }
-            self.lists.faulty.pop_front();
-        }
-        // What is queued may be what keeps the last buffers from the kernel.
-        let is_in_want = !self.lists.idle.is_empty() || !self.lists.starved.is_empty();
-        if is_in_want && self.memory.recv_buffers.posted() == 0 && self.prompt_queued > 0 {
-            self.submit_sends();
-        }
-        // Without buffers a receive would end at once.
-        let posted = usize::from(self.memory.recv_buffers.posted());
-        if posted == 0 {
-            return;
-        }
-        while let Some(key) = self.lists.idle.pop_front() {
-            if !self.receive_on(key) {
-                return self.lists.idle.push_front(key);
-            }
-        }
-        // Each of these takes at least one buffer; more of them than buffers would come back empty-handed.
-        for _ in 0..posted {
-            let Some(key) = self.lists.starved.pop_front() else { return };
-            if !self.receive_on(key) {
-                return self.lists.starved.push_front(key);
+        while let Some(key) = self.lists.unwatched.pop_front() {
+            if !self.watch(key) {
+                return self.lists.unwatched.push_front(key);
             }
         }
     }
 
     /// Whether there is more to do for sockets at once, so that the shard must not sleep.
     pub(super) fn has_sockets_to_attend_to(&self) -> bool {
-        let lists = &self.lists;
-        let is_in_want = !lists.idle.is_empty() || !lists.starved.is_empty();
-        !lists.leaving.is_empty()
-            || !lists.faulty.is_empty()
-            || (is_in_want && self.memory.recv_buffers.posted() > 0)
+        !self.lists.leaving.is_empty() || !self.lists.unwatched.is_empty()
     }
 
-    /// Queues a socket's receive. `false`: there is no room for it.
-    fn receive_on(&mut self, key: Key) -> bool {
+    /// Queues the watching of a socket. `false`: there is no room for it.
+    fn watch(&mut self, key: Key) -> bool {
         let Some(outlet) = self.outlets.get_by_key(key) else { return true };
-        if outlet.is_removed || outlet.is_receiving {
+        if outlet.is_removed || outlet.is_watched {
             return true;
         }
         let fd = Fd(outlet.socket.as_fd().as_raw_fd());
-        let layout: *const libc::msghdr = &*self.memory.recv_layout;
-        let receive = opcode::RecvMsgMulti::new(fd, layout, GROUP).build();
-        if !self.queue_on(key.index(), receive, Operation::Receive { socket: key }) {
+        let watch = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+        if !self.queue_on(key.index(), watch, Operation::Watch { socket: key }) {
             return false;
         }
         if let Some(outlet) = self.outlets.get_by_key(key) {
-            outlet.is_receiving = true;
-            self.counters.recv_rearmed += u64::from(outlet.was_receiving);
-            outlet.was_receiving = true;
+            outlet.is_watched = true;
+            self.counters.recv_rearmed += u64::from(outlet.was_watched);
+            outlet.was_watched = true;
         }
         true
     }
@@ -212,72 +172,42 @@ impl UringDriver {
     /// Queues the end of a removed socket's operations. `false`: there is no room for it.
     fn cancel(&mut self, key: Key) -> bool {
         let Some(outlet) = self.outlets.get_by_key(key) else { return true };
-        let receive = outlet.is_receiving.then_some(Operation::Receive { socket: key });
+        let watch = outlet.is_watched.then_some(Operation::Watch { socket: key });
         let room = outlet.is_waiting_for_room.then_some(Operation::Room { socket: key });
-        [receive, room].into_iter().flatten().all(|operation| {
+        [watch, room].into_iter().flatten().all(|operation| {
             let cancel = opcode::AsyncCancel::new(operation.user_data()).build();
             self.queue(cancel, Operation::Cancel { socket: key })
         })
     }
 
-    /// The kernel has looked for what was to be cancelled. It may not have found a receive that was just being set going
+    /// The kernel has looked for what was to be cancelled. It may not have found a poll that was just being set going
     /// again; so as long as there is something to cancel it is asked again.
     pub(super) fn cancel_completed(&mut self, key: Key, result: i32) {
-        let is_left = |outlet: &mut Outlet| outlet.is_receiving || outlet.is_waiting_for_room;
+        let is_left = |outlet: &mut Outlet| outlet.is_watched || outlet.is_waiting_for_room;
         if result < 0 && self.outlets.get_by_key(key).is_some_and(is_left) {
             self.lists.leaving.push_back(key);
         }
     }
 
-    /// A receive has a batch, or an error. With `has_ended` it is to be set going again.
-    pub(super) fn receive_completed(&mut self, key: Key, result: i32, buffer: Option<u16>, has_ended: bool) {
+    /// A socket has datagrams or an error, or cannot be watched. With `has_ended` it is to be watched again.
+    ///
+    /// The kernel tells each time that something comes, and not as long as something is there; the intake notes that.
+    pub(super) fn watch_completed(&mut self, key: Key, result: i32, has_ended: bool) {
         let Some(outlet) = self.outlets.get_by_key(key) else { return };
-        outlet.is_receiving = !has_ended;
-        let (is_removed, has_error_queue) = (outlet.is_removed, outlet.socket.has_error_queue());
-        if let Ok(filled_len) = usize::try_from(result) {
-            self.take_in(key, filled_len, buffer);
-        }
-        if has_ended && !is_removed {
-            let list = match -result {
-                libc::ENOBUFS => {
-                    self.counters.recv_buffers_exhausted += 1;
-                    &mut self.lists.starved
-                }
-                error if error > 0 && has_error_queue => &mut self.lists.faulty,
-                error => {
-                    self.counters.recv_errors += u64::from(error > 0 && error != libc::ECANCELED);
-                    &mut self.lists.idle
-                }
-            };
-            list.push_back(key);
-        }
-    }
-
-    /// Reads what the kernel wrote into a buffer.
-    fn take_in(&mut self, key: Key, filled_len: usize, buffer: Option<u16>) {
-        let memory = &mut *self.memory;
-        let buffers = &mut memory.recv_buffers;
-        let Some(buffer) = buffer.filter(|&buffer| buffers.lend(buffer)) else {
-            self.counters.recv_dropped_malformed += 1;
+        outlet.is_watched = !has_ended;
+        if outlet.is_removed {
             return;
-        };
-        let outlet = self.outlets.get_by_key(key).filter(|outlet| !outlet.is_removed);
-        let Some(outlet) = outlet else { return buffers.recycle(buffer) };
-        let filled = buffers.bytes_mut(buffer, 0, filled_len);
-        let meta = RecvMsgOut::parse(filled, &memory.recv_layout).ok().and_then(|parts| {
-            let description = Description {
-                name: parts.name_data(),
-                control: parts.control_data(),
-                len: parts.payload_data().len(),
-                flags: parts.flags() as i32,
-            };
-            outlet.inlet.interpret(description, &mut self.counters)
-        });
-        match meta {
-            Some(meta) => {
-                self.received.push_back(RecvBatch { meta, buffer, offset: RECV_PAYLOAD_OFFSET as u32 });
-            }
-            None => buffers.recycle(buffer),
+        }
+        if let Ok(events) = u32::try_from(result) {
+            let has_error = events & libc::POLLERR as u32 != 0 && outlet.socket.has_error_queue();
+            let has_unread_error =
+                has_error && !self.faults.read(key.index(), &outlet.socket, &mut self.counters);
+            self.memory.intake.note(key, &mut outlet.inlet, has_unread_error);
+        } else {
+            self.counters.recv_errors += u64::from(-result != libc::ECANCELED);
+        }
+        if has_ended {
+            self.lists.unwatched.push_back(key);
         }
     }
 }

@@ -4,12 +4,12 @@ use std::io;
 
 use io_uring::IoUring;
 
-/// Submission queue entries: more than one turn queues (receives, sends, wakes), so that it is never full in practice.
+/// Submission queue entries: more than one turn queues (polls, sends, wakes), so that it is never full in practice.
 pub const SQ_ENTRIES: u32 = 256;
 
-/// Completion queue entries: a turn's submissions and one completion a receive buffer, with room for thousands of sockets
-/// that find no buffer in the same turn. The kernel also sizes the table by this in which it looks up what is to be
-/// cancelled (one list for each 32 entries, 256 lists at most), so that of 100,000 receives it passes over 400.
+/// Completion queue entries: a turn's submissions, with room for thousands of sockets that have something in the same
+/// turn. The kernel also sizes the table by this in which it looks up what is to be
+/// cancelled (one list for each 32 entries, 256 lists at most), so that of 100,000 polls it passes over 400.
 pub const CQ_ENTRIES: u32 = 8192;
 
 /// When the kernel runs the work that completes operations.

@@ -1,7 +1,14 @@
 //! The ring of memory that stream receives pick from, each piece a chunk's own: a filled one is taken out and handed to the
 //! shard, and others are posted in its place when chunks come back.
 //!
-//! The array that the kernel reads is drawn in [`buffer_ring`](super::buffer_ring).
+//! The array is the one the kernel reads (`IORING_REGISTER_PBUF_RING`, Linux 5.19), eight bytes a row:
+//!
+//! ```text
+//!  entry 0: | address                                        |
+//!           | length (u32)         | id (u16) | tail (u16)   |   only entry 0's last two bytes are the tail
+//!  entry 1: | address                                        |
+//!           | length (u32)         | id (u16) | unused       |   ...
+//! ```
 
 use std::io;
 use std::ptr::NonNull;
