@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use super::flows::{Direction, Flows};
 
 /// When nothing has arrived for this long, what is in flight is lost. Shorter, and a relay that merely waits for its core on a
@@ -25,6 +27,8 @@ pub struct Load {
     pub window: usize,
     /// Bursts in flight down to which nothing more is sent: 0 sends the whole window together and waits for all of it.
     pub low_mark: usize,
+    /// A child process that is stopped while datagrams are sent, so that it finds them all when it runs again.
+    pub held: Option<Pid>,
     /// How long to send.
     pub duration: Duration,
 }
@@ -61,11 +65,14 @@ pub fn run(flows: &mut Flows, load: &Load) -> anyhow::Result<Outcome> {
         if !sending && loop_.in_flight == 0 {
             break;
         }
-        let filling = loop_.in_flight <= low_mark;
-        while sending && filling && loop_.in_flight + load.burst <= window {
-            flows.send(next_flow, load.direction, load.burst, load.gso)?;
-            loop_.left(next_flow, load);
-            next_flow = (next_flow + 1) % flows.len();
+        if sending && loop_.in_flight <= low_mark && loop_.in_flight + load.burst <= window {
+            let hold = load.held.map(Hold::new).transpose()?;
+            while loop_.in_flight + load.burst <= window {
+                flows.send(next_flow, load.direction, load.burst, load.gso)?;
+                loop_.left(next_flow, load);
+                next_flow = (next_flow + 1) % flows.len();
+            }
+            drop(hold);
         }
         if loop_.receive(flows, load.direction)? > 0 {
             last_arrival = Instant::now();
@@ -75,6 +82,26 @@ pub fn run(flows: &mut Flows, load: &Load) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome { sent: loop_.sent, received: loop_.received, wall: last_arrival - started })
+}
+
+/// A child process that does not run until this is dropped.
+struct Hold(Pid);
+
+impl Hold {
+    fn new(child: Pid) -> anyhow::Result<Self> {
+        kill_process(child, Signal::STOP)?;
+        let hold = Self(child);
+        // Its threads may be running on another core for a little while yet.
+        waitpid(Some(child), WaitOptions::UNTRACED)?;
+        Ok(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // It fails only if the child is gone, which the next attempt to hold it tells.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 struct ClosedLoop {

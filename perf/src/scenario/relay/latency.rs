@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::RelayArgs;
 use super::lineup::{Kind, Lineup};
-use super::loads::{AllFlows, Key, Loads, REFERENCE_ROUNDS, SINGLES_BURST, Shape};
+use super::loads::{AllFlows, REFERENCE_ROUNDS, SINGLES_BURST, capacity};
 use crate::document::{Better, Promise, Subject};
 use crate::statistics::Spread;
-use crate::turn::flows::{Direction, Flows, Path};
+use crate::turn::flows::{Flows, Path};
 use crate::turn::open_loop::{self, Pace};
 
 /// Allocations that share the load.
@@ -24,20 +24,21 @@ const PERCENTS: [u32; 3] = [10, 50, 90];
 /// Who is measured.
 const KINDS: [Kind; 3] = [Kind::Coturn, Kind::Ioex, Kind::IoexAgain];
 
-/// Delays of one run, less those of the direct path at the same rate.
+/// Quantiles of one run's delays, and those of the direct path at the same rate right after it.
 #[derive(Clone, Copy)]
-struct Added {
+struct Run {
     p50_us: f64,
     p99_us: f64,
+    direct_p50_us: f64,
     direct_p99_us: f64,
     lost_percent: f64,
 }
 
-/// Added delays of every subject at every share, a round each.
+/// Delays of every subject at every share, a round each.
 #[derive(Default)]
 pub struct Latency {
     capacities: BTreeMap<Kind, f64>,
-    added: BTreeMap<(u32, Kind), Vec<Added>>,
+    runs: BTreeMap<(u32, Kind), Vec<Run>>,
 }
 
 impl Latency {
@@ -45,15 +46,17 @@ impl Latency {
     pub fn run(
         args: &RelayArgs,
         lineup: &Lineup,
-        loads: &Loads,
         all_flows: &mut AllFlows,
         progress: &ProgressBar,
     ) -> anyhow::Result<Self> {
         let mut latency = Self::default();
-        let key = Key { shape: Shape::Singles, direction: Direction::ToPeer, allocations: ALLOCATIONS };
         let mut direct = Flows::open(Path::Direct, ALLOCATIONS)?;
         for kind in KINDS {
-            latency.capacities.extend(loads.capacity(key, kind.process()).map(|c| (kind, c)));
+            let Some(flows) = all_flows.get_mut(&kind.process()) else { continue };
+            progress.set_message(format!("capacity of {kind}"));
+            flows.keep()?;
+            let capacity = capacity(flows, args.sample).with_context(|| format!("capacity of {kind}"))?;
+            latency.capacities.insert(kind, capacity);
         }
         for percent in PERCENTS {
             let rounds = if percent == 50 { args.pairs } else { args.pairs.min(REFERENCE_ROUNDS) };
@@ -71,23 +74,30 @@ impl Latency {
                     };
                     let flows = all_flows.get_mut(&kind.process()).context("its flows are open")?;
                     flows.keep()?;
-                    let added =
-                        added(flows, &mut direct, &pace).with_context(|| format!("delay of {kind}"))?;
-                    latency.added.entry((percent, kind)).or_default().push(added);
+                    let run = run(flows, &mut direct, &pace).with_context(|| format!("delay of {kind}"))?;
+                    latency.runs.entry((percent, kind)).or_default().push(run);
                 }
             }
         }
         Ok(latency)
     }
 
-    fn of(&self, percent: u32, kind: Kind) -> &[Added] {
-        self.added.get(&(percent, kind)).map_or(&[], Vec::as_slice)
+    /// Added p50 and p99 of every round, in microseconds: a quantile less the median, over the rounds, of the direct path's
+    /// quantile. The direct path is a yardstick that does not change from round to round; the pauses that this program's own
+    /// core makes do, and a difference of two single rounds would hold two of them.
+    fn added(&self, percent: u32, kind: Kind) -> Vec<(f64, f64)> {
+        let runs = self.runs.get(&(percent, kind)).map_or(&[][..], Vec::as_slice);
+        let median = |value: fn(&Run) -> f64| {
+            Spread::of(&runs.iter().map(value).collect::<Vec<f64>>()).map_or(0.0, |s| s.median)
+        };
+        let (direct_p50_us, direct_p99_us) = (median(|r| r.direct_p50_us), median(|r| r.direct_p99_us));
+        runs.iter().map(|r| (r.p50_us - direct_p50_us, r.p99_us - direct_p99_us)).collect()
     }
 
     /// What is promised.
     pub fn promise(&self) -> Promise {
-        let pairs = self.of(50, Kind::Ioex).iter().zip(self.of(50, Kind::Coturn));
-        let ratios: Vec<f64> = pairs.map(|(ioex, coturn)| ioex.p99_us / coturn.p99_us).collect();
+        let pairs = self.added(50, Kind::Ioex).into_iter().zip(self.added(50, Kind::Coturn));
+        let ratios: Vec<f64> = pairs.map(|((_, ioex_p99), (_, coturn_p99))| ioex_p99 / coturn_p99).collect();
         Promise::judge(
             "ioex / coturn, added delay p99, each at half of its capacity",
             1.0,
@@ -98,7 +108,8 @@ impl Latency {
 
     /// The measurements.
     pub fn describe(&self, lineup: &Lineup) -> Vec<Subject> {
-        let one = |(&(percent, kind), runs): (&(u32, Kind), &Vec<Added>)| {
+        let one = |(&(percent, kind), runs): (&(u32, Kind), &Vec<Run>)| {
+            let added = self.added(percent, kind);
             let capacity = self.capacities.get(&kind).copied().unwrap_or(0.0);
             let parameters: [(&str, Value); 4] = [
                 ("load", format!("{percent} % of capacity").into()),
@@ -106,15 +117,13 @@ impl Latency {
                 ("datagrams_per_s", (capacity * f64::from(percent) / 100.0).round().into()),
                 ("burst_datagrams", (SINGLES_BURST / 2).into()),
             ];
-            let metric = |name: &str, value: fn(&Added) -> f64| {
-                let values: Vec<f64> = runs.iter().map(value).collect();
-                Spread::of(&values).map(|spread| (name.to_owned(), spread))
-            };
+            let metric =
+                |name: &str, values: Vec<f64>| Spread::of(&values).map(|spread| (name.to_owned(), spread));
             let metrics = [
-                metric("added_p50_us", |a| a.p50_us),
-                metric("added_p99_us", |a| a.p99_us),
-                metric("direct_p99_us", |a| a.direct_p99_us),
-                metric("lost_percent", |a| a.lost_percent),
+                metric("added_p50_us", added.iter().map(|a| a.0).collect()),
+                metric("added_p99_us", added.iter().map(|a| a.1).collect()),
+                metric("direct_p99_us", runs.iter().map(|r| r.direct_p99_us).collect()),
+                metric("lost_percent", runs.iter().map(|r| r.lost_percent).collect()),
             ];
             Subject {
                 name: kind.to_string(),
@@ -123,24 +132,24 @@ impl Latency {
                 metrics: metrics.into_iter().flatten().collect(),
             }
         };
-        self.added.iter().map(one).collect()
+        self.runs.iter().map(one).collect()
     }
 }
 
 /// One run through the relay and one straight to the peer.
-fn added(flows: &mut Flows, direct: &mut Flows, pace: &Pace) -> anyhow::Result<Added> {
+fn run(flows: &mut Flows, direct: &mut Flows, pace: &Pace) -> anyhow::Result<Run> {
     let through = open_loop::run(flows, pace)?;
     let pace = Pace { duration: pace.duration.min(Duration::from_millis(150)), ..*pace };
     let straight = open_loop::run(direct, &pace)?;
-    let difference = |quantile: f64| -> anyhow::Result<f64> {
-        let through = through.quantile_us(quantile).context("nothing arrived through the relay")?;
-        Ok(through - straight.quantile_us(quantile).context("nothing arrived on the direct path")?)
-    };
+    let quantile = |quantile| through.quantile_us(quantile).context("nothing arrived through the relay");
+    let direct_quantile =
+        |quantile| straight.quantile_us(quantile).context("nothing arrived on the direct path");
     let lost = through.sent.saturating_sub(through.received());
-    Ok(Added {
-        p50_us: difference(0.50)?,
-        p99_us: difference(0.99)?,
-        direct_p99_us: straight.quantile_us(0.99).unwrap_or(0.0),
+    Ok(Run {
+        p50_us: quantile(0.50)?,
+        p99_us: quantile(0.99)?,
+        direct_p50_us: direct_quantile(0.50)?,
+        direct_p99_us: direct_quantile(0.99)?,
         lost_percent: 100.0 * lost as f64 / through.sent.max(1) as f64,
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::RelayArgs;
@@ -55,14 +56,20 @@ impl Shape {
         }
     }
 
-    /// GSO batches follow each other as they arrive. Single datagrams come in waves: the next when a quarter of the last is
-    /// left. A sender that went on one datagram at a time would feed a relay as slowly as it sends, which on another core of
-    /// the same machine is no faster than a good relay relays, and no two datagrams would ever wait together.
+    /// GSO batches follow each other as they arrive. Single datagrams come in waves, the next when the last has arrived.
     fn low_mark(self) -> usize {
         match self {
             Self::Gso => WINDOW_MAX,
-            Self::Singles => WINDOW_MAX / 4,
+            Self::Singles => 0,
         }
+    }
+
+    /// Whether the relay is stopped while a wave is sent. A sender on another core of the same machine is no faster than a good relay
+    /// relays: left to run, the relay would look for the next datagram time and again while that is being sent, no two
+    /// would ever wait together, and its CPU time would tell how fast the sender is. Stopped, it finds the wave as it
+    /// finds what a network card has received by the time of its interrupt.
+    fn is_held(self) -> bool {
+        self == Self::Singles
     }
 
     fn burst(self) -> usize {
@@ -143,9 +150,11 @@ impl Loads {
             gso: shape == Shape::Gso,
             window: WINDOW_MAX,
             low_mark: shape.low_mark(),
+            held: None,
             duration: WINDOW_TRIAL,
         };
         for (&kind, flows) in all_flows.iter_mut() {
+            load.held = held(lineup, kind, shape)?;
             let window = find_window(flows, load).with_context(|| format!("{key:?} on {kind}"))?;
             self.windows.insert((key, kind), window);
         }
@@ -166,18 +175,13 @@ impl Loads {
                 let relay = lineup.get(kind).with_context(|| format!("{kind} takes part"))?;
                 flows.keep()?;
                 load.window = self.windows[&(key, kind.process())];
+                load.held = held(lineup, kind, shape)?;
                 let sample = Sample::take(relay, args.server_core, flows, &load)
                     .with_context(|| format!("{key:?} on {kind}"))?;
                 self.samples.entry((key, kind)).or_default().push(sample);
             }
         }
         Ok(())
-    }
-
-    /// Datagrams a second that a subject relayed under a load, the median.
-    pub fn capacity(&self, key: Key, kind: Kind) -> Option<f64> {
-        let rates: Vec<f64> = self.of(key, kind).iter().map(Sample::datagrams_per_s).collect();
-        Spread::of(&rates).map(|s| s.median)
     }
 
     fn of(&self, key: Key, kind: Kind) -> &[Sample] {
@@ -283,6 +287,28 @@ impl Loads {
         };
         self.samples.iter().map(one).collect()
     }
+}
+
+/// Single datagrams a second, towards the peer, that a relay takes while it runs freely and the sender sends as it can.
+pub fn capacity(flows: &mut Flows, duration: Duration) -> anyhow::Result<f64> {
+    let load = Load {
+        direction: Direction::ToPeer,
+        burst: SINGLES_BURST,
+        gso: false,
+        window: WINDOW_MAX,
+        low_mark: WINDOW_MAX / 4,
+        held: None,
+        duration: WINDOW_TRIAL,
+    };
+    let window = find_window(flows, load)?;
+    let outcome = closed_loop::run(flows, &Load { window, duration, ..load })?;
+    Ok(outcome.received as f64 / outcome.wall.as_secs_f64())
+}
+
+/// The relay's process, if it is to be stopped while datagrams are sent to it.
+fn held(lineup: &Lineup, kind: Kind, shape: Shape) -> anyhow::Result<Option<Pid>> {
+    let relay = lineup.get(kind).with_context(|| format!("{kind} takes part"))?;
+    Ok(Pid::from_raw(relay.process.pid().cast_signed()).filter(|_| shape.is_held()))
 }
 
 /// The largest window, halved from [`WINDOW_MAX`] bursts, with which nothing is lost; one burst if something always is.

@@ -136,7 +136,7 @@ pub fn run(args: &RelayArgs) -> anyhow::Result<Document> {
         for &allocations in &args.allocations {
             let mut all_flows = loads.run(&args, &lineup, allocations, &progress)?;
             if allocations == latency::ALLOCATIONS && args.parts.contains(&Part::Latency) {
-                latency = Latency::run(&args, &lineup, &loads, &mut all_flows, &progress)?;
+                latency = Latency::run(&args, &lineup, &mut all_flows, &progress)?;
             }
             for (_, flows) in all_flows {
                 flows.close()?;
@@ -186,8 +186,10 @@ fn notes(lineup: &Lineup) -> Vec<String> {
         format!(
             "GSO load: batches of {BATCH_DATAGRAMS} datagrams in one send; singles: each datagram with a message of its own \
              in `sendmmsg`. Clients send ChannelData, the peer plain datagrams. A bounded number of bursts is in flight \
-             (window_bursts): the next GSO batch leaves as soon as one arrived, the next singles when three quarters of the \
-             window arrived. It is the largest window, from 16 bursts down, with which the relay lost nothing in a trial. \
+             (window_bursts): the next GSO batch leaves as soon as one arrived. Singles come in waves of the whole window; the relay \
+             is stopped (SIGSTOP) while a wave is sent and finds it as it would find what a network card received by the time of its \
+             interrupt. Left to run, a fast relay takes each datagram as it is sent, never two at a time, never sleeps, and its \
+             CPU time is the sender's. It is the largest window, from 16 bursts down, with which the relay lost nothing in a trial. \
              What is lost is counted."
         ),
         "The bare forwarder receives with GRO, sends with GSO, one thread, no protocol, no headers. coturn runs one relay \
@@ -200,7 +202,8 @@ fn notes(lineup: &Lineup) -> Vec<String> {
              its own clients only, and answers a channel to any other peer with 443."
         ),
         "Added delay: single datagrams in bursts of 16, evenly paced, over 100 allocations, at shares of what the same subject \
-         relayed under the singles load; a quantile less the same quantile of the direct path at the same rate."
+         relays of them while it and the sender run freely; a round's quantile less the median, over the rounds, of the same \
+         quantile of the direct path at the same rate."
             .to_owned(),
         idle::MEMORY_NOTE.to_owned(),
         "Ratios are taken within a round, whose order rotates. The 95 % interval of their median comes from order \

@@ -53,9 +53,4 @@ impl Sample {
     pub fn datagrams_per_cpu_s(&self) -> f64 {
         self.outcome.received as f64 / self.cpu_s
     }
-
-    /// Datagrams relayed a second of wall time.
-    pub fn datagrams_per_s(&self) -> f64 {
-        self.outcome.received as f64 / self.outcome.wall.as_secs_f64()
-    }
 }
