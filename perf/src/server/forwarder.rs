@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use rustix::event::epoll;
+use rustix::io::Errno;
 
 use super::{ServerCounters, announce};
 use crate::datagrams::{RECV_BUFFER_LEN, Socket};
@@ -55,7 +56,11 @@ pub fn run(args: &ForwarderArgs) -> anyhow::Result<()> {
     let mut events = Vec::with_capacity(EVENTS_A_TURN);
     loop {
         events.clear();
-        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+        match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None) {
+            // It was stopped, and runs again.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
         for event in &events {
             let from_clients = event.data.u64() == LISTENER;
             for _ in 0..RECV_CALLS_A_TURN {
