@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::thread;
 
 use alloy_primitives::{Address, B256, Bloom, U256, keccak256};
 use alloy_trie::proof::ProofRetainer;
 use alloy_trie::{HashBuilder, Nibbles};
 use chain_lite::dpos::{
     ARBITRATORS, Accepted, Checkpoint, EMPTY_UNCLES_HASH, FIRST_BASE_FEE_WEI, Header, HeaderChain, Network,
-    SEAL_LEN, SignedHeader, VANITY_LEN, verify_storage,
+    RECORD_LEN, Record, SEAL_LEN, SignedHeader, SignerTable, VANITY_LEN, verify_storage,
 };
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, PublicKey, SecretKey};
@@ -108,6 +109,46 @@ pub fn chain_work(chain: &Chain) -> u64 {
         settled.clear();
     }
     tree.tip().number
+}
+
+/// Headers that a node takes in at once.
+const BATCH_HEADERS: usize = 256;
+
+/// From bytes to a tip, with every rule, as a node that follows the chain does: of each batch two threads read one
+/// half each, then one thread places all of it, and makes the records of what is settled.
+pub fn two_threads_work(chain: &Chain) -> usize {
+    settle(chain).len()
+}
+
+/// Bytes that are kept of a header, without the table of signers.
+pub fn bytes_a_kept_header(chain: &Chain) -> f64 {
+    let records = settle(chain);
+    records.iter().map(|record| record.len()).sum::<usize>() as f64 / records.len() as f64
+}
+
+fn settle(chain: &Chain) -> Vec<[u8; RECORD_LEN]> {
+    // A window as small as a batch, so that there are records of short chains too.
+    let mut tree = HeaderChain::from_checkpoint(NETWORK, &chain.checkpoint, &chain.genesis, 256, 1)
+        .expect("the checkpoint fits");
+    let read = |part: &[Vec<u8>]| -> Vec<_> {
+        let read = |encoded| SignedHeader::read(&NETWORK, encoded).expect("the header holds");
+        part.iter().map(|encoded| read(encoded)).collect()
+    };
+    let (mut settled, mut table, mut records) = (vec![], SignerTable::default(), vec![]);
+    for batch in chain.headers.chunks(BATCH_HEADERS) {
+        let (ahead, behind) = batch.split_at(batch.len() / 2);
+        let (ahead, behind) = thread::scope(|scope| {
+            let behind = scope.spawn(|| read(behind));
+            (read(ahead), behind.join().expect("the headers hold"))
+        });
+        for header in ahead.into_iter().chain(behind) {
+            let accepted = tree.accept(header, u64::MAX / 2, &mut settled);
+            assert_eq!(accepted, Ok(Accepted::Extended));
+        }
+        let record = |settled| Record::new(&settled, &mut table).expect("there are few signers").to_bytes();
+        records.extend(settled.drain(..).map(record));
+    }
+    records
 }
 
 /// The part of a header that needs no other: one thread's share.

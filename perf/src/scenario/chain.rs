@@ -1,8 +1,10 @@
 //! Verifying chains from headers alone: how many headers a second of one core's time, side by side with the library
-//! that Bitcoin programs in Rust use.
+//! that Bitcoin programs in Rust use, and with bare recovery of signers.
 //!
-//! Everything runs on this thread. A rate is by the thread's CPU time, so that it says what a core does also where
+//! Everything that is a rate runs on this thread. A rate is by the thread's CPU time, so that it says what a core does also where
 //! others have the core for a while; which is measured first changes from round to round.
+
+mod dpos;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -60,17 +62,20 @@ pub fn run(args: &ChainArgs) -> anyhow::Result<Document> {
     let started = Instant::now();
     let commit = commit();
     // Each chain adds its works, its promises and its notes here.
-    let works = pow::works();
+    let works: Vec<_> = pow::works().into_iter().chain(dpos::works()).collect();
     let rates = measure(&works, &args)?;
-    let promises = pow::promises(&rates);
-    let notes = pow::notes();
+    let stretch = dpos::stretch(&args);
+    let mut subjects: Vec<_> = works.iter().map(|work| describe(work, &args, &rates)).collect();
+    subjects.push(stretch.subject());
+    let promises = [pow::promises(&rates), dpos::promises(&rates, &stretch)].concat();
+    let notes = [pow::notes(), dpos::notes(&stretch)].concat();
     Ok(Document {
         scenario: "chain".to_owned(),
         quick: args.common.quick,
         machine: Machine::here(),
         commit,
         seconds: started.elapsed().as_secs_f64(),
-        subjects: works.iter().map(|work| describe(work, &args, &rates)).collect(),
+        subjects,
         promises,
         notes,
     })
