@@ -2,8 +2,8 @@
 //! submits and waits; and `recvmmsg` for what has arrived.
 //!
 //! Multishot RECVMSG into provided buffers would save the system call of receiving, and hands each datagram over by a
-//! completion of its own. Measured as CPU-s/GB for relaying single datagrams of 1,200 bytes, 512 and 128 of them
-//! waiting: 1.14 and 1.47 so, 0.83 and 1.06 with `recvmmsg`.
+//! completion of its own. Measured as CPU-s/GB for relaying single datagrams of 1,200 bytes, 512 of them waiting: 1.14 so
+//! (one run), 0.74 with `recvmmsg` (`perf relay`, 20 rounds).
 //!
 //! Sends are submitted as soon as a few are queued, though the turn goes on: a batch is 64 KiB, and what is copied out
 //! while it is still in the cache need not be fetched again. They never wait in the kernel (MSG_DONTWAIT), so their
