@@ -24,9 +24,6 @@ enum Instructions {
     /// AVX-512 with GFNI: 64 bytes by one affine transformation (Ice Lake, Zen 4).
     #[cfg(target_arch = "x86_64")]
     Gfni512,
-    /// AVX2 with GFNI: 32 bytes by one (Alder Lake, Gracemont).
-    #[cfg(target_arch = "x86_64")]
-    Gfni256,
     /// AVX2: 32 bytes by two look-ups of half-bytes (Haswell, Zen).
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -46,14 +43,10 @@ impl Kernel {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let (gfni, avx2) = (is_x86_feature_detected!("gfni"), is_x86_feature_detected!("avx2"));
-            if gfni && is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("gfni") && is_x86_feature_detected!("avx512f") {
                 available.push(Kernel(Instructions::Gfni512));
             }
-            if gfni && avx2 {
-                available.push(Kernel(Instructions::Gfni256));
-            }
-            if avx2 {
+            if is_x86_feature_detected!("avx2") {
                 available.push(Kernel(Instructions::Avx2));
             }
         }
@@ -66,8 +59,6 @@ impl Kernel {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Instructions::Gfni512 => "GFNI with AVX-512",
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Gfni256 => "GFNI with AVX2",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "AVX2",
             Instructions::Portable => "portable",

@@ -41,7 +41,6 @@ pub(super) fn pass(
     unsafe {
         match instructions {
             Instructions::Gfni512 => gfni512(rows, sources, outputs, from, to),
-            Instructions::Gfni256 => gfni256(rows, sources, outputs, from, to),
             Instructions::Avx2 => avx2(rows, sources, outputs, from, to),
             Instructions::Portable => from,
         }
@@ -60,20 +59,6 @@ unsafe fn gfni512(
 ) -> usize {
     // SAFETY: passed on.
     unsafe { by_outputs::<__m512i>(rows, sources, outputs, from, to) }
-}
-
-/// # Safety
-/// AVX2 and GFNI; lengths as in [`pass`].
-#[target_feature(enable = "avx2,gfni")]
-unsafe fn gfni256(
-    rows: &[&[u8]],
-    sources: &[&[u8]],
-    outputs: &mut [&mut [u8]],
-    from: usize,
-    to: usize,
-) -> usize {
-    // SAFETY: passed on.
-    unsafe { by_outputs::<Affine256>(rows, sources, outputs, from, to) }
 }
 
 /// # Safety
@@ -183,45 +168,6 @@ impl Vector for __m512i {
     unsafe fn add_product(self, other: Self, factor: __m512i) -> Self {
         // SAFETY: the caller's CPU has AVX-512F and GFNI.
         unsafe { _mm512_xor_si512(self, _mm512_gf2p8affine_epi64_epi8::<0>(other, factor)) }
-    }
-}
-
-/// 32 bytes that are multiplied by an affine transformation.
-#[derive(Clone, Copy)]
-struct Affine256(__m256i);
-
-impl Vector for Affine256 {
-    const LEN: usize = 32;
-    type Factor = __m256i;
-
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        // SAFETY: the caller's CPU has AVX2.
-        unsafe { Affine256(_mm256_setzero_si256()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self {
-        // SAFETY: the caller's CPU has AVX2, and 32 bytes may be read.
-        unsafe { Affine256(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u8) {
-        // SAFETY: the caller's CPU has AVX2, and 32 bytes may be written.
-        unsafe { _mm256_storeu_si256(to.cast(), self.0) }
-    }
-
-    #[inline(always)]
-    unsafe fn factor(coefficient: u8) -> __m256i {
-        // SAFETY: the caller's CPU has AVX2.
-        unsafe { _mm256_set1_epi64x(AFFINE[usize::from(coefficient)] as i64) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_product(self, other: Self, factor: __m256i) -> Self {
-        // SAFETY: the caller's CPU has AVX2 and GFNI.
-        unsafe { Affine256(_mm256_xor_si256(self.0, _mm256_gf2p8affine_epi64_epi8::<0>(other.0, factor))) }
     }
 }
 
