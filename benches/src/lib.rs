@@ -111,7 +111,7 @@ pub fn list(segments: u32) -> Vec<u8> {
         expires_s: NOW_S,
         target: "device/eu".to_owned(),
         file_hash: Some(Hash([5; 32])),
-        segments: (0..segments).map(|i| (Hash([(i % 251) as u8; 32]), 1 << 20)).collect(),
+        ..ListBuilder::plain((0..segments).map(|i| (Hash([(i % 251) as u8; 32]), 1 << 20)))
     };
     builder.sign(&SecretKey::from_seed([1; 32])).expect("the list is within its bounds")
 }

@@ -11,7 +11,7 @@ use crate::uid::Uid;
 /// purpose never passes for another; the strings hold no zero byte, so no two (domain, message) pairs give equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
-    /// A content address list, signed by its publisher.
+    /// The BLAKE3 of a content address list up to its signature, signed by its publisher.
     ContentList,
     /// A capability token. COSE fixes the signed bytes (RFC 9052 section 4.4), so here `domain string || 0x00` travels
     /// as the structure's external data instead; see [`crate::token`].
@@ -40,7 +40,7 @@ impl Domain {
     /// The domain string: printable ASCII. Part of the formats; a string is never changed, a new version is a new one.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Domain::ContentList => "ioex content list v1",
+            Domain::ContentList => "ioex content list v2",
             Domain::Token => "ioex token v1",
             Domain::Certificate => "ioex certificate v1",
             Domain::DhtRecord => "ioex dht record v1",
@@ -119,6 +119,12 @@ impl SecretKey {
     /// The UID that this key speaks for.
     pub fn uid(&self) -> Uid {
         Uid::from_bytes(self.0.verifying_key().to_bytes())
+    }
+
+    /// The X25519 private key (RFC 7748) that goes with [`Uid::to_x25519`]: the first half of SHA-512 of the seed, which is also
+    /// what Ed25519 takes its scalar from. For opening what was sealed to this UID, and for nothing else.
+    pub fn to_x25519(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// Signs `domain string || 0x00 || message`. Deterministic, as RFC 8032 has it.

@@ -46,16 +46,24 @@ impl Uid {
 
     /// Checks a signature over exactly `bytes`, which must carry their domain themselves.
     pub(crate) fn verify_raw(&self, bytes: &[u8], signature: &Signature) -> Result<(), SignatureError> {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        let key = self.key().ok_or(SignatureError::KeyInvalid { uid: *self })?;
+        key.verify_strict(bytes, &signature).map_err(|_| SignatureError::Mismatch { uid: *self })
+    }
+
+    /// The X25519 public key (RFC 7748) to which secrets for the holder of this UID are sealed: the image of the Ed25519 point under the
+    /// birational map of RFC 7748 section 4.1, `u = (1 + y) / (1 - y)`. `None` if the UID is no usable key.
+    pub fn to_x25519(&self) -> Option<[u8; 32]> {
+        Some(self.key()?.to_montgomery().to_bytes())
+    }
+
+    /// The curve point, if these bytes are one that can be used.
+    fn key(&self) -> Option<VerifyingKey> {
         // The curve library accepts encodings of y that are not reduced, which would give one key several UIDs.
         if !is_y_reduced(&self.0) {
-            return Err(SignatureError::KeyInvalid { uid: *self });
+            return None;
         }
-        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| SignatureError::KeyInvalid { uid: *self })?;
-        if key.is_weak() {
-            return Err(SignatureError::KeyInvalid { uid: *self });
-        }
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.verify_strict(bytes, &signature).map_err(|_| SignatureError::Mismatch { uid: *self })
+        VerifyingKey::from_bytes(&self.0).ok().filter(|key| !key.is_weak())
     }
 }
 

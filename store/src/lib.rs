@@ -26,6 +26,7 @@ mod lock;
 #[expect(unsafe_code, reason = "mapping files, and surviving what happens to them")]
 pub mod mapping;
 mod open;
+pub mod outboard;
 pub mod pack;
 mod packs;
 mod quarantine;

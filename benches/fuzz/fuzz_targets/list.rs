@@ -7,12 +7,12 @@ use store::list::ListView;
 fuzz_target!(|data: &[u8]| {
     let Ok(list) = ListView::open(data) else { return };
     let mut end = 0;
-    for i in 0..list.segment_count() {
-        let (_, len) = list.segment(i).expect("a list that opened has every segment that it counts");
-        assert_eq!(list.offset_of(i), Some(end));
-        end += u64::from(len);
+    for i in 0..list.data_count() {
+        let entry = list.entry(i).expect("a list that opened has every segment that it counts");
+        assert_eq!(entry.file_offset, end);
+        end += u64::from(entry.plain_len);
     }
     assert_eq!(end, list.file_len());
-    assert!(list.segment(list.segment_count()).is_none());
+    assert!(list.entry(list.data_count()).is_none());
     assert!(list.locate(list.file_len()).is_none());
 });

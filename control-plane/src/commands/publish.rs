@@ -226,7 +226,7 @@ fn to_local_node(
         expires_s: 0,
         target: String::new(),
         file_hash: Some(Hash(imported.file_hash)),
-        segments,
+        ..ListBuilder::plain(segments)
     };
     let document = list.sign(&identity.key)?;
     let list = Hash(socket.put_list(document).map_err(refused)?);

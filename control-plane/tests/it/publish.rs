@@ -38,7 +38,7 @@ fn the_engine_gets_the_file_and_a_list_that_the_node_signed() {
         (list.publisher(), list.name(), list.version(), list.counter()),
         (uid, "firmware.img", (1, 4, 2), 77)
     );
-    assert_eq!((list.file_len(), list.segment_count()), (2500, 3));
+    assert_eq!((list.file_len(), list.data_count()), (2500, 3));
     assert_eq!(list.file_hash(), Some(store::Hash::of(&content)));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["list"], list.hash().to_string());

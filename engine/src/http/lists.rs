@@ -12,22 +12,31 @@ const CACHE_BYTES_MAX: usize = 32 << 20;
 /// A verified list, as far as serving it needs it.
 #[derive(Debug)]
 pub(super) struct List {
-    /// Address of each segment and where it ends in the file.
+    /// Address of each data segment and where it ends in the file.
     segments: Vec<(Hash, u64)>,
+    /// Addresses of what else the list names: parity, outboards, plain hashes.
+    others: Vec<Hash>,
+    is_plain: bool,
 }
 
 impl List {
     fn open(document: &[u8]) -> Result<Self, ListError> {
         let view = ListView::open(document)?;
         let mut end = 0;
-        let segments = (0..view.segment_count())
-            .map_while(|i| view.segment(i))
-            .map(|(hash, len)| {
-                end += u64::from(len);
-                (hash, end)
+        let segments = view
+            .entries()
+            .map(|entry| {
+                end += u64::from(entry.plain_len);
+                (entry.hash, end)
             })
             .collect();
-        Ok(Self { segments })
+        let others = view.names().skip(view.data_count() as usize).collect();
+        Ok(Self { segments, others, is_plain: view.is_plain() })
+    }
+
+    /// Whether the segments, one behind the other, are the file. One that is compressed, encrypted or a list itself is for receivers to open.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Length of the file in bytes.
@@ -47,13 +56,15 @@ impl List {
         Some((hash, start..end))
     }
 
-    /// Whether a segment has this address.
+    /// Whether a data or parity segment, an outboard document or the table of plain hashes has this address.
     pub(super) fn names(&self, hash: &Hash) -> bool {
-        self.segments.iter().any(|(held, _)| held == hash)
+        self.segments.iter().any(|(held, _)| held == hash) || self.others.contains(hash)
     }
 
     fn memory(&self) -> usize {
-        self.segments.capacity() * size_of::<(Hash, u64)>() + size_of::<Self>()
+        self.segments.capacity() * size_of::<(Hash, u64)>()
+            + self.others.capacity() * size_of::<Hash>()
+            + size_of::<Self>()
     }
 }
 
@@ -118,10 +129,7 @@ mod tests {
             name: "firmware".into(),
             version: (1, 0, 0),
             counter: 1,
-            expires_s: 0,
-            target: String::new(),
-            file_hash: None,
-            segments: vec![(Hash([seed; 32]), 1); segments],
+            ..ListBuilder::plain(vec![(Hash([seed; 32]), 1); segments])
         };
         let document = list.sign(&SecretKey::from_seed([7; 32])).unwrap();
         (Hash::of(&document), document)

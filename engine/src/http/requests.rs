@@ -116,6 +116,10 @@ impl Session {
         opened: OpenList,
     ) {
         match opened {
+            OpenList::Ready(list) if !list.is_plain() => {
+                content.counters.requests_not_found.increment();
+                self.answer(now, waiter.stream, Problem::not_plain().response(read.head), None, read.head);
+            }
             OpenList::Ready(list) => {
                 let response = read.respond(list.file_len(), MEDIA_TYPE);
                 if let logic::Body::Range(range) = &response.body

@@ -13,17 +13,24 @@ use store::list::{ListError, ListView};
 pub(super) struct List {
     /// Address of each segment and where it ends in the file.
     segments: Box<[(Hash, u64)]>,
+    is_plain: bool,
 }
 
 impl List {
     /// Parses and verifies a document.
     pub(super) fn open(document: &[u8]) -> Result<List, ListError> {
         let mut end = 0;
-        let segments = ListView::open(document)?.segments().map(|(hash, len)| {
-            end += u64::from(len);
-            (hash, end)
+        let view = ListView::open(document)?;
+        let segments = view.entries().map(|entry| {
+            end += u64::from(entry.plain_len);
+            (entry.hash, end)
         });
-        Ok(List { segments: segments.collect() })
+        Ok(List { segments: segments.collect(), is_plain: view.is_plain() })
+    }
+
+    /// Whether the segments, one behind the other, are the file. One that is compressed, encrypted or a list itself is for receivers to open.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Length of the file in bytes.
@@ -100,7 +107,7 @@ mod tests {
             end += len;
             (Hash::of(&i.to_le_bytes()), end)
         });
-        Arc::new(List { segments: segments.collect() })
+        Arc::new(List { segments: segments.collect(), is_plain: true })
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::TcpConfig;
 use super::body::ContentBody;
-use super::content::Unavailable;
+use super::content::{Found, Unavailable};
 use crate::limits::{TCP_DISCARD_LEN, TCP_DISCARD_TIMEOUT};
 use axum::Router;
 use axum::body::Body;
@@ -72,6 +72,11 @@ impl Service {
     async fn read(&self, read: &Read) -> Result<Response<Body>, Problem> {
         let found = self.config.content.find(&read.target).await.map_err(|error| unavailable(&error))?;
         let found = found.ok_or_else(Problem::not_found)?;
+        if let Found::List(list) = &found
+            && !list.is_plain()
+        {
+            return Err(Problem::not_plain());
+        }
         let response = read.respond(found.len(), MEDIA_TYPE);
         if let content::Body::Range(range) = &response.body
             && !self.config.content.holds(&found, range)
@@ -82,7 +87,7 @@ impl Service {
     }
 
     /// Turns the answer of the content logic into one of HTTP over TCP.
-    fn response(&self, response: content::Response, found: Option<super::content::Found>) -> Response<Body> {
+    fn response(&self, response: content::Response, found: Option<Found>) -> Response<Body> {
         let body = match (response.body, found) {
             (content::Body::Range(range), Some(found)) => Body::new(ContentBody::new(
                 Arc::clone(&self.config.content),

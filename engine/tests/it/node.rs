@@ -212,7 +212,7 @@ fn publish(data: &Path, file: &[u8]) -> (Vec<Hash>, Hash) {
         expires_s: 0,
         target: String::new(),
         file_hash: Some(Hash::of(file)),
-        segments: segments.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)).collect(),
+        ..ListBuilder::plain(segments.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)))
     }
     .sign(&publisher())
     .expect("a list");

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 DOMAINS = {
-    "ContentList": "ioex content list v1",
+    "ContentList": "ioex content list v2",
     "Token": "ioex token v1",
     "Certificate": "ioex certificate v1",
     "DhtRecord": "ioex dht record v1",

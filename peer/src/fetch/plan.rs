@@ -1,8 +1,8 @@
 //! What a verified list says about the file: where each segment goes and what it must hash to.
 
 use identity::Uid;
+use store::Hash;
 use store::list::ListView;
-use store::{Hash, SEGMENT_LEN_MAX};
 
 use super::FetchOptions;
 use super::error::FetchError;
@@ -83,20 +83,16 @@ pub(crate) fn open_list(
 
 fn plan(hash: &Hash, list: &ListView<'_>) -> Result<Plan, FetchError> {
     let inconsistent = |what: &'static str| FetchError::Inconsistent { hash: *hash, what };
-    let mut segments = Vec::with_capacity(list.segment_count() as usize);
-    let mut offset = 0u64;
-    let mut segment_len_max = 0;
-    for i in 0..list.segment_count() {
-        let (hash, len) = list.segment(i).ok_or_else(|| inconsistent("a segment is absent"))?;
-        if len == 0 || len > SEGMENT_LEN_MAX {
-            return Err(inconsistent("a segment's length is out of bounds"));
-        }
-        segments.push(PlannedSegment { hash, offset, len });
-        offset += u64::from(len);
-        segment_len_max = segment_len_max.max(len);
+    if !list.is_plain() {
+        return Err(inconsistent(
+            "its file is compressed, encrypted or a list itself, which is not fetched yet",
+        ));
     }
-    if offset != list.file_len() {
-        return Err(inconsistent("the segments' lengths do not add up to the file's"));
-    }
-    Ok(Plan { list_hash: *hash, segments, file_len: offset, file_hash: list.file_hash(), segment_len_max })
+    let segments: Vec<_> = list
+        .entries()
+        .map(|entry| PlannedSegment { hash: entry.hash, offset: entry.file_offset, len: entry.stored_len })
+        .collect();
+    let segment_len_max = segments.iter().map(|segment| segment.len).max().unwrap_or(0);
+    let (file_len, file_hash) = (list.file_len(), list.file_hash());
+    Ok(Plan { list_hash: *hash, segments, file_len, file_hash, segment_len_max })
 }

@@ -12,7 +12,7 @@ mod upload;
 
 use bytes::Bytes;
 use identity::SecretKey;
-use store::list::{ENTRY_LEN, LIST_LEN_MAX, ListBuilder};
+use store::list::{ENTRY_LEN, ListBuilder};
 use store::{Hash, SEGMENT_LEN_DEFAULT, SEGMENT_LEN_MAX};
 use tokio::sync::watch;
 
@@ -134,7 +134,7 @@ pub async fn publish(
         expires_s: options.expires_s,
         target: options.target.clone(),
         file_hash: Some(file_hash),
-        segments,
+        ..ListBuilder::plain(segments)
     }
     .sign(key)?
     .into();
@@ -177,8 +177,9 @@ fn check(nodes: &[Node], source: &Source, options: &PublishOptions) -> Result<()
 /// Whether the entries alone would be longer than a list may be; what surrounds them is checked when it is
 /// built.
 fn check_segment_count(segments: u64) -> Result<(), PublishError> {
-    if segments.saturating_mul(ENTRY_LEN as u64) > LIST_LEN_MAX as u64 {
-        return Err(PublishError::TooManySegments { segments, len_max: LIST_LEN_MAX });
+    let len_max = SEGMENT_LEN_MAX as usize;
+    if segments.saturating_mul(ENTRY_LEN as u64) > len_max as u64 {
+        return Err(PublishError::TooManySegments { segments, len_max });
     }
     Ok(())
 }

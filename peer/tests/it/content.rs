@@ -43,7 +43,7 @@ impl TestFile {
             expires_s: 0,
             target: String::new(),
             file_hash: Some(Hash::of(&bytes)),
-            segments: segments.iter().map(|part| (Hash::of(part), part.len() as u32)).collect(),
+            ..ListBuilder::plain(segments.iter().map(|part| (Hash::of(part), part.len() as u32)))
         };
         change(&mut list);
         let document: Bytes = list.sign(&publisher).expect("a valid list").into();

@@ -59,7 +59,7 @@ impl Node {
             expires_s: now_s()? + 24 * 3600,
             target: String::new(),
             file_hash: Some(imported.file_hash),
-            segments: imported.segments,
+            ..ListBuilder::plain(imported.segments)
         };
         let document = Bytes::from(list.sign(&self.publisher)?);
         let hash = Hash::of(&document);

@@ -102,6 +102,13 @@ impl Problem {
         Problem::new(404, "not-found", "The content is not here", detail)
     }
 
+    /// 404: a list is here, but its segments one behind the other are not its file.
+    pub fn not_plain() -> Problem {
+        let detail = "The file is compressed, encrypted, or has a list of several segments: fetch it with `ioex fetch`; \
+            its list is at /b3/ with the same address.";
+        Problem::new(404, "not-plain", "The file cannot be streamed from its segments", detail)
+    }
+
     /// 404: a path that the service does not have.
     pub fn no_such_resource() -> Problem {
         let detail = "This service has /b3/<64 hex>, /list/<64 hex> and /healthz.";

@@ -1,4 +1,4 @@
-//! The content address list, version 1: what a publisher signs so that a receiver can find, verify and put together
+//! The content address list, version 2: what a publisher signs so that a receiver can find, verify, bring back, open and put together
 //! a file. Pure. `docs/list.md` draws it.
 //!
 //! Fixed-width little-endian fields, read in place. [`ListView::open`] is the only way to a list's contents, and checks
@@ -7,79 +7,66 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod builder;
+mod check;
+mod error;
+mod group;
+mod key;
 mod layout;
+mod outer;
 mod view;
 
-pub use builder::ListBuilder;
+pub use builder::{DataSegment, Encryption, ListBuilder, Parity};
+pub use error::ListError;
+pub use group::{Group, GroupSizeError, group_len};
+pub use key::{KeyError, KeyMaterial, Readers, WRAPPED_KEY_LEN, WrapError, WrappedKey, WrappedKeys};
 pub use layout::{ENTRY_LEN, MAGIC};
-pub use view::ListView;
+pub use outer::{Enclosed, enclose};
+pub use view::{Entry, ListView};
 
-use identity::SignatureError;
-
-/// Longest list in bytes: it is stored and served as one segment. Enough for 349,000 segments, 341 GiB in segments of
-/// 1 MiB.
-pub const LIST_LEN_MAX: usize = crate::SEGMENT_LEN_MAX as usize;
+/// Longest list in bytes: enough for 1,000,000 segments with their parity, outboards and wrapped keys. What is longer than a segment is stored
+/// by [`enclose`].
+pub const LIST_LEN_MAX: usize = 64 << 20;
 
 /// Longest name and longest target, in bytes of UTF-8.
 pub const NAME_LEN_MAX: usize = 255;
 
-/// Why a document is not a list that can be trusted, or why a list cannot be built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ListError {
-    /// Fewer bytes than any list has, or more than [`LIST_LEN_MAX`].
-    #[error("a content list has {min} to {max} bytes, this document has {len}")]
-    Length {
-        /// The document's length in bytes.
-        len: u64,
-        /// The shortest list.
-        min: u64,
-        /// The longest list.
-        max: u64,
+/// Most bytes of data segments in a group: whoever brings shards back holds as many.
+pub const GROUP_LEN_MAX: u64 = 256 << 20;
+
+/// Shards whose outboards make one outboard document.
+pub const OUTBOARD_SHARDS: u32 = 1024;
+
+/// Index under which a file's key seals the file's hash. No segment has it.
+pub(crate) const SEAL_INDEX_FILE_HASH: u64 = u64::MAX;
+
+/// What was done to each segment to make it shorter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Compression {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// A zstd frame (RFC 8878) a segment, where that is shorter than the segment. One that is as long as its plain bytes is stored as it is.
+    Zstd = 1,
+}
+
+/// How the file was cut into segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Chunking {
+    /// Every so many bytes, or in any other way where the list's segment length is 0.
+    #[default]
+    Fixed,
+    /// By content: FastCDC in its version of 2020 (crate `fastcdc`, module `v2020`, normalization level 1), so that what two files have in common makes
+    /// the same segments.
+    FastCdc {
+        /// Average length in bytes, 1 KiB to 4 MiB. Chunks have a quarter of it to four times as many, the last at least one byte.
+        average: u32,
     },
-    /// The document does not start like a list.
-    #[error("this is no content list: it does not start with IOEXLIST")]
-    Magic,
-    /// A version that this program does not know.
-    #[error("content list version {found} is not known here (version 1 is): use a newer program")]
-    Version {
-        /// The document's version.
-        found: u16,
-    },
-    /// A field is out of its range, or does not agree with the others.
-    #[error("content list: {field} is {value}; {rule}")]
-    Field {
-        /// Name of the field.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-        /// What it must be.
-        rule: &'static str,
-    },
-    /// The list uses what this program does not know: compression, encryption, coding or a reserved field.
-    #[error("content list: {field} {value} is not known here: use a newer program")]
-    Unsupported {
-        /// Name of the field.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-    },
-    /// Name or target is not what it must be.
-    #[error("content list: the {field} {rule}")]
-    Text {
-        /// `name` or `target`.
-        field: &'static str,
-        /// What it must be.
-        rule: &'static str,
-    },
-    /// A segment entry is out of its bounds.
-    #[error("content list: segment {index}: {rule}")]
-    Segment {
-        /// Which.
-        index: u32,
-        /// What it must be.
-        rule: &'static str,
-    },
-    /// The signature is not the publisher's.
-    #[error("content list: {0}")]
-    Signature(#[from] SignatureError),
+}
+
+impl Chunking {
+    /// Shortest average length of content-defined chunks, in bytes.
+    pub const AVERAGE_MIN: u32 = 1 << 10;
+    /// Longest average length of content-defined chunks, in bytes.
+    pub const AVERAGE_MAX: u32 = 4 << 20;
 }

@@ -1,22 +1,46 @@
 //! Reading a list in place.
 
-use identity::{Domain, Signature, Uid};
+use identity::{Domain, SecretKey, Signature, Uid};
 use zerocopy::FromBytes;
 
+use super::check::{self, Methods, field};
 use super::layout::{
-    ENTRY_LEN, Entry, FLAG_FILE_HASH, HEADER_LEN, Header, LEN_MIN, MAGIC, SIGNATURE_LEN, VERSION, padded,
+    FLAG_FILE_HASH, FLAG_FILE_HASH_SEALED, FLAG_OUTER, HEADER_LEN, Header, KEY_OPEN, LEN_MIN, MAGIC,
+    RawEntry, RawWrapped, SIGNATURE_LEN, VERSION, padded,
 };
-use super::{LIST_LEN_MAX, ListError, NAME_LEN_MAX};
-use crate::{Hash, SEGMENT_LEN_MAX};
+use super::{
+    Chunking, Compression, ENTRY_LEN, Group, KeyError, KeyMaterial, LIST_LEN_MAX, ListError,
+    SEAL_INDEX_FILE_HASH, WrappedKeys,
+};
+use crate::Hash;
+use crate::aead::{FileId, FileKey, NotAuthentic, SegmentCipher};
+use crate::erasure::{Code, Shape};
 
 /// A list whose bounds and signature hold, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct ListView<'a> {
     document: &'a [u8],
     header: &'a Header,
+    methods: Methods,
     name: &'a str,
     target: &'a str,
-    entries: &'a [Entry],
+    key_material: &'a [u8],
+    data: &'a [RawEntry],
+    parity: &'a [RawEntry],
+    outboards: &'a [RawEntry],
+}
+
+/// A data segment as the list has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// BLAKE3 of its stored bytes: its address.
+    pub hash: Hash,
+    /// Where its first plain byte is in the file.
+    pub file_offset: u64,
+    /// Bytes that are stored and transferred: compressed and encrypted, the tag included.
+    pub stored_len: u32,
+    /// Bytes of the file.
+    pub plain_len: u32,
 }
 
 impl<'a> ListView<'a> {
@@ -30,7 +54,8 @@ impl<'a> ListView<'a> {
         let (signed, signature) = document.split_at(document.len() - SIGNATURE_LEN);
         let mut bytes = [0u8; SIGNATURE_LEN];
         bytes.copy_from_slice(signature);
-        list.publisher().verify(Domain::ContentList, signed, &Signature(bytes))?;
+        let digest = Hash::of(signed);
+        list.publisher().verify(Domain::ContentList, digest.as_bytes(), &Signature(bytes))?;
         Ok(list)
     }
 
@@ -48,34 +73,50 @@ impl<'a> ListView<'a> {
         if header.version.get() != VERSION {
             return Err(ListError::Version { found: header.version.get() });
         }
-        check_known(header)?;
-        check_field("document_len", header.document_len.get(), len, "it must be the document's length")?;
+        let methods = check::header(header)?;
+        field("document_len", header.document_len.get(), len, "it must be the document's length")?;
 
-        // Lengths are at most 2^16 and 2^32 x 48, so their sum cannot overflow; it must be the whole document.
+        // Three counts of at most 2^32 entries of 48 bytes and lengths of at most 2^32: their sum cannot overflow. It must be the
+        // whole document, so that whatever is taken off below is there.
         let name_len = usize::from(header.name_len.get());
         let target_len = usize::from(header.target_len.get());
-        let entries_len = u64::from(header.segment_count.get()) * ENTRY_LEN as u64;
-        let needed =
-            (HEADER_LEN + padded(name_len) + padded(target_len) + SIGNATURE_LEN) as u64 + entries_len;
-        check_field("document_len", len, needed, "header, texts, segments and signature must fill it")?;
+        let key_len = header.key_material_len.get();
+        let counts = [header.data_count, header.parity_count, header.outboard_count].map(|count| count.get());
+        let entries_len = counts.map(u64::from).iter().sum::<u64>() * ENTRY_LEN as u64;
+        let fixed_len = (HEADER_LEN + padded(name_len) + padded(target_len) + SIGNATURE_LEN) as u64;
+        let needed = fixed_len + u64::from(key_len) + entries_len;
+        field(
+            "document_len",
+            len,
+            needed,
+            "header, texts, key material, entries and signature must fill it",
+        )?;
 
         let (name, rest) = rest.split_at(padded(name_len));
         let (target, rest) = rest.split_at(padded(target_len));
-        let name = text("name", name, name_len)?;
-        let target = text("target", target, target_len)?;
+        let (key_material, rest) = rest.split_at(key_len as usize);
+        let name = check::text("name", name, name_len)?;
+        let target = check::text("target", target, target_len)?;
         if name.is_empty() {
             return Err(ListError::Text { field: "name", rule: "must not be empty" });
         }
-        let entries = &rest[..rest.len() - SIGNATURE_LEN];
-        let Ok(entries) = <[Entry]>::ref_from_bytes(entries) else {
+        if header.key_kind.get() != KEY_OPEN {
+            check::wrapped_keys(wrapped(key_material))?;
+        }
+        let tables = &rest[..rest.len() - SIGNATURE_LEN];
+        let Ok(entries) = <[RawEntry]>::ref_from_bytes(tables) else {
             return Err(ListError::Field {
-                field: "segment_count",
+                field: "data_count",
                 value: entries_len,
                 rule: "entries of 48 bytes",
             });
         };
-        check_entries(header, entries)?;
-        Ok(ListView { document, header, name, target, entries })
+        let (data, entries) = entries.split_at(counts[0] as usize);
+        let (parity, outboards) = entries.split_at(counts[1] as usize);
+        check::data(header, &methods, data)?;
+        check::parity(&methods, data, parity)?;
+        check::outboards(header, data, parity, outboards)?;
+        Ok(ListView { document, header, methods, name, target, key_material, data, parity, outboards })
     }
 
     /// The list's address: BLAKE3 of the whole document.
@@ -119,114 +160,206 @@ impl<'a> ListView<'a> {
         self.header.file_len.get()
     }
 
-    /// BLAKE3 of the whole file, if the list says it.
+    /// BLAKE3 of the whole file, if the list says it in the clear.
     pub fn file_hash(&self) -> Option<Hash> {
-        (self.header.flags.get() & FLAG_FILE_HASH != 0).then_some(Hash(self.header.file_hash))
+        let flags = self.header.flags.get() & (FLAG_FILE_HASH | FLAG_FILE_HASH_SEALED);
+        (flags == FLAG_FILE_HASH).then_some(Hash(self.header.file_hash))
     }
 
-    /// Number of segments.
-    pub fn segment_count(&self) -> u32 {
-        self.header.segment_count.get()
+    /// BLAKE3 of the whole file, if the list says it, for whoever has the file's key.
+    ///
+    /// # Errors
+    /// The key is not this file's.
+    pub fn file_hash_by(&self, key: &FileKey) -> Result<Option<Hash>, NotAuthentic> {
+        if self.header.flags.get() & FLAG_FILE_HASH_SEALED == 0 {
+            return Ok(self.file_hash());
+        }
+        let mut sealed = [0u8; 48];
+        sealed[..32].copy_from_slice(&self.header.file_hash);
+        sealed[32..].copy_from_slice(&self.header.file_hash_tag);
+        let mut hash = [0u8; 32];
+        let cipher = SegmentCipher::new(key, self.file_id());
+        hash.copy_from_slice(cipher.open(SEAL_INDEX_FILE_HASH, &mut sealed)?);
+        Ok(Some(Hash(hash)))
     }
 
-    /// Address and length in bytes of segment `i`, or `None` past the last.
-    pub fn segment(&self, i: u32) -> Option<(Hash, u32)> {
-        self.entries.get(i as usize).map(|entry| (Hash(entry.hash), entry.stored_len.get()))
+    /// Whether the file is a content list itself, too long for a segment: see [`ListView::open_inner`].
+    pub fn is_outer(&self) -> bool {
+        self.header.flags.get() & FLAG_OUTER != 0
     }
 
-    /// All segments in order: address and length in bytes.
-    pub fn segments(&self) -> impl ExactSizeIterator<Item = (Hash, u32)> + use<'a> {
-        self.entries.iter().map(|entry| (Hash(entry.hash), entry.stored_len.get()))
+    /// Whether the data segments, one behind the other, are the file, and the file is what was published.
+    pub fn is_plain(&self) -> bool {
+        self.compression() == Compression::None && !self.is_encrypted() && !self.is_outer()
     }
 
-    /// Where segment `i` starts in the file, or `None` past the last.
-    pub fn offset_of(&self, i: u32) -> Option<u64> {
-        self.entries.get(i as usize).map(|entry| entry.file_offset.get())
+    /// What was done to make segments shorter.
+    pub fn compression(&self) -> Compression {
+        self.methods.compression
     }
 
-    /// The segment that holds byte `offset` of the file, and the offset within it; `None` past the end.
+    /// Whether segments are encrypted (AES-256-GCM, [`crate::aead`]).
+    pub fn is_encrypted(&self) -> bool {
+        self.methods.is_encrypted
+    }
+
+    /// How the file was cut.
+    pub fn chunking(&self) -> Chunking {
+        self.methods.chunking
+    }
+
+    /// Length in bytes of all segments but the last, of their plain bytes; 0: uneven.
+    pub fn segment_len(&self) -> u32 {
+        self.header.segment_len.get()
+    }
+
+    /// The code and the shape of its groups; `None` if there is no parity.
+    pub fn coding(&self) -> Option<(Code, Shape)> {
+        self.methods.coding
+    }
+
+    /// What the encryption is bound to; zeros if there is none.
+    pub fn file_id(&self) -> FileId {
+        FileId(self.header.file_id)
+    }
+
+    /// How the file's key is given.
+    pub fn key_material(&self) -> KeyMaterial<'a> {
+        match <&[u8; FileKey::LEN]>::try_from(self.key_material) {
+            _ if !self.is_encrypted() => KeyMaterial::None,
+            Ok(key) if self.header.key_kind.get() == KEY_OPEN => KeyMaterial::Open(FileKey::from_bytes(key)),
+            _ => {
+                let (id, publisher) = (self.file_id(), self.publisher());
+                KeyMaterial::Wrapped(WrappedKeys { keys: wrapped(self.key_material), id, publisher })
+            }
+        }
+    }
+
+    /// The file's key, for the holder of `secret` where it is wrapped; `None` if the file is not encrypted.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn file_key(&self, secret: Option<&SecretKey>) -> Result<Option<FileKey>, KeyError> {
+        match self.key_material() {
+            KeyMaterial::None => Ok(None),
+            KeyMaterial::Open(key) => Ok(Some(key)),
+            KeyMaterial::Wrapped(keys) => {
+                let secret = secret.ok_or(KeyError::NoSecret { receivers: keys.len() })?;
+                keys.unwrap(secret).map(Some)
+            }
+        }
+    }
+
+    /// Number of data segments.
+    pub fn data_count(&self) -> u32 {
+        self.header.data_count.get()
+    }
+
+    /// Number of parity segments.
+    pub fn parity_count(&self) -> u32 {
+        self.header.parity_count.get()
+    }
+
+    /// Number of shards: data and parity segments.
+    pub fn shard_count(&self) -> u32 {
+        self.data_count() + self.parity_count()
+    }
+
+    /// Number of groups; 0 if there is no code.
+    pub fn group_count(&self) -> u32 {
+        self.coding().map_or(0, |(_, shape)| self.data_count().div_ceil(shape.data as u32))
+    }
+
+    /// Data segment `i`, or `None` past the last.
+    pub fn entry(&self, i: u32) -> Option<Entry> {
+        self.data.get(i as usize).map(Entry::from_raw)
+    }
+
+    /// All data segments in order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> + use<'a> {
+        self.data.iter().map(Entry::from_raw)
+    }
+
+    /// Address and stored length in bytes of shard `i`, data segments first, then parity segments; `None` past the last.
+    pub fn shard(&self, i: u32) -> Option<(Hash, u32)> {
+        let at = i as usize;
+        let entry = self.data.get(at).or_else(|| self.parity.get(at - self.data.len()))?;
+        Some((Hash(entry.hash), entry.stored_len.get()))
+    }
+
+    /// All shards: address and stored length in bytes.
+    pub fn shards(&self) -> impl Iterator<Item = (Hash, u32)> + use<'a> {
+        self.data.iter().chain(self.parity).map(|entry| (Hash(entry.hash), entry.stored_len.get()))
+    }
+
+    /// Group `g`, or `None` past the last.
+    pub fn group(&self, g: u32) -> Option<Group> {
+        let (_, shape) = self.coding()?;
+        if g >= self.group_count() {
+            return None;
+        }
+        let (k, m, n) = (shape.data as u32, shape.parity as u32, self.data_count());
+        let data = g * k..n.min((g + 1) * k);
+        let parity = n + g * m..n + (g + 1) * m;
+        let shard_len = self.parity[(g * m) as usize].stored_len.get();
+        Some(Group { data, parity, shard_len, shape })
+    }
+
+    /// The group that shard `i` belongs to; `None` past the last shard, or if there is no code.
+    pub fn group_of(&self, i: u32) -> Option<u32> {
+        let (_, shape) = self.coding()?;
+        match i.checked_sub(self.data_count()) {
+            None => Some(i / shape.data as u32),
+            Some(parity) if parity < self.parity_count() => Some(parity / shape.parity as u32),
+            Some(_) => None,
+        }
+    }
+
+    /// The outboard documents in order, each with the number of the first of its 1,024 shards, its address and its length in bytes. Nothing if the
+    /// list has none; one of length 0 has no address, for none of its shards is longer than a block.
+    pub fn outboards(&self) -> impl ExactSizeIterator<Item = (u32, Hash, u32)> + use<'a> {
+        // Below 2^32, as was checked: it is the number of a shard.
+        let read =
+            |entry: &RawEntry| (entry.file_offset.get() as u32, Hash(entry.hash), entry.stored_len.get());
+        self.outboards.iter().map(read)
+    }
+
+    /// Address and stored length in bytes of the table of plain hashes, if there is one ([`crate::pipeline`] opens it).
+    pub fn plain_hashes(&self) -> Option<(Hash, u32)> {
+        let len = self.header.plain_hashes_len.get();
+        (len != 0).then_some((Hash(self.header.plain_hashes), len))
+    }
+
+    /// Addresses of all that the list names: shards, outboard documents, plain hashes. What a node must hold to hold the file.
+    pub fn names(&self) -> impl Iterator<Item = Hash> + use<'a> {
+        let outboards = self.outboards.iter().filter(|entry| entry.stored_len.get() > 0);
+        let entries = self.data.iter().chain(self.parity).chain(outboards).map(|entry| Hash(entry.hash));
+        entries.chain(self.plain_hashes().map(|(hash, _)| hash))
+    }
+
+    /// The segment that holds byte `offset` of the file, and the offset within its plain bytes; `None` past the end.
     pub fn locate(&self, offset: u64) -> Option<(u32, u32)> {
         if offset >= self.file_len() {
             return None;
         }
         // Offsets start at 0 and grow, as was checked: one at least is not above `offset`.
-        let i = self.entries.partition_point(|entry| entry.file_offset.get() <= offset) - 1;
-        Some((i as u32, (offset - self.entries[i].file_offset.get()) as u32))
+        let i = self.data.partition_point(|entry| entry.file_offset.get() <= offset) - 1;
+        Some((i as u32, (offset - self.data[i].file_offset.get()) as u32))
     }
 }
 
-/// Fields that version 1 draws and does not use yet: a list that sets them needs a newer reader.
-fn check_known(header: &Header) -> Result<(), ListError> {
-    let unused = [
-        ("flags", u64::from(header.flags.get() & !FLAG_FILE_HASH)),
-        ("compression", header.compression.get().into()),
-        ("encryption", header.encryption.get().into()),
-        ("code", header.code.get().into()),
-        ("code_data", header.code_data.get().into()),
-        ("code_parity", header.code_parity.get().into()),
-        ("parity_count", header.parity_count.get().into()),
-        ("key_material_len", header.key_material_len.get().into()),
-        ("file_id", header.file_id.iter().any(|byte| *byte != 0).into()),
-        ("reserved", header.reserved_a.get().into()),
-        ("reserved", header.reserved_b.get().into()),
-        ("reserved", header.reserved_c.iter().any(|byte| *byte != 0).into()),
-    ];
-    if let Some((field, value)) = unused.into_iter().find(|(_, value)| *value != 0) {
-        return Err(ListError::Unsupported { field, value });
-    }
-    check_field("header_len", header.header_len.get().into(), HEADER_LEN as u64, "version 1 has 256")?;
-    for (field, len) in [("name_len", header.name_len.get()), ("target_len", header.target_len.get())] {
-        if usize::from(len) > NAME_LEN_MAX {
-            return Err(ListError::Field { field, value: len.into(), rule: "at most 255 bytes" });
+impl Entry {
+    fn from_raw(raw: &RawEntry) -> Entry {
+        Entry {
+            hash: Hash(raw.hash),
+            file_offset: raw.file_offset.get(),
+            stored_len: raw.stored_len.get(),
+            plain_len: raw.plain_len.get(),
         }
     }
-    let has_hash = header.flags.get() & FLAG_FILE_HASH != 0;
-    if !has_hash && header.file_hash != [0; 32] {
-        return Err(ListError::Field {
-            field: "file_hash",
-            value: 1,
-            rule: "zeros where the flag is not set",
-        });
-    }
-    Ok(())
 }
 
-/// The segments lie one behind the other and make up the file.
-fn check_entries(header: &Header, entries: &[Entry]) -> Result<(), ListError> {
-    let segment_len = header.segment_len.get();
-    let mut offset = 0u64;
-    for (i, entry) in entries.iter().enumerate() {
-        let (stored_len, is_last) = (entry.stored_len.get(), i + 1 == entries.len());
-        let broken = if stored_len == 0 || stored_len > SEGMENT_LEN_MAX {
-            "a segment has 1 to 16777216 bytes"
-        } else if entry.plain_len.get() != stored_len {
-            "without compression and encryption its plain length is its stored length"
-        } else if entry.file_offset.get() != offset {
-            "it must start where the one before ends"
-        } else if segment_len != 0 && (stored_len > segment_len || stored_len < segment_len && !is_last) {
-            "all but the last have the list's segment length"
-        } else {
-            // At most 2^32 segments of 2^24 bytes: no overflow.
-            offset += u64::from(stored_len);
-            continue;
-        };
-        return Err(ListError::Segment { index: i as u32, rule: broken });
-    }
-    check_field("file_len", header.file_len.get(), offset, "the segments' lengths must add up to it")
-}
-
-fn check_field(field: &'static str, value: u64, expected: u64, rule: &'static str) -> Result<(), ListError> {
-    if value == expected { Ok(()) } else { Err(ListError::Field { field, value, rule }) }
-}
-
-fn text<'a>(field: &'static str, padded: &'a [u8], len: usize) -> Result<&'a str, ListError> {
-    let (bytes, padding) = padded.split_at(len);
-    if padding.iter().any(|byte| *byte != 0) {
-        return Err(ListError::Text { field, rule: "must be padded with zeros" });
-    }
-    let text = std::str::from_utf8(bytes).map_err(|_| ListError::Text { field, rule: "must be UTF-8" })?;
-    if text.chars().any(char::is_control) {
-        return Err(ListError::Text { field, rule: "must not have control characters" });
-    }
-    Ok(text)
+/// The wrapped keys of a section whose length was checked to be a multiple of a key's.
+fn wrapped(section: &[u8]) -> &[RawWrapped] {
+    <[RawWrapped]>::ref_from_bytes(section).unwrap_or(&[])
 }

@@ -2,10 +2,10 @@
 
 use identity::{SecretKey, Uid};
 use proptest::prelude::*;
-use store::list::{LIST_LEN_MAX, ListBuilder, ListError, ListView};
+use store::list::{DataSegment, Entry, LIST_LEN_MAX, ListBuilder, ListError, ListView};
 use store::{Hash, SEGMENT_LEN_MAX};
 
-/// The list of `tests/vectors/list-v1.hex`.
+/// The list of `tests/vectors/list-v2.hex`.
 fn example() -> ListBuilder {
     ListBuilder {
         name: "firmware-a7.img".into(),
@@ -14,12 +14,16 @@ fn example() -> ListBuilder {
         expires_s: 1_893_456_000,
         target: "router-a7".into(),
         file_hash: Some(Hash::of(b"the whole file")),
-        segments: vec![
+        ..ListBuilder::plain([
             (Hash::of(b"first"), 1 << 20),
             (Hash::of(b"second"), 1 << 20),
             (Hash::of(b"third"), 1000),
-        ],
+        ])
     }
+}
+
+fn in_builder(entry: Entry) -> DataSegment {
+    DataSegment { hash: entry.hash, stored_len: entry.stored_len, plain_len: entry.plain_len }
 }
 
 fn key() -> SecretKey {
@@ -35,10 +39,14 @@ fn a_list_says_what_was_put_into_it() {
     assert_eq!((list.name(), list.target()), ("firmware-a7.img", "router-a7"));
     assert_eq!((list.version(), list.counter(), list.expires_s()), ((1, 20, 3), 7, 1_893_456_000));
     assert_eq!(list.file_hash(), Some(Hash::of(b"the whole file")));
-    assert_eq!((list.file_len(), list.segment_count()), ((2 << 20) + 1000, 3));
-    assert_eq!(list.segments().collect::<Vec<_>>(), example().segments);
-    assert_eq!(list.segment(2), Some((Hash::of(b"third"), 1000)));
-    assert_eq!((list.offset_of(2), list.offset_of(3), list.segment(3)), (Some(2 << 20), None, None));
+    assert_eq!((list.file_len(), list.data_count(), list.segment_len()), ((2 << 20) + 1000, 3, 1 << 20));
+    assert_eq!(list.entries().map(in_builder).collect::<Vec<_>>(), example().segments);
+    let third = Entry { hash: Hash::of(b"third"), file_offset: 2 << 20, stored_len: 1000, plain_len: 1000 };
+    assert_eq!((list.entry(2), list.entry(3)), (Some(third), None));
+    assert_eq!((list.shard(2), list.shard(3)), (Some((third.hash, 1000)), None));
+    assert!(list.is_plain() && list.coding().is_none() && list.group_count() == 0 && list.group(0).is_none());
+    assert_eq!((list.group_of(0), list.plain_hashes(), list.outboards().len()), (None, None, 0));
+    assert!(list.file_key(None).unwrap().is_none());
     let places = [0, (1 << 20) - 1, 1 << 20, 2 << 20, (2 << 20) + 999, (2 << 20) + 1000];
     let found = places.map(|offset| list.locate(offset));
     let expected = [Some((0, 0)), Some((0, (1 << 20) - 1)), Some((1, 0)), Some((2, 0)), Some((2, 999)), None];
@@ -47,7 +55,7 @@ fn a_list_says_what_was_put_into_it() {
 
 #[test]
 fn the_committed_vector_is_what_is_written_and_read() {
-    let vector = crate::support::vector(include_str!("../vectors/list-v1.hex"));
+    let vector = crate::support::vector(include_str!("../vectors/list-v2.hex"));
     assert!(example().sign(&key()).unwrap() == vector, "the bytes of a signed list have changed");
     assert_eq!(ListView::open(&vector).unwrap().name(), "firmware-a7.img");
 }
@@ -84,11 +92,15 @@ fn what_a_newer_version_may_use_is_named() {
         document[at] = value;
         ListView::open(&document).map(|list| list.counter())
     };
-    assert_eq!(patched(8, 2), Err(ListError::Version { found: 2 }));
-    assert_eq!(patched(136, 1), Err(ListError::Unsupported { field: "compression", value: 1 }));
-    assert_eq!(patched(138, 1), Err(ListError::Unsupported { field: "encryption", value: 1 }));
-    assert_eq!(patched(140, 3), Err(ListError::Unsupported { field: "code", value: 3 }));
-    assert_eq!(patched(255, 1), Err(ListError::Unsupported { field: "reserved", value: 1 }));
+    assert_eq!(patched(8, 1), Err(ListError::Version { found: 1 }));
+    let unsupported = |field, value| Err(ListError::Unsupported { field, value });
+    assert_eq!(patched(10, 8), unsupported("flags", 8));
+    assert_eq!(patched(136, 2), unsupported("compression", 2));
+    assert_eq!(patched(138, 2), unsupported("encryption", 2));
+    assert_eq!(patched(140, 3), unsupported("code", 3));
+    assert_eq!(patched(150, 3), unsupported("key_kind", 3));
+    assert_eq!(patched(232, 2), unsupported("chunking", 2));
+    assert_eq!(patched(255, 1), unsupported("reserved", 1));
     assert_eq!(patched(0, b'X'), Err(ListError::Magic));
 }
 
@@ -105,10 +117,13 @@ fn fields_out_of_range_cannot_be_signed() {
         refused(&|list| list.target = "x".repeat(256)),
         ListError::Text { field: "target", .. }
     ));
-    assert!(matches!(refused(&|list| list.segments[1].1 = 0), ListError::Segment { index: 1, .. }));
+    assert!(matches!(refused(&|list| list.segments[1].stored_len = 0), ListError::Segment { index: 1, .. }));
     let too_long = SEGMENT_LEN_MAX + 1;
-    assert!(matches!(refused(&|list| list.segments[0].1 = too_long), ListError::Segment { index: 0, .. }));
-    let many = vec![(Hash([0; 32]), 1); LIST_LEN_MAX / 48];
+    assert!(matches!(
+        refused(&|list| list.segments[0].stored_len = too_long),
+        ListError::Segment { index: 0, .. }
+    ));
+    let many = vec![example().segments[2]; LIST_LEN_MAX / 48];
     assert!(matches!(refused(&|list| list.segments.clone_from(&many)), ListError::Length { .. }));
 }
 
@@ -116,8 +131,8 @@ fn fields_out_of_range_cannot_be_signed() {
 fn an_empty_file_and_uneven_segments_are_lists_too() {
     let empty = ListBuilder { segments: vec![], ..example() }.sign(&key()).unwrap();
     let list = ListView::open(&empty).unwrap();
-    assert_eq!((list.file_len(), list.segment_count(), list.locate(0)), (0, 0, None));
-    let uneven = vec![(Hash([1; 32]), 5), (Hash([2; 32]), 900), (Hash([3; 32]), 7)];
+    assert_eq!((list.file_len(), list.data_count(), list.locate(0)), (0, 0, None));
+    let uneven = ListBuilder::plain([(Hash([1; 32]), 5), (Hash([2; 32]), 900), (Hash([3; 32]), 7)]).segments;
     let document = ListBuilder { segments: uneven, ..example() }.sign(&key()).unwrap();
     let list = ListView::open(&document).unwrap();
     assert_eq!([0, 4, 5, 904, 905, 911].map(|at| list.locate(at).unwrap().0), [0, 0, 1, 1, 2, 2]);
@@ -136,19 +151,19 @@ proptest! {
         lens in prop::collection::vec(1..=SEGMENT_LEN_MAX, 0..40),
         seed: [u8; 32],
     ) {
-        let segments: Vec<_> = lens.iter().map(|len| (Hash::of(&len.to_le_bytes()), *len)).collect();
-        let builder = ListBuilder { name, version, counter, expires_s, target, file_hash: None, segments };
+        let plain = ListBuilder::plain(lens.iter().map(|len| (Hash::of(&len.to_le_bytes()), *len)));
+        let builder = ListBuilder { name, version, counter, expires_s, target, ..plain };
         let key = SecretKey::from_seed(seed);
         let document = builder.sign(&key).unwrap();
         let list = ListView::open(&document).unwrap();
         prop_assert_eq!(list.name(), builder.name.as_str());
         prop_assert_eq!(list.target(), builder.target.as_str());
         prop_assert_eq!((list.version(), list.counter(), list.expires_s()), (version, counter, expires_s));
-        prop_assert_eq!(list.segments().collect::<Vec<_>>(), builder.segments);
+        prop_assert_eq!(list.entries().map(in_builder).collect::<Vec<_>>(), builder.segments);
         prop_assert_eq!(list.publisher(), Uid::from_bytes(*key.uid().as_bytes()));
         let mut offset = 0u64;
         for (i, len) in lens.iter().enumerate() {
-            prop_assert_eq!(list.offset_of(i as u32), Some(offset));
+            prop_assert_eq!(list.entry(i as u32).unwrap().file_offset, offset);
             prop_assert_eq!(list.locate(offset), Some((i as u32, 0)));
             offset += u64::from(*len);
             prop_assert_eq!(list.locate(offset - 1), Some((i as u32, len - 1)));

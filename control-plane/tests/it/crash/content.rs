@@ -77,7 +77,7 @@ impl File {
             expires_s: options.expires_s,
             target: options.target,
             file_hash: Some(Hash::of(&bytes)),
-            segments: segments(&bytes, self.segment_len).map(|s| (Hash::of(s), s.len() as u32)).collect(),
+            ..ListBuilder::plain(segments(&bytes, self.segment_len).map(|s| (Hash::of(s), s.len() as u32)))
         };
         builder.sign(key).unwrap()
     }

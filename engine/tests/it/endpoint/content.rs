@@ -112,7 +112,7 @@ fn publish(network: &Network, lens: &[usize]) -> (Vec<u8>, Hash) {
         expires_s: 0,
         target: String::new(),
         file_hash: Some(Hash::of(&file)),
-        segments,
+        ..ListBuilder::plain(segments)
     };
     let document = list.sign(&SecretKey::from_seed([3; 32])).expect("a list");
     (file, network.node.put(&document))
@@ -167,7 +167,7 @@ fn what_is_no_list_and_what_has_gaps() {
         expires_s: 0,
         target: String::new(),
         file_hash: None,
-        segments: vec![(network.node.put(&bytes(80_000, 9)), 80_000), (Hash::of(b"nowhere"), 7)],
+        ..ListBuilder::plain(vec![(network.node.put(&bytes(80_000, 9)), 80_000), (Hash::of(b"nowhere"), 7)])
     };
     let missing = network.node.put(&missing.sign(&SecretKey::from_seed([3; 32])).expect("a list"));
     let path = format!("/list/{missing}");

@@ -126,7 +126,7 @@ fn a_token_for_a_list_allows_its_segments() {
         expires_s: 0,
         target: String::new(),
         file_hash: None,
-        segments: vec![(Hash::of(&listed), 100_000)],
+        ..ListBuilder::plain(vec![(Hash::of(&listed), 100_000)])
     };
     let document = list.sign(&SecretKey::from_seed([2; 32])).expect("a list");
     let list = Hash::of(&document);

@@ -301,7 +301,9 @@ impl ControlClient {
             expires_s: 0,
             target: String::new(),
             file_hash: Some(store::Hash(imported.file_hash)),
-            segments: imported.segments.iter().map(|(hash, len)| (store::Hash(*hash), *len)).collect(),
+            ..store::list::ListBuilder::plain(
+                imported.segments.iter().map(|(hash, len)| (store::Hash(*hash), *len)),
+            )
         };
         let document = list.sign(&identity::SecretKey::from_seed([7; 32])).expect("a list");
         let hash = store::Hash::of(&document);

@@ -152,7 +152,7 @@ fn a_list_with_a_segment_that_is_not_here_is_not_half_served() {
         expires_s: 0,
         target: String::new(),
         file_hash: None,
-        segments,
+        ..store::list::ListBuilder::plain(segments)
     };
     let document = list.sign(&identity::SecretKey::from_seed([7; 32])).expect("a list");
     let hash = Hash::of(&document);
