@@ -102,10 +102,11 @@ pub fn chain_work(chain: &Chain) -> u64 {
     let mut tree = HeaderChain::from_checkpoint(NETWORK, &chain.checkpoint, &chain.genesis, 1_024, 1)
         .expect("the checkpoint fits");
     let mut settled = vec![];
-    for encoded in &chain.headers {
-        let header = SignedHeader::read(&NETWORK, black_box(encoded)).expect("the header holds");
-        let accepted = tree.accept(header, u64::MAX / 2, &mut settled);
-        assert_eq!(accepted, Ok(Accepted::Extended));
+    for batch in chain.headers.chunks(BATCH_HEADERS) {
+        for header in SignedHeader::read_all(&NETWORK, black_box(batch)).expect("the headers hold") {
+            let accepted = tree.accept(header, u64::MAX / 2, &mut settled);
+            assert_eq!(accepted, Ok(Accepted::Extended));
+        }
         settled.clear();
     }
     tree.tip().number
@@ -130,10 +131,7 @@ fn settle(chain: &Chain) -> Vec<[u8; RECORD_LEN]> {
     // A window as small as a batch, so that there are records of short chains too.
     let mut tree = HeaderChain::from_checkpoint(NETWORK, &chain.checkpoint, &chain.genesis, 256, 1)
         .expect("the checkpoint fits");
-    let read = |part: &[Vec<u8>]| -> Vec<_> {
-        let read = |encoded| SignedHeader::read(&NETWORK, encoded).expect("the header holds");
-        part.iter().map(|encoded| read(encoded)).collect()
-    };
+    let read = |part| SignedHeader::read_all(&NETWORK, part).expect("the headers hold");
     let (mut settled, mut table, mut records) = (vec![], SignerTable::default(), vec![]);
     for batch in chain.headers.chunks(BATCH_HEADERS) {
         let (ahead, behind) = batch.split_at(batch.len() / 2);
@@ -153,18 +151,13 @@ fn settle(chain: &Chain) -> Vec<[u8; RECORD_LEN]> {
 
 /// The part of a header that needs no other: one thread's share.
 pub fn read_work(chain: &Chain) -> usize {
-    let read =
-        |encoded: &Vec<u8>| SignedHeader::read(&NETWORK, black_box(encoded)).expect("the header holds");
-    chain.headers.iter().map(read).filter(|header| header.difficulty == 2).count()
+    let headers = SignedHeader::read_all(&NETWORK, black_box(&chain.headers)).expect("the headers hold");
+    headers.iter().filter(|header| header.difficulty == 2).count()
 }
 
 /// The same headers read before.
 pub fn read(chain: Chain) -> (Chain, Vec<SignedHeader>) {
-    let headers = chain
-        .headers
-        .iter()
-        .map(|encoded| SignedHeader::read(&NETWORK, encoded).expect("the header holds"))
-        .collect();
+    let headers = SignedHeader::read_all(&NETWORK, &chain.headers).expect("the headers hold");
     (chain, headers)
 }
 

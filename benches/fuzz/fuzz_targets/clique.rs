@@ -6,8 +6,8 @@ use alloy_consensus::Header as AlloyHeader;
 use alloy_primitives::{Address, B256, keccak256};
 use alloy_rlp::Decodable;
 use chain_lite::dpos::{
-    Certificate, DecodeError, Header, HeaderChain, Network, Receipt, Record, SignedHeader, verify_account,
-    verify_storage, verify_trie,
+    Certificate, DecodeError, Header, HeaderChain, Network, Receipt, Record, SignedHeader, signer,
+    verify_account, verify_storage, verify_trie,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -48,7 +48,11 @@ fn header(data: &[u8]) {
         (Err(DecodeError::TooLong { .. }), Some(_)) => {}
         (ours, theirs) => panic!("{ours:?} here, {theirs:?} there"),
     }
-    let _ = SignedHeader::read(&NETWORK, data);
+    // What was signed is taken from the bytes here, and from the fields there.
+    if let Ok(read) = SignedHeader::read(&NETWORK, data) {
+        let header = Header::decode(data).expect("it was read");
+        assert_eq!((read.hash, Some(read.signer)), (header.hash(), signer(&header)));
+    }
 }
 
 fn certificate(data: &[u8]) {

@@ -67,7 +67,8 @@ pub struct Settled {
 pub struct HeaderChain {
     network: Network,
     window: u64,
-    nodes: HashMap<B256, Node, FixedState>,
+    /// Boxed, so that the map grows and shrinks without moving headers about.
+    nodes: HashMap<B256, Box<Node>, FixedState>,
     /// Hashes of the blocks of each height, from the settled one on, in the order in which they came.
     heights: VecDeque<Vec<B256>>,
     /// The best branch, from the settled block on.
@@ -116,7 +117,7 @@ impl HeaderChain {
         let rank = Rank { total_difficulty: 0, number, blocks_since_turn: 0, hash };
         let in_turn = header.signer;
         let mut nodes = HashMap::with_hasher(FixedState::with_seed(hash_seed));
-        nodes.insert(hash, Node { header, rank, in_turn, snapshot: None });
+        nodes.insert(hash, Box::new(Node { header, rank, in_turn, snapshot: None }));
         HeaderChain {
             network,
             window: window.max(1),
@@ -142,8 +143,11 @@ impl HeaderChain {
             return Ok(Accepted::Known);
         }
         self.check_place(&header, now_s).map_err(|rule| HeaderError { number, hash, rule })?;
-        let mut snapshot = self.snapshot_at(&header.parent_hash);
-        self.check_signer(&header, &snapshot).map_err(|rule| HeaderError { number, hash, rule })?;
+        let elsewhere = (header.parent_hash != self.latest.0).then(|| self.snapshot_at(&header.parent_hash));
+        self.check_signer(&header, elsewhere.as_ref().unwrap_or(&self.latest.1))
+            .map_err(|rule| HeaderError { number, hash, rule })?;
+        // On top of the block that came last, its state is led on and not copied.
+        let mut snapshot = elsewhere.unwrap_or_else(|| std::mem::take(&mut self.latest.1));
 
         let rank = Rank {
             total_difficulty: self.node(&header.parent_hash).rank.total_difficulty + header.difficulty,
@@ -352,7 +356,7 @@ impl HeaderChain {
             self.heights.push_back(vec![]);
         }
         self.heights[place].push(node.header.hash);
-        self.nodes.insert(node.header.hash, node);
+        self.nodes.insert(node.header.hash, Box::new(node));
     }
 
     /// Makes the branch up to a block the best one.

@@ -63,12 +63,19 @@ pub struct Header<'a> {
 impl<'a> Header<'a> {
     /// Reads a header that fills `bytes`. Nothing is copied but fixed fields, nothing is allocated.
     pub fn decode(bytes: &'a [u8]) -> Result<Header<'a>, DecodeError> {
+        Ok(Header::decode_around_extra(bytes)?.0)
+    }
+
+    /// Reads a header, and says what stands before and behind its extra data.
+    pub(super) fn decode_around_extra(bytes: &'a [u8]) -> Result<(Header<'a>, AroundExtra<'a>), DecodeError> {
         if bytes.len() > HEADER_BYTES_MAX {
             return Err(DecodeError::TooLong { field: "header", len: bytes.len(), max: HEADER_BYTES_MAX });
         }
         let mut outer = Reader::new(bytes);
         let mut fields = outer.list("header")?;
         outer.finish()?;
+        let start = fields.at();
+        let (extra_start, extra_end);
         let header = Header {
             parent_hash: B256::new(*fields.array("parent hash")?),
             uncles_hash: B256::new(*fields.array("uncles hash")?),
@@ -82,7 +89,12 @@ impl<'a> Header<'a> {
             gas_limit: fields.u64("gas limit")?,
             gas_used: fields.u64("gas used")?,
             time_s: fields.u64("time")?,
-            extra: fields.string("extra data")?,
+            extra: {
+                extra_start = fields.at();
+                let extra = fields.string("extra data")?;
+                extra_end = fields.at();
+                extra
+            },
             mix_hash: B256::new(*fields.array("mix hash")?),
             nonce: *fields.array("nonce")?,
             base_fee_wei: if fields.is_empty() { None } else { Some(fields.u64("base fee")?) },
@@ -90,7 +102,7 @@ impl<'a> Header<'a> {
         if !fields.is_empty() {
             return Err(DecodeError::TooMany { field: "header", at: fields.at(), max: 16 });
         }
-        Ok(header)
+        Ok((header, AroundExtra { before: &bytes[start..extra_start], behind: &bytes[extra_end..] }))
     }
 
     /// Appends the header as it is sent and hashed.
@@ -138,5 +150,23 @@ impl<'a> Header<'a> {
             rlp::write_u64(&mut payload, base_fee_wei);
         }
         rlp::write_list(out, &payload);
+    }
+}
+
+/// The fields of a header as they were sent, without the extra data between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AroundExtra<'a> {
+    before: &'a [u8],
+    behind: &'a [u8],
+}
+
+impl AroundExtra<'_> {
+    /// Appends the header with other extra data. As there is one canonical form, and nothing else is read, this is
+    /// what encoding its fields again would give.
+    pub fn encode_with_extra(&self, extra: &[u8], out: &mut Vec<u8>) {
+        rlp::write_list_prefix(out, self.before.len() + rlp::string_len(extra) + self.behind.len());
+        out.extend_from_slice(self.before);
+        rlp::write_string(out, extra);
+        out.extend_from_slice(self.behind);
     }
 }

@@ -1,7 +1,7 @@
 //! The consortium chain: 51 arbitrators in rotation sign a block every 30 seconds. Its headers are those of Clique
 //! (EIP-225), so that Ethereum's tools read them, and its state is read by proof.
 //!
-//! [`SignedHeader::read`] does what a header costs, by itself and on any thread; [`HeaderChain`] places headers in a
+//! [`SignedHeader::read_all`] does what headers cost, by themselves and on any thread; [`HeaderChain`] places headers in a
 //! tree, holds them to the vote's state, and follows the branch that EIP-3436 takes. What was settled is kept as a
 //! [`Record`] of 120 bytes, and proofs lead from its roots to accounts, storage, receipts and logs. Formats and
 //! rules: `chain-lite/docs/dpos.md`.
@@ -16,6 +16,7 @@ mod chain;
 mod checkpoint;
 mod fork_choice;
 mod header;
+mod keccak;
 mod network;
 mod receipt;
 mod record;

@@ -282,17 +282,35 @@ pub(super) fn write_u256(out: &mut Vec<u8>, number: &alloy_primitives::U256) {
 
 /// Appends a list of what `payload` holds, which is encoded already.
 pub(super) fn write_list(out: &mut Vec<u8>, payload: &[u8]) {
-    write_prefix(out, 0xc0, payload.len());
+    write_list_prefix(out, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends what stands before the `len` bytes that a list holds.
+pub(super) fn write_list_prefix(out: &mut Vec<u8>, len: usize) {
+    write_prefix(out, 0xc0, len);
+}
+
+/// How many bytes a string takes, its prefix included.
+pub(super) fn string_len(bytes: &[u8]) -> usize {
+    match bytes {
+        [0..0x80] => 1,
+        _ if bytes.len() < 56 => 1 + bytes.len(),
+        _ => 1 + digits_of_len(bytes.len()) + bytes.len(),
+    }
 }
 
 fn write_prefix(out: &mut Vec<u8>, short: u8, len: usize) {
     if len < 56 {
         out.push(short + len as u8);
     } else {
-        let digits = (len as u64).to_be_bytes();
-        let zeros = (len as u64).leading_zeros() as usize / 8;
-        out.push(short + 55 + (8 - zeros) as u8);
-        out.extend_from_slice(&digits[zeros..]);
+        let digits = digits_of_len(len);
+        out.push(short + 55 + digits as u8);
+        out.extend_from_slice(&(len as u64).to_be_bytes()[8 - digits..]);
     }
+}
+
+/// In how many bytes a length is written.
+fn digits_of_len(len: usize) -> usize {
+    8 - (len as u64).leading_zeros() as usize / 8
 }

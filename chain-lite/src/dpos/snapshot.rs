@@ -7,7 +7,7 @@ use crate::dpos::rule::Rule;
 use crate::dpos::signed::SignedHeader;
 
 /// The state of the vote after a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Ascending.
     pub(super) signers: Vec<Address>,

@@ -12,6 +12,7 @@ mod flips;
 mod following;
 mod model;
 mod proofs;
+mod reading;
 mod real;
 mod receipts;
 mod rules;

@@ -18,7 +18,7 @@ pub const GOERLI: Network = Network {
     london_block: Some(5_062_605),
     future_s_max: 0,
 };
-const RINKEBY: Network = Network { chain_id: 4, london_block: Some(8_897_988), ..GOERLI };
+pub const RINKEBY: Network = Network { chain_id: 4, london_block: Some(8_897_988), ..GOERLI };
 
 const GOERLI_SIGNER: Address = address!("0xe0a2bd4258d2768837baa26a28fe71dc079f84c7");
 

@@ -292,11 +292,9 @@ impl DposFollower {
             }
         }
         let network = self.network;
-        let read = move |part: Vec<Vec<u8>>| {
-            part.iter().map(|bytes| SignedHeader::read(&network, bytes)).collect::<Result<Vec<_>, _>>()
-        };
         let behind = all.split_off(all.len() / 2);
-        let threads = [all, behind].map(|part| tokio::task::spawn_blocking(move || read(part)));
+        let threads = [all, behind]
+            .map(|part| tokio::task::spawn_blocking(move || SignedHeader::read_all(&network, &part)));
         let mut headers = Vec::new();
         for thread in threads {
             // It does not panic, and is not cancelled.
