@@ -262,21 +262,56 @@ pub struct Id {
 }
 
 /// What `ioex id` does.
-#[derive(Subcommand, Debug, Clone, Copy)]
+#[derive(Subcommand, Debug, Clone)]
 pub enum IdAction {
     /// Show UID and address (the default)
     Show,
     /// Make the identity if there is none
     Create,
+    /// Draw another nospam value: the old address is refused from then on, the UID stays
+    NewNospam,
+    /// Seal the key file under a passphrase, or change the one it has
+    Passphrase {
+        /// Write the key without a passphrase instead
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Write key and nospam to a file, under a passphrase
+    Backup {
+        /// The file to write, which must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Write the key readable by whoever has the file
+        #[arg(long)]
+        no_passphrase: bool,
+    },
+    /// Bring an identity back from a backup, with its UID and its address
+    Restore {
+        /// What `ioex id backup` wrote
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Write the key file without the backup's passphrase, for services that start unattended
+        #[arg(long)]
+        no_passphrase: bool,
+    },
 }
 
 const ID_EXAMPLES: &str = "\
 Examples:
   ioex id
   ioex id --data /srv/ioex create
+  ioex id new-nospam                            the old address ends, the UID stays
+  ioex id backup /media/usb/node.ioex           asks for a passphrase
+  ioex id restore /media/usb/node.ioex
+  ioex id passphrase                            seal the key file on this machine, too
 
 The UID names this node and what it publishes; nodes that are to accept your files list it in publishers.trusted. \
-The address is the UID with a nospam value, to be handed out for friend requests.";
+The address is the UID with a nospam value, to be handed out for friend requests. Addresses of Tox and Carrier are of \
+another kind of key (X25519) and do not fit here.
+
+A passphrase is read from the terminal. A service reads that of its key from the file (mode 0600) that \
+IOEX_PASSPHRASE_FILE names, or from a systemd credential called ioex-passphrase. Without a terminal a new one is the \
+first line of standard input.";
 
 impl Place {
     /// The configuration's layers, with the flags of this command.

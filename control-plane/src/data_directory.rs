@@ -1,7 +1,7 @@
 //! The node's data directory: which file lies where, with which mode, and how files come into being whole.
 //!
 //! ```text
-//! DIR/identity/   0700   uid.key 0600 (hex seed), uid.pub, nospam
+//! DIR/identity/   0700   uid.key 0600 (seed, or sealed), uid.pub, nospam
 //! DIR/tls/        0700   cert.pem, key.pem 0600
 //! DIR/run/        0700   engine.sock, ioex.lock
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
@@ -96,7 +96,7 @@ impl DataDirectory {
         &self.root
     }
 
-    /// The identity's seed, 64 hexadecimal digits.
+    /// The identity's key file: the seed as 64 hexadecimal digits, or sealed under a passphrase.
     pub fn identity_key(&self) -> PathBuf {
         self.root.join("identity/uid.key")
     }

@@ -22,6 +22,7 @@ pub mod engine_program;
 pub mod engine_socket;
 pub mod exit;
 pub mod node_identity;
+pub mod passphrase;
 pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;

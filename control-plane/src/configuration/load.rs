@@ -12,8 +12,10 @@ use toml::de::{DeTable, DeValue};
 /// The file that is read when none is named, if it exists.
 const SYSTEM_FILE: &str = "/etc/ioex/ioex.toml";
 
-/// Variables that start with `IOEX_` and are no settings: the file's path, the engine's path, the log filter.
-const OTHER_VARIABLES: [&str; 3] = ["IOEX_CONFIG", "IOEX_ENGINE", "IOEX_LOG"];
+/// Variables that start with `IOEX_` and are no settings: the file's path, the engine's path, the log filter, the file
+/// with the passphrase of the key.
+const OTHER_VARIABLES: [&str; 4] =
+    ["IOEX_CONFIG", "IOEX_ENGINE", "IOEX_LOG", crate::passphrase::FILE_VARIABLE];
 
 /// A configuration and the origin of its values.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 //! against random inputs.
 
 mod address;
+mod backup;
 mod certificate;
+mod sealed;
 mod signing;
 mod token;
 

@@ -7,11 +7,14 @@ and the crate's tests read them; this script is for whoever changes a format or 
 
 import base64
 import json
+import struct
 
 from blake3 import blake3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 DOMAINS = {
@@ -107,6 +110,21 @@ def address():
         whole = body + blake3(b"ioex address v1\0" + body).digest()[:2]
         cases.append({"uid": uid.hex(), "nospam": nospam, "bytes": whole.hex(), "text": base58(whole)})
     write("address.json", cases)
+
+
+def sealed():
+    cases = []
+    for key, passphrase, cost in ((A, "correct horse battery staple", (64 << 10, 3, 4)), (B, "gr\u00fcn", (64, 1, 1))):
+        salt = blake3(key.uid).digest()[:16]
+        memory_kib, passes, lanes = cost
+        kdf = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory_kib)
+        header = key.uid + struct.pack("<3I", *cost) + salt
+        cipher = AESGCM(kdf.derive(passphrase.encode()))
+        record = header + cipher.encrypt(bytes(12), key.seed, b"ioex sealed key v1\0" + header)
+        cases.append({"seed": key.seed.hex(), "passphrase": passphrase, "memory_kib": memory_kib, "passes": passes,
+                      "lanes": lanes, "salt": salt.hex(),
+                      "text": "ioex-sealed-key-1:" + base64.urlsafe_b64encode(record).decode() + "\n"})
+    write("sealed.json", cases)
 
 
 def certificate():
@@ -223,5 +241,6 @@ def tokens():
 
 signing()
 address()
+sealed()
 certificate()
 tokens()
