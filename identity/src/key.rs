@@ -24,17 +24,20 @@ pub enum Domain {
     Receipt,
     /// A sealed envelope of the mailbox.
     Envelope,
+    /// The key material that a TLS connection exports, signed to log in at a mailbox over it.
+    MailboxLogin,
 }
 
 impl Domain {
     /// All domains, for tests and documents.
-    pub const ALL: [Domain; 6] = [
+    pub const ALL: [Domain; 7] = [
         Domain::ContentList,
         Domain::Token,
         Domain::Certificate,
         Domain::DhtRecord,
         Domain::Receipt,
         Domain::Envelope,
+        Domain::MailboxLogin,
     ];
 
     /// The domain string: printable ASCII. Part of the formats; a string is never changed, a new version is a new one.
@@ -46,6 +49,7 @@ impl Domain {
             Domain::DhtRecord => "ioex dht record v1",
             Domain::Receipt => "ioex receipt v1",
             Domain::Envelope => "ioex envelope v1",
+            Domain::MailboxLogin => "ioex mailbox login v1",
         }
     }
 

@@ -24,6 +24,7 @@ DOMAINS = {
     "DhtRecord": "ioex dht record v1",
     "Receipt": "ioex receipt v1",
     "Envelope": "ioex envelope v1",
+    "MailboxLogin": "ioex mailbox login v1",
 }
 
 

@@ -6,6 +6,7 @@ mod conditions;
 mod counting;
 mod ledger;
 mod limits;
+mod mailbox;
 mod policy;
 mod problems;
 mod ranges;
