@@ -10,8 +10,9 @@ use alloy_trie::proof::ProofRetainer;
 use alloy_trie::{HashBuilder, Nibbles};
 use chain_lite::dpos::{
     ARBITRATORS, Accepted, Checkpoint, EMPTY_UNCLES_HASH, FIRST_BASE_FEE_WEI, Header, HeaderChain, Network,
-    RECORD_LEN, Record, SEAL_LEN, SignedHeader, SignerTable, VANITY_LEN, verify_storage,
+    SEAL_LEN, Settled, SignedHeader, VANITY_LEN, verify_storage,
 };
+use control_plane::chain::headers::{DposRecord, SignerTable};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, PublicKey, SecretKey};
 
@@ -117,17 +118,7 @@ const BATCH_HEADERS: usize = 256;
 
 /// From bytes to a tip, with every rule, as a node that follows the chain does: of each batch two threads read one
 /// half each, then one thread places all of it, and makes the records of what is settled.
-pub fn two_threads_work(chain: &Chain) -> usize {
-    settle(chain).len()
-}
-
-/// Bytes that are kept of a header, without the table of signers.
-pub fn bytes_a_kept_header(chain: &Chain) -> f64 {
-    let records = settle(chain);
-    records.iter().map(|record| record.len()).sum::<usize>() as f64 / records.len() as f64
-}
-
-fn settle(chain: &Chain) -> Vec<[u8; RECORD_LEN]> {
+pub fn two_threads_work(chain: &Chain) -> Vec<DposRecord> {
     // A window as small as a batch, so that there are records of short chains too.
     let mut tree = HeaderChain::from_checkpoint(NETWORK, &chain.checkpoint, &chain.genesis, 256, 1)
         .expect("the checkpoint fits");
@@ -143,8 +134,9 @@ fn settle(chain: &Chain) -> Vec<[u8; RECORD_LEN]> {
             let accepted = tree.accept(header, u64::MAX / 2, &mut settled);
             assert_eq!(accepted, Ok(Accepted::Extended));
         }
-        let record = |settled| Record::new(&settled, &mut table).expect("there are few signers").to_bytes();
-        records.extend(settled.drain(..).map(record));
+        records.extend(settled.drain(..).map(|Settled { header, in_turn }| {
+            DposRecord::of(&header, in_turn, &mut table).expect("there are few signers")
+        }));
     }
     records
 }

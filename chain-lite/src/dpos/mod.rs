@@ -2,9 +2,9 @@
 //! (EIP-225), so that Ethereum's tools read them, and its state is read by proof.
 //!
 //! [`SignedHeader::read_all`] does what headers cost, by themselves and on any thread; [`HeaderChain`] places headers in a
-//! tree, holds them to the vote's state, and follows the branch that EIP-3436 takes. What was settled is kept as a
-//! [`Record`] of 120 bytes, and proofs lead from its roots to accounts, storage, receipts and logs. Formats and
-//! rules: `chain-lite/docs/dpos.md`.
+//! tree, holds them to the vote's state, and follows the branch that EIP-3436 takes. What was settled is handed to the
+//! caller to be kept, and proofs lead from its roots to accounts, storage, receipts and logs. Formats and rules:
+//! `chain-lite/docs/dpos.md`.
 //!
 //! Participants: anybody may send headers and proofs. A sender can withhold them; it cannot make one up without the
 //! keys of arbitrators. Trusted is one recent [`Checkpoint`], whose age is said ([`Freshness`]), and that fewer than
@@ -19,7 +19,6 @@ mod header;
 mod keccak;
 mod network;
 mod receipt;
-mod record;
 mod rlp;
 mod rule;
 mod signed;
@@ -43,7 +42,6 @@ pub use receipt::{
     Log, Outcome, Receipt, ReceiptError, TOPICS_MAX, verify_log, verify_receipt, verify_receipts,
     verify_transaction,
 };
-pub use record::{RECORD_LEN, Record, RecordError, SignerTable};
 pub use rlp::DecodeError;
 pub use rule::{HeaderError, HeaderField, ReadError, Rule};
 pub use signed::{SignedHeader, signer};

@@ -1,7 +1,7 @@
 //! What is kept and what can be proved, as the commands and the explorer show it: JSON, with the same names in both.
 
-use super::follow::{now_s, read_signers};
-use super::headers::{DposRecord, HeaderFile, HeaderFileError, PowRecord};
+use super::follow::now_s;
+use super::headers::{DposRecord, HeaderFile, HeaderFileError, PowRecord, SignerTable};
 use super::payment;
 use super::place::{ChainDirectory, read_if_any};
 use super::prove::{self, Against, ProveError};
@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use alloy_primitives::{B256, U256};
 use chain_lite::Hash;
 use chain_lite::contracts::{authorisations, contributions};
-use chain_lite::dpos::{Receipt, SignerTable};
+use chain_lite::dpos::Receipt;
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::str::FromStr;
@@ -103,7 +103,8 @@ impl View {
             Chain::Pow => Ok(View::Pow(pow_file(directory)?)),
             Chain::Dpos => {
                 let file = dpos_file(directory)?;
-                let signers = read_signers(directory).map_err(|error| ViewError::Files(error.to_string()))?;
+                let signers =
+                    SignerTable::read(directory).map_err(|error| ViewError::Files(error.to_string()))?;
                 Ok(View::Dpos(file, signers))
             }
         }

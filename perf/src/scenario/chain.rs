@@ -64,7 +64,7 @@ pub fn run(args: &ChainArgs) -> anyhow::Result<Document> {
     // Each chain adds its works, its promises and its notes here.
     let works: Vec<_> = pow::works().into_iter().chain(dpos::works()).collect();
     let rates = measure(&works, &args)?;
-    let stretch = dpos::stretch(&args);
+    let stretch = dpos::stretch(&args)?;
     let mut subjects: Vec<_> = works.iter().map(|work| describe(work, &args, &rates)).collect();
     subjects.push(stretch.subject());
     let promises = [pow::promises(&rates), dpos::promises(&rates, &stretch)].concat();

@@ -3,7 +3,7 @@
 
 use super::{BATCHES_A_ROUND, FollowError, LAG_BLOCKS_MAX, LAG_ROUNDS_MAX, Round, random, together};
 use crate::chain::ethereum_json::header_rlp;
-use crate::chain::headers::{DposRecord, HeaderFile, Page};
+use crate::chain::headers::{DposRecord, HeaderFile, Page, SignerTable};
 use crate::chain::place::{ChainDirectory, FollowerLock, read_if_any, write_public};
 use crate::chain::rpc::{Endpoint, Endpoints, EthereumRpc, Fault, Lie};
 use crate::configuration::Chain;
@@ -11,8 +11,7 @@ use crate::configuration::chain::{DposCheckpoint, EndpointUrl, show_hex};
 use crate::data_directory::DataDirectoryError;
 use alloy_primitives::{Address, B256, Bloom, keccak256};
 use chain_lite::dpos::{
-    Checkpoint, Header, HeaderChain, Network, Record, Rule, SEAL_LEN, Settled, SignedHeader, SignerTable,
-    VANITY_LEN, WINDOW_BLOCKS,
+    Checkpoint, Header, HeaderChain, Network, Rule, SEAL_LEN, SignedHeader, VANITY_LEN, WINDOW_BLOCKS,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -338,9 +337,7 @@ impl DposFollower {
             let rows_before = self.table.rows().len();
             let records = self.records(same + 1, tip)?;
             if self.table.rows().len() > rows_before {
-                let text: String =
-                    self.table.rows().iter().map(|row| format!("{}\n", show_hex(&row.0.0))).collect();
-                write_public(&self.directory.dpos_signers(), text.as_bytes())?;
+                self.table.write(&self.directory)?;
             }
             self.file.replace_from(same + 1, &records)?;
             round.added += records.len() as u64;
@@ -368,17 +365,7 @@ impl DposFollower {
         for number in first..=last {
             let Some(header) = self.chain.at_number(number) else { break };
             let in_turn = self.chain.in_turn(&header.hash).unwrap_or(header.signer);
-            let settled = Settled { header: header.clone(), in_turn };
-            let record = Record::new(&settled, &mut self.table)
-                .map_err(|error| FollowError::Settings(error.to_string()))?;
-            records.push(DposRecord {
-                hash: record.hash.0,
-                state_root: record.state_root.0,
-                receipts_root: record.receipts_root.0,
-                time_s: record.time_s,
-                signer: record.signer,
-                in_turn: record.in_turn,
-            });
+            records.push(DposRecord::of(header, in_turn, &mut self.table)?);
         }
         Ok(records)
     }
@@ -490,7 +477,7 @@ fn open_files(
             tracing::warn!(path = %path.display(), opened.records, opened.cut_bytes, "cut behind the verified headers");
         }
         if file.get(number)?.is_some_and(|record| record.hash == hash) {
-            return Ok((file, read_signers(directory)?));
+            return Ok((file, SignerTable::read(directory)?));
         }
         tracing::warn!(
             number,
@@ -516,20 +503,6 @@ fn open_files(
     };
     file.append(&[record])?;
     Ok((file, SignerTable::default()))
-}
-
-/// Who signed the headers that are kept, by their rows.
-pub(crate) fn read_signers(directory: &ChainDirectory) -> Result<SignerTable, FollowError> {
-    let path = directory.dpos_signers();
-    let text = read_if_any(&path)?.unwrap_or_default();
-    let rows = String::from_utf8_lossy(&text)
-        .lines()
-        .map(|line| {
-            line.parse::<crate::configuration::chain::Address>().map(|address| Address::new(address.0))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| FollowError::Settings(format!("{}: {error}", path.display())))?;
-    Ok(SignerTable::new(rows))
 }
 
 /// The tree from where the last follower wrote down to, if the headers up to there are kept, else from the

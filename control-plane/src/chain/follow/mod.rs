@@ -6,11 +6,11 @@
 mod dpos;
 mod pow;
 
+pub(crate) use dpos::fetch_header;
 pub use dpos::{DposFollower, DposSettings};
-pub(crate) use dpos::{fetch_header, read_signers};
 pub use pow::{PowFollower, PowSettings};
 
-use super::headers::HeaderFileError;
+use super::headers::{HeaderFileError, SignersError};
 use super::place::{ChainDirectory, FollowerLock, LockError, write_public};
 use super::rpc::NoneAnswered;
 use super::watch::Watch;
@@ -46,6 +46,9 @@ pub enum FollowError {
     /// Headers cannot be kept.
     #[error(transparent)]
     Headers(#[from] HeaderFileError),
+    /// Who signed them cannot be kept.
+    #[error(transparent)]
+    Signers(#[from] SignersError),
     /// Another file cannot be kept.
     #[error(transparent)]
     Files(#[from] DataDirectoryError),

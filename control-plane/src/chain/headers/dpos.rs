@@ -1,6 +1,9 @@
 //! A header of the consortium chain as it is kept: what proofs are checked against, and who signed.
 
 use super::file::Record;
+use super::signers::{SignerTable, SignersError};
+use alloy_primitives::Address;
+use chain_lite::dpos::SignedHeader;
 
 /// 112 bytes: hash 32, state root 32, receipts root 32, time 8, signer 2, in turn 2, check 4. Integers are
 /// little-endian. What else a header says is asked for again and compared with the hash.
@@ -24,6 +27,22 @@ pub struct DposRecord {
 impl DposRecord {
     /// Nobody: the genesis block is signed by none, and a checkpoint is taken as it is.
     pub const NO_SIGNER: u16 = u16::MAX;
+
+    /// The record of a verified header. Whoever signs for the first time gets a row: write the table down first.
+    pub fn of(
+        header: &SignedHeader,
+        in_turn: Address,
+        signers: &mut SignerTable,
+    ) -> Result<DposRecord, SignersError> {
+        Ok(DposRecord {
+            hash: header.hash.0,
+            state_root: header.state_root.0,
+            receipts_root: header.receipts_root.0,
+            time_s: header.time_s,
+            signer: signers.row(header.signer)?,
+            in_turn: signers.row(in_turn)?,
+        })
+    }
 
     /// Whether whoever's turn it was has missed it.
     pub fn is_turn_missed(&self) -> bool {

@@ -8,7 +8,9 @@
 mod dpos;
 mod file;
 mod pow;
+mod signers;
 
 pub use dpos::DposRecord;
 pub use file::{HeaderFile, HeaderFileError, Opened, PAGE_LEN, Page, Record};
 pub use pow::PowRecord;
+pub use signers::{SignerTable, SignersError};

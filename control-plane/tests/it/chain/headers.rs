@@ -1,9 +1,12 @@
 //! Headers on disk: what a crash or damage leaves opens to a verified prefix.
 
+use alloy_primitives::Address;
 use chain_lite::Hash;
 use control_plane::chain::headers::{
-    DposRecord, HeaderFile, HeaderFileError, PAGE_LEN, Page, PowRecord, Record,
+    DposRecord, HeaderFile, HeaderFileError, PAGE_LEN, Page, PowRecord, Record, SignerTable, SignersError,
 };
+use control_plane::chain::place::ChainDirectory;
+use control_plane::data_directory::DataDirectory;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -240,4 +243,27 @@ fn a_reader_beside_a_writer_sees_whole_records_of_one_branch() {
             assert!(salts[10..].windows(2).all(|pair| pair[0] == pair[1]), "{salts:?}");
         }
     });
+}
+
+#[test]
+fn the_table_of_signers_is_kept_and_has_an_end() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = ChainDirectory::of(&DataDirectory::existing(home.path()));
+    assert_eq!(SignerTable::read(&directory).unwrap(), SignerTable::default());
+    std::fs::create_dir_all(directory.dpos_signers().parent().unwrap()).unwrap();
+    let address = |row: u16| Address::left_padding_from(&row.to_be_bytes());
+    let text: String = (0..65_534).map(|row| format!("{}\n", address(row))).collect();
+    std::fs::write(directory.dpos_signers(), text).unwrap();
+    let mut table = SignerTable::read(&directory).unwrap();
+    assert_eq!((table.row(address(7)).unwrap(), table.row(address(65_534)).unwrap()), (7, 65_534));
+    // The row that is left means nobody.
+    assert!(matches!(table.row(address(u16::MAX)), Err(SignersError::Full)));
+    assert_eq!((table.rows().len(), table.get(DposRecord::NO_SIGNER)), (65_535, None));
+
+    table.write(&directory).unwrap();
+    assert_eq!(SignerTable::read(&directory).unwrap(), table);
+    let text = std::fs::read_to_string(directory.dpos_signers()).unwrap();
+    std::fs::write(directory.dpos_signers(), text.replacen("0x", "0y", 1)).unwrap();
+    let error = SignerTable::read(&directory).unwrap_err();
+    assert!(matches!(error, SignersError::Line { line: 1, .. }), "{error}");
 }
