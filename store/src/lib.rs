@@ -3,7 +3,8 @@
 //!
 //! Formats ([`pack`], [`list`], [`split`]) are pure: they know nothing of files, sockets or clocks. Everything that
 //! changes the file system goes through a [`Backend`], so that tests can crash it at every point. `unsafe` lives in
-//! [`mapping`] and in the vector instructions of [`erasure`]. The pages `docs/pack.md`, `docs/index.md` and `docs/list.md` draw every field.
+//! [`mapping`] and in the vector instructions of [`erasure`]. The pages `docs/pack.md`, `docs/index.md` and `docs/list.md` draw every field; `docs/pipeline.md` tells how a file
+//! becomes segments.
 
 #![deny(unsafe_code)]
 #![allow(
@@ -29,6 +30,7 @@ mod open;
 pub mod outboard;
 pub mod pack;
 mod packs;
+pub mod pipeline;
 mod quarantine;
 mod reader;
 mod scan;

@@ -34,6 +34,13 @@ pub struct Subtree {
 }
 
 impl Subtree {
+    /// The part of the file's tree of a segment behind the first, whose address is not wanted: `hash` is zeros.
+    pub(crate) fn inner(offset: u64, bytes: &[u8]) -> Subtree {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(offset).update(bytes);
+        Subtree { hash: Hash([0; 32]), value: hasher.finalize_non_root() }
+    }
+
     /// Hashes the segment that starts at byte `offset` of its file: its address, and its part of the file's tree.
     /// `bytes` is not empty, and as long as the file's segment length unless it is the last.
     pub fn new(offset: u64, bytes: &[u8]) -> Subtree {

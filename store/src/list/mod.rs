@@ -39,6 +39,9 @@ pub const OUTBOARD_SHARDS: u32 = 1024;
 /// Index under which a file's key seals the file's hash. No segment has it.
 pub(crate) const SEAL_INDEX_FILE_HASH: u64 = u64::MAX;
 
+/// Index under which a file's key seals the plain hashes. No segment has it.
+pub(crate) const SEAL_INDEX_PLAIN_HASHES: u64 = u64::MAX - 1;
+
 /// What was done to each segment to make it shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u16)]

@@ -12,6 +12,7 @@ mod model;
 mod outboards;
 mod outer_lists;
 mod packs;
+mod pipeline;
 mod power_loss;
 mod private_lists;
 mod residency;
