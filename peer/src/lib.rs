@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod fetch;
 mod node;
 pub mod node_url;
+pub mod placement;
 pub mod progress;
 pub mod publish;
 pub mod trust;
