@@ -62,6 +62,24 @@ pub enum ExchangeError {
         /// The hash of what arrived.
         found: Hash,
     },
+    /// A block of the body is not what the segment's outboard says. The node is faulty or hostile.
+    #[error("it sent other bytes than {hash} has from {offset} on")]
+    WrongBlock {
+        /// The hash asked for.
+        hash: Hash,
+        /// Where the first block begins that does not verify, in bytes.
+        offset: u32,
+    },
+    /// Asked for a part, the node sends another. It is faulty or hostile.
+    #[error("asked for bytes {first} to {end} of {hash}, it sends others")]
+    WrongRange {
+        /// The hash asked for.
+        hash: Hash,
+        /// The first byte asked for.
+        first: u64,
+        /// One past the last byte asked for.
+        end: u64,
+    },
     /// The body's length cannot be that of the content. The node is faulty or hostile.
     #[error("it offers {found} bytes for {hash}, which has {expected}")]
     WrongLength {
@@ -81,6 +99,8 @@ impl ExchangeError {
         matches!(
             self,
             ExchangeError::WrongBytes { .. }
+                | ExchangeError::WrongBlock { .. }
+                | ExchangeError::WrongRange { .. }
                 | ExchangeError::WrongLength { .. }
                 | ExchangeError::Connect(ConnectError::Identity { .. })
         )
@@ -100,6 +120,8 @@ impl ExchangeError {
             }
             ExchangeError::NotFound { .. }
             | ExchangeError::WrongBytes { .. }
+            | ExchangeError::WrongBlock { .. }
+            | ExchangeError::WrongRange { .. }
             | ExchangeError::WrongLength { .. } => false,
         }
     }

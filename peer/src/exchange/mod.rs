@@ -1,6 +1,7 @@
 //! One request and its answer: getting content whose hash is known, asking whether it is there, putting it.
 
 mod error;
+mod segment;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use store::Hash;
 use tokio::time::{Instant, Sleep};
 
 pub use self::error::{ExchangeError, Problem};
+pub(crate) use self::segment::Arrival;
 use crate::bounded;
 use crate::node::{Connection, Node, SendRequest};
 

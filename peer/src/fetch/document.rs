@@ -4,8 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use store::Hash;
-use store::SEGMENT_LEN_MAX;
+use store::{Hash, SEGMENT_LEN_MAX};
 use tokio::task::JoinSet;
 
 use super::error::{FetchError, NodeFailure, NodeFailures};
@@ -61,7 +60,7 @@ async fn get_patiently(hash: &Hash, node: &Node, backoff: &Backoff) -> Result<By
     let received = AtomicU64::new(0);
     let mut retries = Retries::new(*backoff);
     loop {
-        let error = match node.get(hash, Length::AtMost(SEGMENT_LEN_MAX.into()), &received).await {
+        let error = match node.get(hash, Length::AtMost(u64::from(SEGMENT_LEN_MAX)), &received).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };

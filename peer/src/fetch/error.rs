@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use identity::Uid;
 use store::Hash;
-use store::list::ListError;
+use store::list::{KeyError, ListError};
+
+use super::schedule::LostGroup;
 
 use crate::exchange::ExchangeError;
 use crate::node_url::NodeUrl;
@@ -29,6 +32,26 @@ impl fmt::Display for NodeFailures {
         for (i, failure) in self.0.iter().enumerate() {
             let separator = if i == 0 { "" } else { "; " };
             write!(f, "{separator}{}: {}", failure.node, failure.error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Groups that cannot be made whole, each with its bytes of the file; printed with numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostGroups(pub Vec<(LostGroup, Range<u64>)>);
+
+impl fmt::Display for LostGroups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (lost, bytes)) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            let LostGroup { group, shards, needed, missing } = lost;
+            write!(
+                f,
+                "{separator}group {group} (bytes {} to {}) takes {needed} of its {shards} shards, of which {missing} are \
+                 missing",
+                bytes.start, bytes.end
+            )?;
         }
         Ok(())
     }
@@ -115,6 +138,52 @@ pub enum FetchError {
         hash: Hash,
         /// What became of the nodes that were given up.
         failures: NodeFailures,
+    },
+    /// More shards of some groups are missing than their parity makes up for.
+    #[error("the file cannot be made whole: {groups}. What is verified is kept; name more nodes. {failures}")]
+    LostGroups {
+        /// Which, and how many shards they lack. There may be more of them: a fetch gives up at the eighth.
+        groups: LostGroups,
+        /// What became of the nodes that were given up.
+        failures: NodeFailures,
+    },
+    /// The file is encrypted for others.
+    #[error(
+        "the list {hash} is for {}, {}; give the key file of one of them with --identity",
+        receivers.iter().map(Uid::to_string).collect::<Vec<_>>().join(", "),
+        uid.map_or("and no identity was given".to_owned(), |uid| format!("not for {uid}"))
+    )]
+    NotForThisIdentity {
+        /// The list's hash.
+        hash: Hash,
+        /// Whose secret key was given.
+        uid: Option<Uid>,
+        /// For whom the file's key is wrapped.
+        receivers: Vec<Uid>,
+    },
+    /// The file's key is wrapped for this receiver and does not open.
+    #[error("the list {hash}: {reason}")]
+    Key {
+        /// The list's hash.
+        hash: Hash,
+        /// What is wrong.
+        reason: KeyError,
+    },
+    /// A segment that arrived as listed is not what it must be: the publisher, or this disk, is at fault.
+    #[error("segment {index} is of no use: {reason}; ask the publisher for another list")]
+    Segment {
+        /// The segment's place in the file.
+        index: u32,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Lost shards of a group cannot be restored from the others.
+    #[error("group {group} cannot be restored: {reason}; ask the publisher for another list")]
+    Restore {
+        /// The group's place in the file.
+        group: u32,
+        /// What is wrong.
+        reason: String,
     },
     /// Every node was given up.
     #[error("every node failed, with {bytes_verified} of {bytes_total} bytes verified: {failures}")]

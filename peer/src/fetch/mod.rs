@@ -5,10 +5,16 @@
 //! under the final name or in the writer. A fetch that was killed goes on where it stopped, whatever is left
 //! of its journal.
 //!
+//! **What it takes.** Of a coded file any k of a group's k + m shards; the file's key where the list gives it openly, or wraps
+//! it for the caller's identity. Nodes may be slow, lie, or be gone: who sends a wrong byte is noticed within 64 KiB where
+//! the list names outboards, is named in the report, and what came before that byte is kept.
+//!
 //! **What it does not know.** Who else holds the content: the caller names the nodes.
 
 mod document;
 mod error;
+mod homes;
+mod outboards;
 mod partial;
 mod plan;
 mod schedule;
@@ -20,18 +26,21 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use identity::Uid;
+use identity::{SecretKey, Uid};
 use store::Hash;
+use store::list::{LIST_LEN_MAX, ListView};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-pub use self::error::{FetchError, NodeFailure, NodeFailures};
+pub use self::error::{FetchError, LostGroups, NodeFailure, NodeFailures};
 pub use self::plan::Listing;
+pub use self::schedule::LostGroup;
 pub use self::transfer::NodeReport;
 
+use self::homes::Homes;
 use self::partial::PartialFile;
 use self::plan::Plan;
-use self::schedule::Schedule;
+use self::schedule::{Schedule, ShardState, Work};
 use self::transfer::Transfer;
 use crate::backoff::Backoff;
 use crate::client::Node;
@@ -49,21 +58,25 @@ pub struct FetchOptions {
     pub allow_expired: bool,
     /// Take the bytes at the hash as they are, even if they are a list.
     pub as_segment: bool,
-    /// Bound on segments under way or held back, in bytes. At least two segments are held whatever it says.
+    /// Whose wrapped keys can be opened. Lists that are not encrypted, or carry their key openly, need none.
+    pub identity: Option<Arc<SecretKey>>,
+    /// Bound on shards under way or held back, in bytes. At least two segments, and one group of a coded file, are held
+    /// whatever it says; restoring takes as much again as is restored of one group.
     pub memory_bytes_max: u64,
     /// When a node is tried again, and when it is given up.
     pub backoff: Backoff,
 }
 
 impl Default for FetchOptions {
-    /// Any publisher; 64 MiB of memory.
+    /// Any publisher; no identity; 32 MiB of memory, which keeps the whole process within 64 MiB.
     fn default() -> FetchOptions {
         FetchOptions {
             publisher: None,
             counter_min: None,
             allow_expired: false,
             as_segment: false,
-            memory_bytes_max: 64 << 20,
+            identity: None,
+            memory_bytes_max: 32 << 20,
             backoff: Backoff::default(),
         }
     }
@@ -95,14 +108,15 @@ pub async fn fetch_to_file(
     options: &FetchOptions,
     progress: &watch::Sender<Progress>,
 ) -> Result<Fetched, FetchError> {
-    let (plan, found) = match find(nodes, hash, options, progress).await? {
+    let found = match find(nodes, hash, options, progress).await? {
         Found::Segment { bytes, fetched } => {
             let out = out.to_owned();
             blocking(move || partial::write_whole(&out, &bytes)).await?;
             return Ok(done(progress, fetched));
         }
-        Found::List(found) => (found.plan.clone(), found),
+        Found::List(found) => found,
     };
+    let plan = found.plan;
     progress.send_modify(|progress| progress.phase = Phase::Resuming);
     let resumed = progress.clone();
     let out = out.to_owned();
@@ -116,12 +130,14 @@ pub async fn fetch_to_file(
         })
     })
     .await?;
-    progress.send_modify(|progress| progress.phase = Phase::Transferring);
     let bytes_resumed = file.bytes_resumed();
-    let schedule = schedule(&plan, file.have().to_vec(), nodes, options, false);
+    progress.send_modify(|progress| progress.phase = Phase::Transferring);
+    let work = work(&plan, file.states(), nodes, options, false);
+    let schedule = Schedule::new(work, nodes.len(), options.backoff);
     let (transfer, sink_end) =
-        Transfer::new(plan.clone(), nodes, found.refused, schedule, bytes_resumed, progress);
-    let writing = tokio::task::spawn_blocking(move || sink::write_segments(file, sink_end));
+        Transfer::new(plan.clone(), nodes, found.refused, schedule, options.backoff, bytes_resumed, progress);
+    let sink_plan = plan.clone();
+    let writing = tokio::task::spawn_blocking(move || sink::write_shards(&sink_plan, file, sink_end));
     let reports = transfer.run().await;
     // Also after a failure: what was verified is then written before the error is told.
     let file = writing.await.map_err(|e| FetchError::Interrupted(e.to_string()))?;
@@ -152,25 +168,38 @@ pub async fn fetch_to_writer<W: AsyncWrite + Unpin>(
         Found::List(found) => found,
     };
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
-    let plan = found.plan;
-    let schedule = schedule(&plan, vec![false; plan.segments.len()], nodes, options, true);
-    let (transfer, sink_end) = Transfer::new(plan.clone(), nodes, found.refused, schedule, 0, progress);
+    let (listing, bytes) = (found.listing, found.plan.file_len);
+    let reports = stream(found.plan, nodes, found.refused, writer, options, progress).await?;
+    let fetched = Fetched { listing: Some(listing), bytes, bytes_resumed: 0, nodes: reports };
+    Ok(done(progress, fetched))
+}
+
+/// Moves a planned file into `writer`.
+async fn stream<W: AsyncWrite + Unpin>(
+    plan: Arc<Plan>,
+    nodes: &[Node],
+    refused: Vec<Option<ExchangeError>>,
+    writer: &mut W,
+    options: &FetchOptions,
+    progress: &watch::Sender<Progress>,
+) -> Result<Vec<NodeReport>, FetchError> {
+    let work = work(&plan, Vec::new(), nodes, options, true);
+    let schedule = Schedule::new(work, nodes.len(), options.backoff);
+    let (transfer, sink_end) =
+        Transfer::new(plan.clone(), nodes, refused, schedule, options.backoff, 0, progress);
     let mut transfer = std::pin::pin!(transfer.run());
-    let mut sink = std::pin::pin!(sink::stream_segments(plan.clone(), writer, sink_end));
-    let reports = tokio::select! {
+    let mut sink = std::pin::pin!(sink::stream_shards(plan, writer, sink_end));
+    tokio::select! {
         reports = &mut transfer => {
             let reports = reports?;
             sink.await?;
-            reports
+            Ok(reports)
         }
         written = &mut sink => {
             written?;
-            transfer.await?
+            transfer.await
         }
-    };
-    let fetched =
-        Fetched { listing: Some(found.listing), bytes: plan.file_len, bytes_resumed: 0, nodes: reports };
-    Ok(done(progress, fetched))
+    }
 }
 
 enum Found {
@@ -215,9 +244,38 @@ async fn find(
     }
     // A clock before 1970 makes every list look fresh; the device has then no idea of the time at all.
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (listing, plan) = plan::open_list(hash, &bytes, options, now_s)?;
+    let list = plan::check_list(hash, &bytes, options, now_s)?;
+    let identity = options.identity.as_deref();
+    let (listing, plan) = if list.is_outer() {
+        let inner = fetch_inner(hash, &list, nodes, &document.refused, options).await?;
+        let inner = list.open_inner(&inner).map_err(|reason| FetchError::List { hash: *hash, reason })?;
+        (plan::describe(hash, &inner), plan::plan(hash, &inner, identity)?)
+    } else {
+        (plan::describe(hash, &list), plan::plan(hash, &list, identity)?)
+    };
     progress.send_modify(|progress| progress.bytes_total = Some(plan.file_len));
     Ok(Found::List(FoundList { listing, plan: Arc::new(plan), refused: document.refused }))
+}
+
+/// Gets the list that `outer`, at `hash`, describes: too long for a segment, it is stored as a file of segments.
+async fn fetch_inner(
+    hash: &Hash,
+    outer: &ListView<'_>,
+    nodes: &[Node],
+    refused: &[Option<ExchangeError>],
+    options: &FetchOptions,
+) -> Result<Vec<u8>, FetchError> {
+    if outer.file_len() > LIST_LEN_MAX as u64 {
+        return Err(FetchError::Inconsistent {
+            hash: *hash,
+            what: "the list it describes is longer than any",
+        });
+    }
+    let plan = Arc::new(plan::plan(hash, outer, None)?);
+    let mut document = Vec::with_capacity(plan.file_len as usize);
+    let (progress, _) = watch::channel(Progress::default());
+    stream(plan, nodes, refused.to_vec(), &mut document, options, &progress).await?;
+    Ok(document)
 }
 
 /// A list is told from other content by its magic. Bytes that begin with it and are no valid list are refused
@@ -226,21 +284,22 @@ fn is_list(bytes: &[u8]) -> bool {
     bytes.starts_with(&store::list::MAGIC)
 }
 
-fn schedule(
+fn work(
     plan: &Plan,
-    have: Vec<bool>,
+    have: Vec<ShardState>,
     nodes: &[Node],
     options: &FetchOptions,
     is_in_order: bool,
-) -> Schedule {
-    Schedule::new(
+) -> Work {
+    let urls: Vec<_> = nodes.iter().map(Node::url).collect();
+    Work {
+        grouping: plan.grouping,
         have,
-        plan.segment_len_max,
-        nodes.len(),
-        options.memory_bytes_max,
+        shard_len: plan.shard_len_max,
+        memory_bytes_max: options.memory_bytes_max,
         is_in_order,
-        options.backoff,
-    )
+        homes: plan.coding.and_then(|(_, shape)| Homes::new(shape, &urls)),
+    }
 }
 
 fn done(progress: &watch::Sender<Progress>, fetched: Fetched) -> Fetched {

@@ -6,16 +6,18 @@
 //! ```text
 //!  0                                               8
 //!  +-----------------------------------------------+
-//!  | magic "IOEXJRN1"                              |
+//!  | magic "IOEXJRN2"                              |
 //!  +-----------------------------------------------+
 //!  | hash of the list (32 bytes)                   |
 //!  +-----------------------------------------------+
-//!  | segment index, u32 LE | segment index, u32 LE | one for each segment written, in any order
-//!  +-----------------------------------------------+
+//!  | segment index, u32 LE | BLAKE3 of plain bytes | one for each segment written, in any order: 4 + 32 bytes;
+//!  +-----------------------------------------------+ zeros where the list says what the bytes must be
 //! ```
 //!
 //! The journal is a hint and nothing else: what it claims is read back and hashed before it counts, so a
-//! torn, old or garbled journal costs time, never truth. That is why it needs neither checksums nor syncs.
+//! torn, old or garbled journal costs time, never truth. That is why it needs neither checksums nor syncs. What is
+//! stored as it is, or only encrypted, is held against the list; only for compressed segments, whose stored bytes cannot be made
+//! again, the journal's own hash is taken, and the whole file's hash is checked at the end.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -29,11 +31,11 @@ use store::split::FileHasher;
 
 use super::error::FetchError;
 use super::plan::Plan;
-use super::schedule::SegmentIndex;
+use super::schedule::{ShardIndex, ShardState};
 
-const MAGIC: &[u8; 8] = b"IOEXJRN1";
+const MAGIC: &[u8; 8] = b"IOEXJRN2";
 const HEADER_LEN: u64 = 40;
-const RECORD_LEN: u64 = 4;
+const RECORD_LEN: u64 = 36;
 
 /// A cancelled fetch finishes its last write before it lets go of the file; so long a new one waits for that.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -95,9 +97,19 @@ impl PartialFile {
         Ok(file)
     }
 
-    /// Segments that are verified and written.
-    pub(crate) fn have(&self) -> &[bool] {
-        &self.have
+    /// Whether a segment is verified and written.
+    pub(crate) fn has(&self, index: ShardIndex) -> bool {
+        self.have[index as usize]
+    }
+
+    /// What is there of each data shard.
+    pub(crate) fn states(&self) -> Vec<ShardState> {
+        let state = |(index, have): (usize, &bool)| match have {
+            false => ShardState::Absent,
+            true if self.plan.can_be_stored_again(index as ShardIndex) => ShardState::Present,
+            true => ShardState::Plain,
+        };
+        self.have.iter().enumerate().map(state).collect()
     }
 
     /// Bytes that an earlier fetch left and that were found good.
@@ -105,18 +117,36 @@ impl PartialFile {
         self.bytes_resumed
     }
 
-    /// Writes a segment whose bytes were verified. Blocking.
-    pub(crate) fn write(&mut self, index: SegmentIndex, bytes: &[u8]) -> Result<(), FetchError> {
+    /// Writes the plain bytes of a segment that was verified. Blocking.
+    pub(crate) fn write(&mut self, index: ShardIndex, plain: &[u8]) -> Result<(), FetchError> {
         let segment = self.plan.segments[index as usize];
+        if plain.len() != segment.plain_len as usize {
+            let reason = format!("it opens to {} bytes, not {}", plain.len(), segment.plain_len);
+            return Err(FetchError::Segment { index, reason });
+        }
         self.part
             .seek(SeekFrom::Start(segment.offset))
-            .and_then(|_| self.part.write_all(bytes))
+            .and_then(|_| self.part.write_all(plain))
             .map_err(|e| self.failed("write", &self.part_path, e))?;
-        self.journal
-            .write_all(&index.to_le_bytes())
-            .map_err(|e| self.failed("write", &self.journal_path, e))?;
+        let mut record = [0; RECORD_LEN as usize];
+        record[..4].copy_from_slice(&index.to_le_bytes());
+        if !self.plan.can_be_stored_again(index) {
+            record[4..].copy_from_slice(Hash::of(plain).as_bytes());
+        }
+        self.journal.write_all(&record).map_err(|e| self.failed("write", &self.journal_path, e))?;
         self.have[index as usize] = true;
-        self.advance_hash(Some((index, bytes)))
+        self.advance_hash(Some((index, plain)))
+    }
+
+    /// Reads back the plain bytes of a segment that was written. Blocking.
+    pub(crate) fn read(&mut self, index: ShardIndex) -> Result<Vec<u8>, FetchError> {
+        let segment = self.plan.segments[index as usize];
+        let mut plain = vec![0; segment.plain_len as usize];
+        self.part
+            .seek(SeekFrom::Start(segment.offset))
+            .and_then(|_| self.part.read_exact(&mut plain))
+            .map_err(|e| self.failed("read", &self.part_path, e))?;
+        Ok(plain)
     }
 
     /// Checks the whole, makes it durable, and gives it its name. Blocking; every segment must have been
@@ -155,35 +185,35 @@ impl PartialFile {
             .map_err(|e| self.failed("write", &self.journal_path, e))
     }
 
-    /// Hashes every segment that the journal claims, and leaves the journal ready for more records.
+    /// Verifies every segment that the journal claims, and leaves the journal ready for more records.
     fn verify_claims(&mut self, mut resumed: impl FnMut(u64)) -> Result<(), FetchError> {
         let mut claimed = self.read_claims().map_err(|e| self.failed("read", &self.journal_path, e))?;
         claimed.sort_unstable();
         claimed.dedup();
         let part_len = self.part.metadata().map_err(|e| self.failed("read", &self.part_path, e))?.len();
-        let mut bytes = Vec::new();
-        for index in claimed {
+        for (index, plain_hash) in claimed {
             let Some(segment) = self.plan.segments.get(index as usize).copied() else { continue };
-            if segment.offset + u64::from(segment.len) > part_len {
+            if self.has(index) || segment.offset + u64::from(segment.plain_len) > part_len {
                 continue;
             }
-            bytes.resize(segment.len as usize, 0);
-            self.part
-                .seek(SeekFrom::Start(segment.offset))
-                .and_then(|_| self.part.read_exact(&mut bytes))
-                .map_err(|e| self.failed("read", &self.part_path, e))?;
-            if Hash::of(&bytes) != segment.hash {
+            let plain = self.read(index)?;
+            let is_right = if self.plan.can_be_stored_again(index) {
+                self.plan.store_again(index, plain.clone()).is_some()
+            } else {
+                Hash::of(&plain) == plain_hash
+            };
+            if !is_right {
                 continue;
             }
             self.have[index as usize] = true;
-            self.bytes_resumed += u64::from(segment.len);
+            self.bytes_resumed += u64::from(segment.plain_len);
             resumed(self.bytes_resumed);
-            self.advance_hash(Some((index, &bytes)))?;
+            self.advance_hash(Some((index, &plain)))?;
         }
         Ok(())
     }
 
-    fn read_claims(&mut self) -> io::Result<Vec<SegmentIndex>> {
+    fn read_claims(&mut self) -> io::Result<Vec<(ShardIndex, Hash)>> {
         let len = self.journal.metadata()?.len();
         // A segment has one record, or a few if writes were lost; a journal that is longer than that is
         // garbage at its end and is not read in full.
@@ -194,17 +224,18 @@ impl PartialFile {
         self.journal.seek(SeekFrom::Start(HEADER_LEN))?;
         let mut claimed = Vec::new();
         let mut reader = BufReader::new(&self.journal);
-        let mut record = [0; RECORD_LEN as usize];
+        let (mut index, mut plain_hash) = ([0; 4], [0; 32]);
         for _ in 0..records {
-            reader.read_exact(&mut record)?;
-            claimed.push(SegmentIndex::from_le_bytes(record));
+            reader.read_exact(&mut index)?;
+            reader.read_exact(&mut plain_hash)?;
+            claimed.push((ShardIndex::from_le_bytes(index), Hash(plain_hash)));
         }
         self.journal.seek(SeekFrom::Start(end))?;
         Ok(claimed)
     }
 
     /// Feeds the whole-file hash from its position on: the segment at hand from memory, others from the file.
-    fn advance_hash(&mut self, at_hand: Option<(SegmentIndex, &[u8])>) -> Result<(), FetchError> {
+    fn advance_hash(&mut self, at_hand: Option<(ShardIndex, &[u8])>) -> Result<(), FetchError> {
         if self.plan.file_hash.is_none() {
             return Ok(());
         }
@@ -214,7 +245,7 @@ impl PartialFile {
                 Some((index, bytes)) if index as usize == next => self.file_hash.hasher.push(bytes),
                 _ => {
                     let segment = self.plan.segments[next];
-                    self.file_hash.scratch.resize(segment.len as usize, 0);
+                    self.file_hash.scratch.resize(segment.plain_len as usize, 0);
                     self.part
                         .seek(SeekFrom::Start(segment.offset))
                         .and_then(|_| self.part.read_exact(&mut self.file_hash.scratch))

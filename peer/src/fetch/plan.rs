@@ -1,11 +1,17 @@
-//! What a verified list says about the file: where each segment goes and what it must hash to.
+//! What a verified list says about the file: its shards, where their plain bytes go, and how they are opened.
 
-use identity::Uid;
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use identity::{SecretKey, Uid};
 use store::Hash;
-use store::list::ListView;
+use store::aead::{FileKey, SegmentCipher, TAG_LEN};
+use store::erasure::{Code, Codec, Shape};
+use store::list::{Compression, KeyMaterial, ListView};
 
 use super::FetchOptions;
 use super::error::FetchError;
+use super::schedule::{GroupIndex, Grouping, ShardIndex};
 
 /// The publisher's statement about a fetched file, after its signature and the caller's conditions were
 /// checked.
@@ -27,32 +33,150 @@ pub struct Listing {
     pub expires_s: u64,
     /// The file's length in bytes.
     pub file_len: u64,
+    /// Whether the segments are encrypted.
+    pub is_encrypted: bool,
+    /// k and m of the code, if there is one.
+    pub shape: Option<Shape>,
 }
 
-/// The segments of a file, in order.
+/// The shards of a file, and how they make it up.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) list_hash: Hash,
+    pub(crate) grouping: Grouping,
+    pub(crate) coding: Option<(Code, Shape)>,
+    /// The data shards, in the file's order.
     pub(crate) segments: Vec<PlannedSegment>,
+    /// The parity shards: address, and length in bytes.
+    pub(crate) parity: Vec<(Hash, u32)>,
+    /// Outboard documents in order: address, and length in bytes.
+    pub(crate) outboards: Vec<(Hash, u32)>,
     pub(crate) file_len: u64,
     pub(crate) file_hash: Option<Hash>,
-    pub(crate) segment_len_max: u32,
+    /// Length of the longest shard in bytes.
+    pub(crate) shard_len_max: u32,
+    /// What makes plain bytes of stored ones and the reverse; none where they are the same.
+    cipher: Option<SegmentCipher>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlannedSegment {
+    /// BLAKE3 of the stored bytes.
     pub(crate) hash: Hash,
+    /// Where the plain bytes begin in the file.
     pub(crate) offset: u64,
-    pub(crate) len: u32,
+    /// Length of what is stored, in bytes.
+    pub(crate) stored_len: u32,
+    /// Length of the plain bytes.
+    pub(crate) plain_len: u32,
+}
+
+impl Plan {
+    /// What a shard is addressed by, and its length in bytes.
+    pub(crate) fn shard(&self, index: ShardIndex) -> (Hash, u32) {
+        match self.segments.get(index as usize) {
+            Some(segment) => (segment.hash, segment.stored_len),
+            None => self.parity[index as usize - self.segments.len()],
+        }
+    }
+
+    /// Whether the stored bytes of a data shard can be made of its plain ones: not if it was compressed, because
+    /// compressors differ.
+    pub(crate) fn can_be_stored_again(&self, index: ShardIndex) -> bool {
+        let tag_len = if self.cipher.is_some() { TAG_LEN as u32 } else { 0 };
+        let is_as_is = |segment: &PlannedSegment| segment.stored_len == segment.plain_len + tag_len;
+        self.segments.get(index as usize).is_some_and(is_as_is)
+    }
+
+    /// Bytes of the file that a shard brings by itself: none if it is parity.
+    pub(crate) fn plain_len(&self, index: ShardIndex) -> u64 {
+        self.segments.get(index as usize).map_or(0, |segment| u64::from(segment.plain_len))
+    }
+
+    /// Data shards of a group in bytes of the file.
+    pub(crate) fn group_bytes(&self, group: GroupIndex) -> std::ops::Range<u64> {
+        let data = self.grouping.data_of(group);
+        let end = |segment: &PlannedSegment| segment.offset + u64::from(segment.plain_len);
+        let segments = &self.segments[data.start as usize..data.end as usize];
+        segments.first().map_or(0, |segment| segment.offset)..segments.last().map_or(0, end)
+    }
+
+    /// The plain bytes of a data shard.
+    pub(crate) fn open(&self, index: ShardIndex, stored: Bytes) -> Result<Bytes, FetchError> {
+        let Some(cipher) = &self.cipher else { return Ok(stored) };
+        let mut sealed = stored.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let opened = cipher.open(u64::from(index), &mut sealed);
+        let len = opened.map_err(|e| FetchError::Segment { index, reason: e.to_string() })?.len();
+        sealed.truncate(len);
+        Ok(sealed.freeze())
+    }
+
+    /// The stored bytes of a data shard that [can be stored again](Plan::can_be_stored_again), which must hash to its
+    /// address; `None` if the plain bytes are not its.
+    pub(crate) fn store_again(&self, index: ShardIndex, plain: Vec<u8>) -> Option<Bytes> {
+        let mut stored = plain;
+        if let Some(cipher) = &self.cipher {
+            let tag = cipher.seal(u64::from(index), &mut stored);
+            stored.extend_from_slice(&tag);
+        }
+        (Hash::of(&stored) == self.segments.get(index as usize)?.hash).then(|| stored.into())
+    }
+
+    /// The stored bytes of the data shards `absent` of a group, from at least as many others as it has data shards.
+    pub(crate) fn restore(
+        &self,
+        group: GroupIndex,
+        stored: &BTreeMap<ShardIndex, Bytes>,
+        absent: &[ShardIndex],
+    ) -> Result<Vec<(ShardIndex, Bytes)>, FetchError> {
+        let failed = |what: String| FetchError::Restore { group, reason: what };
+        let Some((code, shape)) = self.coding else { return Err(failed("there is no parity".to_owned())) };
+        let mut codec = Codec::new(code, shape).map_err(|e| failed(e.to_string()))?;
+        let (data, parity) = (self.grouping.data_of(group), self.grouping.parity_of(group));
+        let longest = data.clone().map(|index| self.shard(index).1 as usize).max().unwrap_or(0);
+        let shard_len = longest.next_multiple_of(code.shard_align());
+        // What is stored has no padding; the code counts zeros behind it, and zeros for what the last group lacks.
+        let zeros = vec![0; shard_len];
+        let padded: BTreeMap<ShardIndex, Vec<u8>> = stored
+            .iter()
+            .filter(|(_, bytes)| bytes.len() < shard_len)
+            .map(|(index, bytes)| {
+                let mut padded = Vec::with_capacity(shard_len);
+                padded.extend_from_slice(bytes);
+                padded.resize(shard_len, 0);
+                (*index, padded)
+            })
+            .collect();
+        let of = |index: ShardIndex| {
+            let whole = || stored.get(&index).map(|bytes| &bytes[..]);
+            padded.get(&index).map(|bytes| &bytes[..]).or_else(whole)
+        };
+        let lacking = shape.data - data.len();
+        let mut shards: Vec<Option<&[u8]>> = data.clone().map(of).collect();
+        shards.extend(std::iter::repeat_n(Some(&zeros[..]), lacking));
+        shards.extend(parity.map(of));
+        let mut buffers: Vec<Vec<u8>> = absent.iter().map(|_| vec![0; shard_len]).collect();
+        let mut wanted: Vec<(usize, &mut [u8])> = absent
+            .iter()
+            .zip(&mut buffers)
+            .map(|(index, buffer)| ((index - data.start) as usize, &mut buffer[..]))
+            .collect();
+        codec.reconstruct(&shards, &mut wanted).map_err(|e| failed(e.to_string()))?;
+        let trim = |(index, mut buffer): (&ShardIndex, Vec<u8>)| {
+            buffer.truncate(self.shard(*index).1 as usize);
+            (*index, Bytes::from(buffer))
+        };
+        Ok(absent.iter().zip(buffers).map(trim).collect())
+    }
 }
 
 /// Checks the list (signature first) and the caller's conditions; `now_s` is in seconds since 1970 (UTC).
-pub(crate) fn open_list(
+pub(crate) fn check_list<'a>(
     hash: &Hash,
-    document: &[u8],
+    document: &'a [u8],
     options: &FetchOptions,
     now_s: u64,
-) -> Result<(Listing, Plan), FetchError> {
+) -> Result<ListView<'a>, FetchError> {
     let list = ListView::open(document).map_err(|reason| FetchError::List { hash: *hash, reason })?;
     if let Some(expected) = options.publisher
         && expected != list.publisher()
@@ -67,8 +191,12 @@ pub(crate) fn open_list(
     if list.expires_s() != 0 && list.expires_s() <= now_s && !options.allow_expired {
         return Err(FetchError::Expired { hash: *hash, expires_s: list.expires_s(), now_s });
     }
-    let plan = plan(hash, &list)?;
-    let listing = Listing {
+    Ok(list)
+}
+
+/// What the list says of itself; `hash` is the address by which it was asked for.
+pub(crate) fn describe(hash: &Hash, list: &ListView<'_>) -> Listing {
+    Listing {
         hash: *hash,
         publisher: list.publisher(),
         name: list.name().to_owned(),
@@ -77,22 +205,81 @@ pub(crate) fn open_list(
         counter: list.counter(),
         expires_s: list.expires_s(),
         file_len: list.file_len(),
-    };
-    Ok((listing, plan))
+        is_encrypted: list.is_encrypted(),
+        shape: list.coding().map(|(_, shape)| shape),
+    }
 }
 
-fn plan(hash: &Hash, list: &ListView<'_>) -> Result<Plan, FetchError> {
-    let inconsistent = |what: &'static str| FetchError::Inconsistent { hash: *hash, what };
-    if !list.is_plain() {
-        return Err(inconsistent(
-            "its file is compressed, encrypted or a list itself, which is not fetched yet",
-        ));
-    }
+/// How to put the file together. Takes the key of an encrypted file from the list, with `identity` where it is wrapped.
+pub(crate) fn plan(
+    hash: &Hash,
+    list: &ListView<'_>,
+    identity: Option<&SecretKey>,
+) -> Result<Plan, FetchError> {
+    let key = file_key(hash, list, identity)?;
+    let file_hash = match &key {
+        Some(key) => list.file_hash_by(key).map_err(|_| FetchError::Inconsistent {
+            hash: *hash,
+            what: "the file's hash does not open with the file's key",
+        })?,
+        None => list.file_hash(),
+    };
+    let coding = list.coding();
+    let grouping = match coding {
+        Some((_, shape)) => Grouping::new(list.data_count(), shape.data as u32, shape.parity as u32),
+        None => Grouping::uncoded(list.data_count()),
+    };
     let segments: Vec<_> = list
         .entries()
-        .map(|entry| PlannedSegment { hash: entry.hash, offset: entry.file_offset, len: entry.stored_len })
+        .map(|entry| PlannedSegment {
+            hash: entry.hash,
+            offset: entry.file_offset,
+            stored_len: entry.stored_len,
+            plain_len: entry.plain_len,
+        })
         .collect();
-    let segment_len_max = segments.iter().map(|segment| segment.len).max().unwrap_or(0);
-    let (file_len, file_hash) = (list.file_len(), list.file_hash());
-    Ok(Plan { list_hash: *hash, segments, file_len, file_hash, segment_len_max })
+    let parity: Vec<_> = list.shards().skip(segments.len()).collect();
+    if parity.len() as u64 + segments.len() as u64 != u64::from(grouping.shard_count()) {
+        return Err(FetchError::Inconsistent {
+            hash: *hash,
+            what: "it has another number of parity segments",
+        });
+    }
+    if list.compression() != Compression::None {
+        return Err(FetchError::Inconsistent {
+            hash: *hash,
+            what: "its file is compressed, which is not known here",
+        });
+    }
+    Ok(Plan {
+        list_hash: *hash,
+        grouping,
+        coding,
+        shard_len_max: list.shards().map(|(_, len)| len).max().unwrap_or(0),
+        segments,
+        parity,
+        outboards: list.outboards().map(|(_, hash, len)| (hash, len)).collect(),
+        file_len: list.file_len(),
+        file_hash,
+        cipher: key.map(|key| SegmentCipher::new(&key, list.file_id())),
+    })
+}
+
+fn file_key(
+    hash: &Hash,
+    list: &ListView<'_>,
+    identity: Option<&SecretKey>,
+) -> Result<Option<FileKey>, FetchError> {
+    let KeyMaterial::Wrapped(keys) = list.key_material() else {
+        return list.file_key(identity).map_err(|reason| FetchError::Key { hash: *hash, reason });
+    };
+    let uid = identity.map(SecretKey::uid);
+    if uid.is_none_or(|uid| keys.of(&uid).is_none()) {
+        return Err(FetchError::NotForThisIdentity {
+            hash: *hash,
+            uid,
+            receivers: keys.receivers().collect(),
+        });
+    }
+    list.file_key(identity).map_err(|reason| FetchError::Key { hash: *hash, reason })
 }

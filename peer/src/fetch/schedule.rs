@@ -1,41 +1,47 @@
-//! Who fetches which segment when: pure, time is an argument.
+//! Who fetches which shard when: pure, time is an argument.
 //!
 //! Every node takes work from one queue at its own pace, so a fast node does most and a slow one no harm. A
 //! node's window (requests in flight) follows its speed. What a node fails to deliver goes back to the queue
-//! for all. When the queue is empty, a node with room fetches a second copy of the segment that is most
-//! overdue elsewhere, and the first verified copy wins.
+//! for all.
+//!
+//! A group of a coded file is whole with any k of its k + m shards. Its data shards are wanted first, because they need
+//! no decoding; parity takes the place of data that no remaining node holds, or that does not come. When the queue has
+//! nothing for a node with room, it fetches a second copy of what is most overdue elsewhere, or a parity shard
+//! in its place, and what is verified first wins.
+//!
+//! Memory: a group counts with what is held or on its way, and with what it still wants, once any of it has come or is
+//! on its way. Groups begin in order while that fits; so a group that has begun can always be ended.
 
-use std::collections::{BTreeSet, HashMap};
+mod grouping;
+mod node_state;
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::grouping::{GroupIndex, Grouping, ShardIndex};
+
+use self::node_state::NodeState;
+use super::homes::Homes;
 use crate::backoff::Backoff;
 
 /// A node's place in the caller's list.
 pub(crate) type NodeIndex = usize;
-/// A segment's place in the file.
-pub(crate) type SegmentIndex = u32;
 
-/// A segment is fetched by at most so many nodes at once.
-const COPIES_MAX: usize = 2;
-/// Windows grow while requests take less than this and shrink when they take more than `REQUEST_TIME_MAX`: a
-/// node has about that much work queued, which covers any round trip and keeps little hostage on a slow node.
-const REQUEST_TIME_MIN: Duration = Duration::from_millis(250);
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
-const WINDOW_START: usize = 2;
 /// The bytes a window may cover: 16 MiB is 1 Gbit/s over 130 ms.
 const WINDOW_BYTES_MAX: u64 = 16 << 20;
-/// A copy is not overdue before this, however fast others are.
-const OVERDUE_MIN: Duration = Duration::from_millis(100);
-/// So many misses in a row cost a node nothing.
+/// So many misses in a row, times the number of nodes, cost a node nothing: of a file that is spread over all of them
+/// each holds but its part.
 const MISSES_FREE: u32 = 8;
-/// What a request is thought to take on a node that has not finished one.
-const REQUEST_TIME_GUESS: Duration = Duration::from_secs(1);
+
+/// After so many lost groups a fetch gives up; until then it goes on, keeps what there is, and learns what is missing.
+const LOST_MAX: usize = 8;
 
 /// What a node should do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Fetch this segment.
-    Fetch(SegmentIndex),
+    /// Fetch this shard.
+    Fetch(ShardIndex),
     /// Nothing before this moment.
     WaitUntil(Instant),
     /// Nothing before something else ends.
@@ -45,7 +51,7 @@ pub(crate) enum Turn {
 /// How a request failed, as far as scheduling cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The node does not hold the segment.
+    /// The node does not hold the shard.
     Missing,
     /// The node asks to wait.
     Busy(Option<Duration>),
@@ -55,28 +61,88 @@ pub(crate) enum Failure {
     Final,
 }
 
+/// What is there of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShardState {
+    /// Nothing.
+    Absent,
+    /// Its plain bytes, from which its stored bytes cannot be made again: it is no help in restoring others.
+    Plain,
+    /// Its stored bytes, or what they can be made of.
+    Present,
+}
+
+/// A group that cannot be made whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostGroup {
+    /// The group's place in the file; without a code, the segment's.
+    pub group: u32,
+    /// Shards that it has.
+    pub shards: u32,
+    /// Shards that it takes.
+    pub needed: u32,
+    /// Shards that no remaining node holds, as far as they were asked for; enough to know that the group is lost.
+    pub missing: u32,
+}
+
+/// What a fetch is to bring, and within which bounds.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) grouping: Grouping,
+    /// What is there of each shard.
+    pub(crate) have: Vec<ShardState>,
+    /// Length of the longest shard in bytes.
+    pub(crate) shard_len: u32,
+    /// Bound on shards claimed and not yet let go, in bytes.
+    pub(crate) memory_bytes_max: u64,
+    /// Groups are taken in order by the consumer.
+    pub(crate) is_in_order: bool,
+    /// Where shards are to be expected.
+    pub(crate) homes: Option<Homes>,
+}
+
 /// The work that is left and the nodes that share it.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     backoff: Backoff,
-    /// Segments that are verified (or already were when the fetch began).
-    have: Vec<bool>,
-    have_count: usize,
-    /// All segments below were handed out at least once.
-    cursor: SegmentIndex,
-    /// Segments below the cursor that came back.
-    returned: BTreeSet<SegmentIndex>,
-    flights: HashMap<SegmentIndex, Vec<Flight>>,
-    /// Nodes that said they do not hold a segment.
-    missing: HashMap<SegmentIndex, Vec<NodeIndex>>,
+    grouping: Grouping,
+    homes: Option<Homes>,
+    states: Vec<ShardState>,
+    is_done: Vec<bool>,
+    done_count: usize,
+    /// All groups below were opened.
+    cursor: GroupIndex,
+    /// Groups that were opened and are not done, or not yet let go.
+    open: BTreeMap<GroupIndex, Group>,
+    /// Shards of open groups that are wanted and not under way.
+    waiting: BTreeSet<(GroupIndex, ShardIndex)>,
+    /// Shards that came back, and since when they wait.
+    returned: HashMap<ShardIndex, Instant>,
+    flights: HashMap<ShardIndex, Vec<Flight>>,
+    /// Requests that became pointless.
+    called_off: Vec<(NodeIndex, ShardIndex)>,
+    /// Nodes that said they do not hold a shard.
+    missing: HashMap<ShardIndex, Vec<NodeIndex>>,
     nodes: Vec<NodeState>,
     window_max: usize,
-    /// Bound on segments claimed and not yet stored.
+    misses_free: u32,
+    /// Bound on shards charged for.
     slots_max: usize,
-    stored: Vec<bool>,
-    claimed: usize,
-    /// In-order consumers: the first segment not yet stored; no segment `slots_max` past it is claimed.
-    in_order_from: Option<SegmentIndex>,
+    charged: usize,
+    /// In-order consumers: the first group that was not let go; none `groups_ahead` past it begins.
+    in_order_from: Option<GroupIndex>,
+    groups_ahead: usize,
+    lost_count: usize,
+    newly_lost: Vec<GroupIndex>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Verified shards that are still in memory.
+    holding: usize,
+    /// What it counts in `Schedule::charged`.
+    charged: usize,
+    is_lost: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,69 +151,72 @@ struct Flight {
     started: Instant,
 }
 
-#[derive(Debug)]
-struct NodeState {
-    is_dropped: bool,
-    in_flight: usize,
-    window: usize,
-    /// Smoothed duration of this node's requests.
-    request_time: Option<Duration>,
-    failures: u32,
-    busy: u32,
-    /// Segments it did not hold since it last delivered one.
-    misses: u32,
-    busy_since: Option<Instant>,
-    wait_until: Option<Instant>,
-}
-
 impl Schedule {
-    /// `have[i]` says which segments need no fetching; `memory_bytes_max` bounds claimed and not yet stored
-    /// bytes; `is_in_order` is for consumers that take segments in order.
-    pub(crate) fn new(
-        have: Vec<bool>,
-        segment_len: u32,
-        node_count: usize,
-        memory_bytes_max: u64,
-        is_in_order: bool,
-        backoff: Backoff,
-    ) -> Schedule {
-        let per_segment = u64::from(segment_len.max(1));
-        let node = |_| NodeState {
-            is_dropped: false,
-            in_flight: 0,
-            window: WINDOW_START,
-            request_time: None,
-            failures: 0,
-            busy: 0,
-            misses: 0,
-            busy_since: None,
-            wait_until: None,
-        };
-        Schedule {
+    pub(crate) fn new(work: Work, node_count: usize, backoff: Backoff) -> Schedule {
+        let Work { grouping, have, shard_len, memory_bytes_max, is_in_order, homes } = work;
+        let per_shard = u64::from(shard_len.max(1));
+        let slots_max = (memory_bytes_max / per_shard).clamp(2, 1 << 16) as usize;
+        let mut schedule = Schedule {
             backoff,
-            have_count: have.iter().filter(|have| **have).count(),
-            stored: have.clone(),
-            have,
+            grouping,
+            homes,
+            states: have,
+            is_done: vec![false; grouping.group_count() as usize],
+            done_count: 0,
             cursor: 0,
-            returned: BTreeSet::new(),
+            open: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            returned: HashMap::new(),
             flights: HashMap::new(),
+            called_off: Vec::new(),
             missing: HashMap::new(),
-            nodes: (0..node_count).map(node).collect(),
-            window_max: (WINDOW_BYTES_MAX / per_segment).clamp(4, 64) as usize,
-            slots_max: (memory_bytes_max / per_segment).clamp(2, 1 << 16) as usize,
-            claimed: 0,
+            nodes: (0..node_count).map(|_| NodeState::new()).collect(),
+            window_max: (WINDOW_BYTES_MAX / per_shard).clamp(4, 64) as usize,
+            misses_free: MISSES_FREE * node_count.clamp(1, 64) as u32,
+            slots_max,
+            charged: 0,
             in_order_from: is_in_order.then_some(0),
+            groups_ahead: (slots_max / grouping.data_per_group() as usize).max(1),
+            lost_count: 0,
+            newly_lost: Vec::new(),
+        };
+        schedule.states.resize(grouping.shard_count() as usize, ShardState::Absent);
+        for group in 0..grouping.group_count() {
+            if schedule.is_whole(group) {
+                schedule.is_done[group as usize] = true;
+                schedule.done_count += 1;
+            }
         }
+        schedule
     }
 
-    /// Whether every segment is verified.
+    /// Whether every group is whole.
     pub(crate) fn is_done(&self) -> bool {
-        self.have_count == self.have.len()
+        self.done_count == self.is_done.len()
+    }
+
+    /// Whether it is time to end: every group is whole or lost. In order, nothing comes after a group that is lost; and
+    /// when many are, the rest is not worth the wait.
+    pub(crate) fn is_over(&self) -> bool {
+        let lost_max = if self.in_order_from.is_some() { 1 } else { LOST_MAX };
+        self.done_count + self.lost_count == self.is_done.len() || self.lost_count >= lost_max
+    }
+
+    /// The groups that cannot be made whole, as far as they are known.
+    pub(crate) fn lost(&self) -> Vec<LostGroup> {
+        let lost = self.open.iter().filter(|(_, group)| group.is_lost);
+        lost.map(|(group, _)| self.describe_lost(*group)).collect()
+    }
+
+    /// Whether it is known that a group cannot be made whole.
+    pub(crate) fn is_lost(&self, group: GroupIndex) -> bool {
+        self.open.get(&group).is_some_and(|group| group.is_lost)
     }
 
     /// Gives a node up before it was asked for anything.
     pub(crate) fn refuse(&mut self, node: NodeIndex) {
         self.nodes[node].is_dropped = true;
+        self.replan_all();
     }
 
     /// Whether a node is given up.
@@ -155,181 +224,134 @@ impl Schedule {
         self.nodes[node].is_dropped
     }
 
-    /// A segment that no remaining node holds.
-    pub(crate) fn unavailable(&self) -> Option<SegmentIndex> {
-        let lacks = |(_, nodes): &(&SegmentIndex, &Vec<NodeIndex>)| {
-            self.nodes.iter().enumerate().all(|(n, state)| state.is_dropped || nodes.contains(&n))
-        };
-        let wanted = |(i, _): &(&SegmentIndex, &Vec<NodeIndex>)| !self.have[**i as usize];
-        self.missing.iter().filter(wanted).filter(lacks).map(|(i, _)| *i).min()
-    }
-
     /// What `node` should do; called until it is not `Fetch`.
     pub(crate) fn turn(&mut self, node: NodeIndex, now: Instant) -> Turn {
         let state = &self.nodes[node];
-        if state.is_dropped || self.is_done() {
+        if state.is_dropped || self.is_over() {
             return Turn::Idle;
         }
         if let Some(until) = state.wait_until.filter(|until| *until > now) {
             return Turn::WaitUntil(until);
         }
-        // A node that failed proves itself with one request before it gets more.
-        let window = if state.failures + state.busy > 0 { 1 } else { state.window };
-        if state.in_flight >= window {
+        if !state.has_window() {
             return Turn::Idle;
         }
-        if let Some(segment) = self.next_waiting(node) {
-            self.take_off(segment, node, now);
-            return Turn::Fetch(segment);
+        if let Some(shard) = self.next_waiting(node, now) {
+            self.take_off(shard, node, now);
+            return Turn::Fetch(shard);
         }
-        self.overdue(node, now)
+        self.hedge(node, now)
     }
 
-    /// A verified segment arrived. Gives the other nodes that are still fetching it: their requests are
-    /// pointless.
-    pub(crate) fn succeeded(
-        &mut self,
-        node: NodeIndex,
-        segment: SegmentIndex,
-        now: Instant,
-    ) -> Vec<NodeIndex> {
-        let flights = self.flights.remove(&segment).unwrap_or_default();
+    /// A verified shard arrived. Requests that are pointless now are [called off](Schedule::take_called_off).
+    pub(crate) fn succeeded(&mut self, node: NodeIndex, shard: ShardIndex, now: Instant) {
+        let flights = self.flights.remove(&shard).unwrap_or_default();
         if let Some(flight) = flights.iter().find(|flight| flight.node == node) {
             let took = now.saturating_duration_since(flight.started);
-            let window_max = self.window_max;
+            let is_stray = self.is_stray(node, shard);
             let state = &mut self.nodes[node];
-            state.request_time = Some(match state.request_time {
-                Some(average) => (average * 3 + took) / 4,
-                None => took,
-            });
-            if took < REQUEST_TIME_MIN {
-                state.window = (state.window + 1).min(window_max);
-            } else if took > REQUEST_TIME_MAX {
-                state.window = (state.window - 1).max(1);
-            }
-            state.failures = 0;
-            state.busy = 0;
-            state.misses = 0;
-            state.busy_since = None;
-            state.wait_until = None;
+            state.succeeded(took, self.window_max);
+            state.stray_hits += u32::from(is_stray);
         }
         for flight in &flights {
             self.nodes[flight.node].in_flight -= 1;
+            if flight.node != node {
+                self.called_off.push((flight.node, shard));
+            }
         }
-        if !std::mem::replace(&mut self.have[segment as usize], true) {
-            self.have_count += 1;
+        self.states[shard as usize] = ShardState::Present;
+        self.returned.remove(&shard);
+        self.missing.remove(&shard);
+        let index = self.grouping.group_of(shard);
+        self.open.entry(index).or_default().holding += 1;
+        if self.is_whole(index) && !std::mem::replace(&mut self.is_done[index as usize], true) {
+            self.done_count += 1;
+            self.call_off(index);
         }
-        self.returned.remove(&segment);
-        self.missing.remove(&segment);
-        flights.iter().map(|flight| flight.node).filter(|other| *other != node).collect()
+        self.replan(index);
     }
 
-    /// A request ended without the segment. Gives whether the node is given up because of it.
+    /// A request ended without the shard. Gives whether the node is given up because of it.
     pub(crate) fn failed(
         &mut self,
         node: NodeIndex,
-        segment: SegmentIndex,
+        shard: ShardIndex,
         failure: Failure,
         now: Instant,
         random: u32,
     ) -> bool {
-        self.land(node, segment);
+        self.land(node, shard, now);
+        if failure == Failure::Missing {
+            let nodes = self.missing.entry(shard).or_default();
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+            if self.is_stray(node, shard) {
+                self.nodes[node].stray_misses += 1;
+            }
+        }
         let state = &mut self.nodes[node];
         let was_dropped = state.is_dropped;
-        match failure {
-            Failure::Missing => {
-                let nodes = self.missing.entry(segment).or_default();
-                if !nodes.contains(&node) {
-                    nodes.push(node);
-                }
-                // A node that holds part of the file is welcome; one that holds none is asked ever more
-                // rarely.
-                state.misses += 1;
-                if state.misses > MISSES_FREE {
-                    let wait = self.backoff.wait(state.misses - MISSES_FREE, random);
-                    state.wait_until = state.wait_until.max(Some(now + wait));
-                }
-            }
-            Failure::Busy(retry_after) => {
-                if state.wait_until.is_none_or(|until| until <= now) {
-                    state.busy += 1;
-                }
-                let since = *state.busy_since.get_or_insert(now);
-                let wait = self.backoff.wait_busy(retry_after, state.busy, random);
-                state.wait_until = state.wait_until.max(Some(now + wait));
-                state.is_dropped |= now.saturating_duration_since(since) > self.backoff.busy_max;
-            }
-            Failure::Transient => {
-                // Requests that fail together (one connection) count once: only the first finds the node not
-                // waiting.
-                if state.wait_until.is_none_or(|until| until <= now) {
-                    state.failures += 1;
-                    state.wait_until = Some(now + self.backoff.wait(state.failures, random));
-                    state.is_dropped |= state.failures >= self.backoff.failures_max;
-                }
-            }
-            Failure::Final => state.is_dropped = true,
+        state.failed(failure, self.misses_free, &self.backoff, now, random);
+        let is_given_up = !was_dropped && state.is_dropped;
+        if is_given_up {
+            self.replan_all();
+        } else {
+            self.replan(self.grouping.group_of(shard));
         }
-        !was_dropped && state.is_dropped
+        is_given_up
     }
 
-    /// Takes back all that a node was fetching; gives the segments.
-    pub(crate) fn abandon(&mut self, node: NodeIndex) -> Vec<SegmentIndex> {
+    /// Takes back all that a node was fetching; gives the shards.
+    pub(crate) fn abandon(&mut self, node: NodeIndex, now: Instant) -> Vec<ShardIndex> {
         let is_of_node = |flights: &Vec<Flight>| flights.iter().any(|flight| flight.node == node);
-        let segments: Vec<_> = self.flights.iter().filter(|(_, f)| is_of_node(f)).map(|(i, _)| *i).collect();
-        for segment in &segments {
-            self.land(node, *segment);
+        let shards: Vec<_> = self.flights.iter().filter(|(_, f)| is_of_node(f)).map(|(i, _)| *i).collect();
+        for shard in &shards {
+            self.land(node, *shard, now);
+            self.replan(self.grouping.group_of(*shard));
         }
-        segments
+        shards
     }
 
-    /// A verified segment has been written; its memory is free again.
-    pub(crate) fn stored(&mut self, segment: SegmentIndex) {
-        if !std::mem::replace(&mut self.stored[segment as usize], true) {
-            self.claimed -= 1;
+    /// A verified shard was let go: it is written, and what may be wanted of it again is on disk.
+    pub(crate) fn released(&mut self, shard: ShardIndex) {
+        let index = self.grouping.group_of(shard);
+        if let Some(group) = self.open.get_mut(&index) {
+            group.holding -= 1;
+        }
+        self.recharge(index);
+        let is_let_go = |group: &Group| group.holding == 0;
+        if self.is_done[index as usize] && self.open.get(&index).is_some_and(is_let_go) {
+            self.open.remove(&index);
         }
         if let Some(from) = &mut self.in_order_from {
-            while self.stored.get(*from as usize) == Some(&true) {
+            while self.is_done.get(*from as usize) == Some(&true) && !self.open.contains_key(from) {
                 *from += 1;
             }
         }
     }
 
-    /// The lowest segment that nobody fetches, that the node may hold, and that there is room for.
-    fn next_waiting(&mut self, node: NodeIndex) -> Option<SegmentIndex> {
-        let may_hold = |i: &SegmentIndex| !self.missing.get(i).is_some_and(|nodes| nodes.contains(&node));
-        let in_window = |i: SegmentIndex| match self.in_order_from {
-            Some(from) => (i as usize) < from as usize + self.slots_max,
-            None => self.claimed < self.slots_max,
-        };
-        if let Some(i) = self.returned.iter().copied().find(may_hold) {
-            return in_window(i).then(|| {
-                self.returned.remove(&i);
-                i
-            });
-        }
-        while self.have.get(self.cursor as usize) == Some(&true) {
-            self.cursor += 1;
-        }
-        let next = self.cursor;
-        if next as usize >= self.have.len() || !in_window(next) {
-            return None;
-        }
-        self.cursor += 1;
-        Some(next)
+    /// Requests that became pointless since this was last asked.
+    pub(crate) fn take_called_off(&mut self) -> Vec<(NodeIndex, ShardIndex)> {
+        std::mem::take(&mut self.called_off)
     }
 
-    fn take_off(&mut self, segment: SegmentIndex, node: NodeIndex, now: Instant) {
-        let flights = self.flights.entry(segment).or_default();
-        if flights.is_empty() {
-            self.claimed += 1;
-        }
-        flights.push(Flight { node, started: now });
+    /// Groups of which it became known that they cannot be made whole, since this was last asked.
+    pub(crate) fn take_newly_lost(&mut self) -> Vec<GroupIndex> {
+        std::mem::take(&mut self.newly_lost)
+    }
+
+    fn take_off(&mut self, shard: ShardIndex, node: NodeIndex, now: Instant) {
+        self.flights.entry(shard).or_default().push(Flight { node, started: now });
         self.nodes[node].in_flight += 1;
+        let group = self.grouping.group_of(shard);
+        self.waiting.remove(&(group, shard));
+        self.recharge(group);
     }
 
-    fn land(&mut self, node: NodeIndex, segment: SegmentIndex) {
-        let Some(flights) = self.flights.get_mut(&segment) else { return };
+    /// Whoever lands a shard must plan its group anew.
+    fn land(&mut self, node: NodeIndex, shard: ShardIndex, now: Instant) {
+        let Some(flights) = self.flights.get_mut(&shard) else { return };
         let before = flights.len();
         flights.retain(|flight| flight.node != node);
         if flights.len() == before {
@@ -337,34 +359,20 @@ impl Schedule {
         }
         self.nodes[node].in_flight -= 1;
         if flights.is_empty() {
-            self.flights.remove(&segment);
-            self.claimed -= 1;
-            self.returned.insert(segment);
+            self.flights.remove(&shard);
+            self.returned.insert(shard, now);
         }
     }
 
-    /// The segment that is longest under way elsewhere, if this node would likely be faster; else when one
-    /// may be.
-    fn overdue(&mut self, node: NodeIndex, now: Instant) -> Turn {
-        let own = self.nodes[node].request_time.unwrap_or(REQUEST_TIME_GUESS);
-        let patience = (own * 2).max(OVERDUE_MIN);
-        let candidate = self
-            .flights
-            .iter()
-            .filter(|(i, flights)| {
-                flights.len() < COPIES_MAX
-                    && flights.iter().all(|flight| flight.node != node)
-                    && !self.missing.get(i).is_some_and(|nodes| nodes.contains(&node))
-            })
-            .filter_map(|(i, flights)| Some((flights.first()?.started, *i)))
-            .min();
-        match candidate {
-            Some((started, segment)) if started + patience <= now => {
-                self.take_off(segment, node, now);
-                Turn::Fetch(segment)
+    /// Ends all requests for shards of a group that needs no more.
+    fn call_off(&mut self, group: GroupIndex) {
+        for shard in self.grouping.shards_of(group) {
+            self.returned.remove(&shard);
+            self.missing.remove(&shard);
+            for flight in self.flights.remove(&shard).unwrap_or_default() {
+                self.nodes[flight.node].in_flight -= 1;
+                self.called_off.push((flight.node, shard));
             }
-            Some((started, _)) => Turn::WaitUntil(started + patience),
-            None => Turn::Idle,
         }
     }
 }

@@ -1,55 +1,184 @@
-//! Where verified segments go: a partial file on a blocking thread, or a writer that takes them in order.
+//! Where verified shards go: opened into a partial file on a blocking thread, or into a writer that takes them in order.
+//!
+//! A shard is let go as soon as it is written, if its stored bytes can be made again from what was written; parity and
+//! compressed segments are held until their group is whole, because lost ones may have to be restored from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use store::Hash;
 use store::split::FileHasher;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use super::error::FetchError;
 use super::partial::PartialFile;
 use super::plan::Plan;
-use super::schedule::SegmentIndex;
-use super::transfer::SinkEnd;
+use super::schedule::{GroupIndex, ShardIndex};
 
-/// Writes segments as they come until the transfer lets go of its end; gives the file back. Blocking.
+/// What the transfer sends.
+#[derive(Debug)]
+pub(crate) enum ToSink {
+    /// A verified shard.
+    Shard {
+        /// Which.
+        index: ShardIndex,
+        /// Its stored bytes.
+        stored: Bytes,
+    },
+    /// The group cannot be made whole: what is held of it is of no use.
+    Forget(GroupIndex),
+}
+
+/// What the sink answers.
+#[derive(Debug)]
+pub(crate) enum FromSink {
+    /// A shard is no longer in memory. Comes once for each.
+    Released(ShardIndex),
+    /// A data shard was restored from others and written.
+    Restored(ShardIndex),
+    /// Nothing more will be written.
+    Failed(FetchError),
+}
+
+/// The two ends that the sink holds: shards in (bounded by the schedule), answers out.
+pub(crate) struct SinkEnd {
+    pub(crate) shards: mpsc::UnboundedReceiver<ToSink>,
+    pub(crate) answers: mpsc::UnboundedSender<FromSink>,
+}
+
+/// Stored bytes of shards by group.
+type Held = BTreeMap<GroupIndex, Vec<(ShardIndex, Bytes)>>;
+
+/// Writes shards as they come until the transfer lets go of its end; gives the file back. Blocking.
 ///
 /// Stops at the first error, of which the transfer hears.
-pub(crate) fn write_segments(mut file: PartialFile, mut end: SinkEnd) -> PartialFile {
-    while let Some(segment) = end.segments.blocking_recv() {
-        let written = file.write(segment.index, &segment.bytes).map(|()| segment.index);
-        let is_over = written.is_err();
-        if end.stored.send(written).is_err() || is_over {
+pub(crate) fn write_shards(plan: &Arc<Plan>, file: PartialFile, mut end: SinkEnd) -> PartialFile {
+    let mut writer = ShardWriter { plan: plan.clone(), file, held: Held::new(), answers: end.answers };
+    while let Some(message) = end.shards.blocking_recv() {
+        let outcome = match message {
+            ToSink::Shard { index, stored } => writer.take(index, stored),
+            ToSink::Forget(group) => {
+                writer.release(group);
+                Ok(())
+            }
+        };
+        if let Err(error) = outcome {
+            writer.answer(FromSink::Failed(error));
             break;
         }
     }
-    file
+    writer.file
 }
 
-/// Writes segments in order, holding back those that arrive early (the schedule bounds how many); checks the
+struct ShardWriter {
+    plan: Arc<Plan>,
+    file: PartialFile,
+    held: Held,
+    answers: mpsc::UnboundedSender<FromSink>,
+}
+
+impl ShardWriter {
+    fn take(&mut self, index: ShardIndex, stored: Bytes) -> Result<(), FetchError> {
+        let plan = self.plan.clone();
+        let group = plan.grouping.group_of(index);
+        if plan.can_be_stored_again(index) {
+            let plain = plan.open(index, stored)?;
+            self.file.write(index, &plain)?;
+            self.answer(FromSink::Released(index));
+        } else {
+            if !plan.grouping.is_parity(index) && !self.file.has(index) {
+                let plain = plan.open(index, stored.clone())?;
+                self.file.write(index, &plain)?;
+            }
+            self.held.entry(group).or_default().push((index, stored));
+        }
+        self.restore(group)?;
+        if plan.grouping.data_of(group).all(|index| self.file.has(index)) {
+            self.release(group);
+        }
+        Ok(())
+    }
+
+    /// Restores what a group lacks, once enough of it is there.
+    fn restore(&mut self, group: GroupIndex) -> Result<(), FetchError> {
+        let plan = self.plan.clone();
+        let data = plan.grouping.data_of(group);
+        let held = self.held.get(&group).map_or(&[][..], Vec::as_slice);
+        let on_disk = data.clone().filter(|i| self.file.has(*i) && plan.can_be_stored_again(*i));
+        let absent: Vec<_> = data.clone().filter(|i| !self.file.has(*i)).collect();
+        if absent.is_empty() || held.len() + on_disk.clone().count() < data.len() {
+            return Ok(());
+        }
+        let mut stored: BTreeMap<ShardIndex, Bytes> = held.iter().cloned().collect();
+        for index in on_disk.collect::<Vec<_>>() {
+            let plain = self.file.read(index)?;
+            let again = plan.store_again(index, plain).ok_or(FetchError::Segment {
+                index,
+                reason: "the disk gives other bytes than were written".to_owned(),
+            })?;
+            stored.insert(index, again);
+        }
+        for (index, stored) in restore_data(&plan, group, &stored, &absent)? {
+            let plain = plan.open(index, stored)?;
+            self.file.write(index, &plain)?;
+            self.answer(FromSink::Restored(index));
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, group: GroupIndex) {
+        for (index, _) in self.held.remove(&group).unwrap_or_default() {
+            self.answer(FromSink::Released(index));
+        }
+    }
+
+    fn answer(&self, answer: FromSink) {
+        // Fails only if the transfer is gone, which the next receive notices.
+        let _ = self.answers.send(answer);
+    }
+}
+
+/// Writes segments in order, holding back groups that come early (the schedule bounds how many); checks the
 /// whole file's hash at the end.
-pub(crate) async fn stream_segments<W: AsyncWrite + Unpin>(
+pub(crate) async fn stream_shards<W: AsyncWrite + Unpin>(
     plan: Arc<Plan>,
     writer: &mut W,
     mut end: SinkEnd,
 ) -> Result<(), FetchError> {
-    let mut early: BTreeMap<SegmentIndex, Bytes> = BTreeMap::new();
-    let mut next: SegmentIndex = 0;
+    let mut held = Held::new();
+    let mut next: GroupIndex = 0;
     let mut hasher = FileHasher::new();
-    while (next as usize) < plan.segments.len() {
-        let Some(segment) = end.segments.recv().await else {
-            // The transfer failed and says why.
-            return Ok(());
+    while next < plan.grouping.group_count() {
+        // An end without a last shard: the transfer failed and says why.
+        let Some(message) = end.shards.recv().await else { return Ok(()) };
+        // Nothing comes after a group that is lost, and the transfer knows it.
+        let ToSink::Shard { index, stored } = message else { continue };
+        held.entry(plan.grouping.group_of(index)).or_default().push((index, stored));
+        let is_whole = |held: &mut Held, group| {
+            let shards = held.get(&group)?;
+            (shards.len() >= plan.grouping.data_of(group).len()).then(|| held.remove(&group))?
         };
-        early.insert(segment.index, segment.bytes);
-        while let Some(bytes) = early.remove(&next) {
-            writer.write_all(&bytes).await.map_err(FetchError::Output)?;
-            if plan.file_hash.is_some() {
-                hasher.push(&bytes);
+        while let Some(shards) = is_whole(&mut held, next) {
+            let indices: Vec<_> = shards.iter().map(|(index, _)| *index).collect();
+            let (plan, mut hash) = (plan.clone(), hasher);
+            let assembling = tokio::task::spawn_blocking(move || {
+                let segments = assemble(&plan, next, shards)?;
+                if plan.file_hash.is_some() {
+                    segments.iter().for_each(|plain| hash.push(plain));
+                }
+                Ok::<_, FetchError>((segments, hash))
+            });
+            let (segments, hash) = assembling.await.map_err(|e| FetchError::Interrupted(e.to_string()))??;
+            hasher = hash;
+            for plain in segments {
+                writer.write_all(&plain).await.map_err(FetchError::Output)?;
             }
-            // Fails only if the transfer is gone, which the next receive notices.
-            let _ = end.stored.send(Ok(next));
+            for index in indices {
+                // Fails only if the transfer is gone, which the next receive notices.
+                let _ = end.answers.send(FromSink::Released(index));
+            }
             next += 1;
         }
     }
@@ -60,4 +189,44 @@ pub(crate) async fn stream_segments<W: AsyncWrite + Unpin>(
         }
         _ => Ok(()),
     }
+}
+
+/// The plain segments of a group, in order, out of as many shards as it has segments.
+fn assemble(
+    plan: &Plan,
+    group: GroupIndex,
+    shards: Vec<(ShardIndex, Bytes)>,
+) -> Result<Vec<Bytes>, FetchError> {
+    let data = plan.grouping.data_of(group);
+    let mut stored: BTreeMap<_, _> = shards.into_iter().collect();
+    let absent: Vec<_> = data.clone().filter(|index| !stored.contains_key(index)).collect();
+    if !absent.is_empty() {
+        let restored = restore_data(plan, group, &stored, &absent)?;
+        stored.extend(restored);
+    }
+    let mut segments = Vec::with_capacity(data.len());
+    for index in data {
+        if let Some(stored) = stored.remove(&index) {
+            segments.push(plan.open(index, stored)?);
+        }
+    }
+    Ok(segments)
+}
+
+/// Restores the stored bytes of the data shards `absent` of a group from the others.
+fn restore_data(
+    plan: &Plan,
+    group: GroupIndex,
+    stored: &BTreeMap<ShardIndex, Bytes>,
+    absent: &[ShardIndex],
+) -> Result<Vec<(ShardIndex, Bytes)>, FetchError> {
+    let restored = plan.restore(group, stored, absent)?;
+    for (index, stored) in &restored {
+        // Every shard that went in was verified. So the publisher's parity is not that of the data.
+        if Hash::of(stored) != plan.shard(*index).0 {
+            let reason = format!("restored from the others of group {group} it has another hash");
+            return Err(FetchError::Segment { index: *index, reason });
+        }
+    }
+    Ok(restored)
 }

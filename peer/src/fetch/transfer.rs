@@ -1,39 +1,31 @@
-//! Moves segments from all nodes at once: asks the schedule who does what, runs the requests, hands verified
-//! segments to the sink.
+//! Moves shards from all nodes at once: asks the schedule who does what, runs the requests, hands verified
+//! shards to the sink. What was verified of a shard whose request failed is kept, and the next node is asked for the rest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::error::{FetchError, NodeFailure, NodeFailures};
+use super::error::{FetchError, LostGroups, NodeFailure, NodeFailures};
+use super::outboards::Outboards;
 use super::plan::Plan;
-use super::schedule::{Failure, NodeIndex, Schedule, SegmentIndex, Turn};
-use crate::backoff::random_u32;
+use super::schedule::{Failure, NodeIndex, Schedule, ShardIndex, Turn};
+use super::sink::{FromSink, SinkEnd, ToSink};
+use crate::backoff::{Backoff, random_u32};
 use crate::client::Node;
-use crate::exchange::{ExchangeError, Length};
+use crate::exchange::{Arrival, ExchangeError, Length};
 use crate::node_url::NodeUrl;
 use crate::progress::{Progress, RateMeter};
 
 /// How often progress is published between segments.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A segment on its way to the sink.
-#[derive(Debug)]
-pub(crate) struct Verified {
-    pub(crate) index: SegmentIndex,
-    pub(crate) bytes: Bytes,
-}
-
-/// The two ends that the sink holds: segments in (bounded by the schedule's slots), confirmations out.
-pub(crate) struct SinkEnd {
-    pub(crate) segments: mpsc::UnboundedReceiver<Verified>,
-    pub(crate) stored: mpsc::UnboundedSender<Result<SegmentIndex, FetchError>>,
-}
+/// So many shards that were cut off are kept as far as they are verified. More only if many nodes fail at once.
+const PREFIXES_MAX: usize = 8;
 
 /// What one node contributed.
 #[derive(Debug, Clone)]
@@ -50,20 +42,24 @@ pub struct NodeReport {
     pub is_misconduct: bool,
 }
 
-type Outcome = (NodeIndex, SegmentIndex, Result<Bytes, ExchangeError>);
+type Outcome = (NodeIndex, ShardIndex, Result<Bytes, ExchangeError>);
 
 /// A transfer under way. Dropping it cancels every request.
 pub(crate) struct Transfer<'a> {
     plan: Arc<Plan>,
     nodes: &'a [Node],
+    outboards: Arc<Outboards>,
     reports: Vec<NodeReport>,
     meters: Vec<RateMeter>,
     schedule: Schedule,
     requests: JoinSet<Outcome>,
-    flights: HashMap<(NodeIndex, SegmentIndex), Flight>,
-    to_sink: mpsc::UnboundedSender<Verified>,
-    from_sink: mpsc::UnboundedReceiver<Result<SegmentIndex, FetchError>>,
-    unstored: usize,
+    flights: HashMap<(NodeIndex, ShardIndex), Flight>,
+    /// What is verified of shards that nobody fetches at the moment, the newest last.
+    prefixes: Vec<(ShardIndex, BytesMut)>,
+    to_sink: mpsc::UnboundedSender<ToSink>,
+    from_sink: mpsc::UnboundedReceiver<FromSink>,
+    /// Shards that the sink holds.
+    unreleased: usize,
     bytes_verified: u64,
     progress: &'a watch::Sender<Progress>,
 }
@@ -71,6 +67,7 @@ pub(crate) struct Transfer<'a> {
 struct Flight {
     request: AbortHandle,
     received: Arc<AtomicU64>,
+    arrival: Arc<Arrival>,
 }
 
 impl<'a> Transfer<'a> {
@@ -81,11 +78,12 @@ impl<'a> Transfer<'a> {
         nodes: &'a [Node],
         refused: Vec<Option<ExchangeError>>,
         schedule: Schedule,
+        backoff: Backoff,
         bytes_verified: u64,
         progress: &'a watch::Sender<Progress>,
     ) -> (Transfer<'a>, SinkEnd) {
-        let (to_sink, segments) = mpsc::unbounded_channel();
-        let (stored, from_sink) = mpsc::unbounded_channel();
+        let (to_sink, shards) = mpsc::unbounded_channel();
+        let (answers, from_sink) = mpsc::unbounded_channel();
         let report = |node: &Node| NodeReport {
             node: node.url().clone(),
             bytes: 0,
@@ -94,6 +92,7 @@ impl<'a> Transfer<'a> {
             is_misconduct: false,
         };
         let mut transfer = Transfer {
+            outboards: Arc::new(Outboards::new(plan.clone(), nodes, backoff)),
             plan,
             nodes,
             reports: nodes.iter().map(report).collect(),
@@ -101,26 +100,29 @@ impl<'a> Transfer<'a> {
             schedule,
             requests: JoinSet::new(),
             flights: HashMap::new(),
+            prefixes: Vec::new(),
             to_sink,
             from_sink,
-            unstored: 0,
+            unreleased: 0,
             bytes_verified,
             progress,
         };
-        for (node, error) in refused.into_iter().enumerate().filter_map(|(n, error)| Some((n, error?))) {
-            transfer.schedule.refuse(node);
-            transfer.note(node, error, true);
-        }
-        (transfer, SinkEnd { segments, stored })
+        transfer.refuse(refused.into_iter().enumerate().filter_map(|(n, error)| Some((n, error?))));
+        (transfer, SinkEnd { shards, answers })
     }
 
-    /// Runs until every segment is verified and the sink has confirmed them all.
+    /// Runs until every group is whole or lost and the sink has let go of them all.
     pub(crate) async fn run(mut self) -> Result<Vec<NodeReport>, FetchError> {
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !(self.schedule.is_done() && self.unstored == 0) {
+        while !(self.schedule.is_over() && self.unreleased == 0) {
             self.check_nodes()?;
+            self.refuse(self.outboards.take_liars().into_iter());
             let wake = self.hand_out();
+            self.settle();
+            if self.schedule.is_over() && self.unreleased == 0 {
+                break;
+            }
             let sleep = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 Some(ended) = self.requests.join_next() => match ended {
@@ -128,19 +130,23 @@ impl<'a> Transfer<'a> {
                     Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(FetchError::Interrupted(e.to_string())),
                 },
-                stored = self.from_sink.recv() => match stored {
-                    Some(stored) => {
-                        self.schedule.stored(stored?);
-                        self.unstored -= 1;
+                answer = self.from_sink.recv() => match answer {
+                    Some(FromSink::Released(shard)) => {
+                        self.schedule.released(shard);
+                        self.unreleased -= 1;
                     }
+                    Some(FromSink::Restored(shard)) => self.count_verified(self.plan.plain_len(shard)),
+                    Some(FromSink::Failed(error)) => return Err(error),
                     None => return Err(FetchError::Interrupted("the writing task has ended".to_owned())),
                 },
                 _ = ticks.tick() => self.publish_rates(),
                 () = sleep, if wake.is_some() => {}
             }
+            self.settle();
         }
         self.publish_rates();
-        Ok(self.reports)
+        self.check_nodes()?;
+        if self.schedule.is_done() { Ok(self.reports) } else { Err(self.lost()) }
     }
 
     /// Gives every node work; gives the next moment at which there may be more.
@@ -150,7 +156,7 @@ impl<'a> Transfer<'a> {
         for node in 0..self.nodes.len() {
             loop {
                 match self.schedule.turn(node, now) {
-                    Turn::Fetch(segment) => self.request(node, segment),
+                    Turn::Fetch(shard) => self.request(node, shard),
                     Turn::WaitUntil(moment) => {
                         wake = Some(wake.map_or(moment, |wake| wake.min(moment)));
                         break;
@@ -162,67 +168,119 @@ impl<'a> Transfer<'a> {
         wake
     }
 
-    fn request(&mut self, index: NodeIndex, segment: SegmentIndex) {
-        let planned = self.plan.segments[segment as usize];
+    fn request(&mut self, index: NodeIndex, shard: ShardIndex) {
+        let (hash, len) = self.plan.shard(shard);
         let node = self.nodes[index].clone();
         let received = Arc::new(AtomicU64::new(0));
-        let counter = received.clone();
+        let prefix = self.prefixes.iter().position(|(cut_off, _)| *cut_off == shard);
+        let prefix = prefix.map(|at| self.prefixes.remove(at).1).unwrap_or_default();
+        let arrival = Arc::new(Arrival::from_prefix(prefix));
+        let (counter, arriving, outboards) = (received.clone(), arrival.clone(), self.outboards.clone());
         let request = self.requests.spawn(async move {
-            let length = Length::Exactly(u64::from(planned.len));
-            (index, segment, node.get(&planned.hash, length, &counter).await)
+            let outcome = match outboards.of(shard).await {
+                Some(outboard) => node.get_segment(&outboard, &arriving, &counter).await,
+                None => node.get(&hash, Length::Exactly(u64::from(len)), &counter).await,
+            };
+            (index, shard, outcome)
         });
-        self.flights.insert((index, segment), Flight { request, received });
+        self.flights.insert((index, shard), Flight { request, received, arrival });
     }
 
-    fn ended(&mut self, (node, segment, outcome): Outcome) {
+    fn ended(&mut self, (node, shard, outcome): Outcome) {
         // What was cancelled may have ended before it heard of it; nobody waits for it any more.
-        if self.flights.remove(&(node, segment)).is_none() {
-            return;
-        }
+        let Some(flight) = self.flights.remove(&(node, shard)) else { return };
         match outcome {
-            Ok(bytes) => self.verified(node, segment, bytes),
-            Err(error) => self.failed(node, segment, error),
+            Ok(bytes) => self.verified(node, shard, bytes),
+            Err(error) => {
+                self.keep_prefix(shard, &flight);
+                self.failed(node, shard, error);
+            }
         }
     }
 
-    fn verified(&mut self, node: NodeIndex, index: SegmentIndex, bytes: Bytes) {
-        for other in self.schedule.succeeded(node, index, Instant::now()) {
-            self.cancel(other, index);
-        }
-        let len = bytes.len() as u64;
-        self.bytes_verified += len;
-        self.reports[node].bytes += len;
-        self.reports[node].segments += 1;
-        self.reports[node].failure = None;
-        self.unstored += 1;
-        let verified = self.bytes_verified;
-        let node_bytes = self.reports[node].bytes;
+    fn verified(&mut self, node: NodeIndex, index: ShardIndex, stored: Bytes) {
+        self.schedule.succeeded(node, index, Instant::now());
+        self.prefixes.retain(|(shard, _)| *shard != index);
+        let report = &mut self.reports[node];
+        report.bytes += stored.len() as u64;
+        report.segments += 1;
+        report.failure = None;
+        let node_bytes = report.bytes;
+        self.unreleased += 1;
         self.progress.send_modify(|progress| {
-            progress.bytes_verified = verified;
             if let Some(shown) = progress.nodes.get_mut(node) {
                 shown.bytes = node_bytes;
             }
         });
+        self.count_verified(self.plan.plain_len(index));
         // A sink that is gone has said why, or its channel's end says that it is gone: the loop reads that
         // next.
-        let _ = self.to_sink.send(Verified { index, bytes });
+        let _ = self.to_sink.send(ToSink::Shard { index, stored });
     }
 
-    fn failed(&mut self, node: NodeIndex, segment: SegmentIndex, error: ExchangeError) {
-        tracing::debug!(node = %self.nodes[node].url(), segment, %error, "a request failed");
+    fn count_verified(&mut self, plain_bytes: u64) {
+        self.bytes_verified += plain_bytes;
+        let verified = self.bytes_verified;
+        self.progress.send_modify(|progress| progress.bytes_verified = verified);
+    }
+
+    fn failed(&mut self, node: NodeIndex, shard: ShardIndex, error: ExchangeError) {
+        tracing::debug!(node = %self.nodes[node].url(), shard, %error, "a request failed");
         let failure = match &error {
             ExchangeError::NotFound { .. } => Failure::Missing,
             ExchangeError::Busy { retry_after, .. } => Failure::Busy(*retry_after),
             error if error.is_transient() => Failure::Transient,
             _ => Failure::Final,
         };
-        let is_given_up = self.schedule.failed(node, segment, failure, Instant::now(), random_u32());
+        let is_given_up = self.schedule.failed(node, shard, failure, Instant::now(), random_u32());
         self.note(node, error, is_given_up);
         if is_given_up {
-            for segment in self.schedule.abandon(node) {
-                self.cancel(node, segment);
+            self.abandon(node);
+        }
+    }
+
+    fn abandon(&mut self, node: NodeIndex) {
+        for shard in self.schedule.abandon(node, Instant::now()) {
+            if let Some(flight) = self.cancel(node, shard) {
+                self.keep_prefix(shard, &flight);
             }
         }
+    }
+
+    fn refuse(&mut self, liars: impl Iterator<Item = (NodeIndex, ExchangeError)>) {
+        for (node, error) in liars {
+            if !self.schedule.is_dropped(node) {
+                self.schedule.refuse(node);
+                self.note(node, error, true);
+                self.abandon(node);
+            }
+        }
+    }
+
+    /// Ends requests that became pointless, and tells the sink what to forget.
+    fn settle(&mut self) {
+        for (node, shard) in self.schedule.take_called_off() {
+            self.cancel(node, shard);
+        }
+        for group in self.schedule.take_newly_lost() {
+            // A sink that is gone says so through its other channel.
+            let _ = self.to_sink.send(ToSink::Forget(group));
+        }
+    }
+
+    /// Keeps what a request that failed has verified, for the next node.
+    fn keep_prefix(&mut self, shard: ShardIndex, flight: &Flight) {
+        let prefix = flight.arrival.take_prefix();
+        let known =
+            self.prefixes.iter().find(|(cut_off, _)| *cut_off == shard).map_or(0, |(_, bytes)| bytes.len());
+        if prefix.len() <= known {
+            return;
+        }
+        self.prefixes.retain(|(cut_off, _)| *cut_off != shard);
+        if self.prefixes.len() >= PREFIXES_MAX {
+            self.prefixes.remove(0);
+        }
+        self.prefixes.push((shard, prefix));
     }
 
     fn note(&mut self, node: NodeIndex, error: ExchangeError, is_given_up: bool) {
@@ -240,31 +298,37 @@ impl<'a> Transfer<'a> {
         report.failure = Some(error);
     }
 
-    fn cancel(&mut self, node: NodeIndex, segment: SegmentIndex) {
-        if let Some(flight) = self.flights.remove(&(node, segment)) {
-            flight.request.abort();
-        }
+    fn cancel(&mut self, node: NodeIndex, shard: ShardIndex) -> Option<Flight> {
+        let flight = self.flights.remove(&(node, shard))?;
+        flight.request.abort();
+        Some(flight)
     }
 
     /// Whether the fetch can still succeed.
     fn check_nodes(&self) -> Result<(), FetchError> {
-        if self.schedule.is_done() {
+        let are_all_dropped = (0..self.nodes.len()).all(|node| self.schedule.is_dropped(node));
+        if self.schedule.is_done() || !are_all_dropped {
             return Ok(());
         }
-        if (0..self.nodes.len()).all(|node| self.schedule.is_dropped(node)) {
-            return Err(FetchError::AllNodesFailed {
-                bytes_verified: self.bytes_verified,
-                bytes_total: self.plan.file_len,
-                failures: self.failures(),
-            });
-        }
-        match self.schedule.unavailable() {
-            Some(index) => Err(FetchError::NoSegment {
-                index,
-                hash: self.plan.segments[index as usize].hash,
-                failures: self.failures(),
-            }),
-            None => Ok(()),
+        Err(FetchError::AllNodesFailed {
+            bytes_verified: self.bytes_verified,
+            bytes_total: self.plan.file_len,
+            failures: self.failures(),
+        })
+    }
+
+    /// Why the file cannot be made whole.
+    fn lost(&self) -> FetchError {
+        let groups = self.schedule.lost();
+        let failures = self.failures();
+        match groups.first() {
+            Some(first) if self.plan.coding.is_none() => {
+                FetchError::NoSegment { index: first.group, hash: self.plan.shard(first.group).0, failures }
+            }
+            _ => {
+                let bytes = |lost: &super::LostGroup| (*lost, self.plan.group_bytes(lost.group));
+                FetchError::LostGroups { groups: LostGroups(groups.iter().map(bytes).collect()), failures }
+            }
         }
     }
 

@@ -2,10 +2,12 @@
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
+mod coded;
 mod connection;
 mod content;
 mod fetch;
 mod hostile;
+mod hostile_nodes;
 mod node;
 mod node_url;
 mod publish;

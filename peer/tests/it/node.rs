@@ -21,8 +21,14 @@ type Stream = h3::server::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 pub enum Fault {
     /// One bit of the body is flipped.
     WrongByte,
+    /// One bit of the content's byte at this offset is flipped, whatever part of it is sent.
+    WrongByteAt(usize),
     /// The body is another one of the same length, all zeros.
     Zeros,
+    /// Content-Length, and Content-Range, name a content half as long, and so much is sent.
+    HalfLength,
+    /// A request for a range is answered with the whole.
+    NoRanges,
     /// Content-Length is honest, but the body ends after this many bytes.
     Truncate(usize),
     /// Content-Length names one byte too many, and that byte is sent.
@@ -39,6 +45,8 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// A pause of this many milliseconds before each 16 KiB.
     Slow(u64),
+    /// A byte at a time, with a pause of this many milliseconds before each.
+    Drip(u64),
 }
 
 /// Which requests a fault hits: those of `method`, for `hash` if given, numbered `from..from + count` among
@@ -94,6 +102,8 @@ struct Shared {
     rules: Mutex<Vec<(Rule, usize)>>,
     /// Method and hash of every request, in order of arrival.
     log: Mutex<Vec<(Method, Hash)>>,
+    /// Every range of content that was asked for: hash, and where it began.
+    ranges: Mutex<Vec<(Hash, usize)>>,
     /// Who may PUT.
     publishers: Mutex<Vec<Uid>>,
     /// How many connections were made.
@@ -146,6 +156,7 @@ impl TestNode {
             content: Mutex::new(content.iter().map(|bytes| (Hash::of(bytes), bytes.clone())).collect()),
             rules: Mutex::new(rules.into_iter().map(|rule| (rule, 0)).collect()),
             log: Mutex::default(),
+            ranges: Mutex::default(),
             publishers: Mutex::default(),
             connections: AtomicUsize::new(0),
             drain: tokio::sync::watch::channel(()).0,
@@ -187,6 +198,16 @@ impl TestNode {
     /// How many requests with this method arrived.
     pub fn requests(&self, method: &Method) -> usize {
         self.shared.log.lock().unwrap().iter().filter(|(m, _)| m == method).count()
+    }
+
+    /// How often this hash was asked for with GET.
+    pub fn gets_of(&self, hash: &Hash) -> usize {
+        self.shared.log.lock().unwrap().iter().filter(|(m, h)| m == Method::GET && h == hash).count()
+    }
+
+    /// The ranges that were asked for: hash, and where each began.
+    pub fn ranges(&self) -> Vec<(Hash, usize)> {
+        self.shared.ranges.lock().unwrap().clone()
     }
 
     /// The hashes that were put, in order.
@@ -324,17 +345,27 @@ async fn answer(
     }
     let held = shared.content.lock().unwrap().get(&hash).cloned();
     let Some(mut body) = held else { return problem(&mut stream, 404, None).await };
-    let mut head = Response::builder().status(StatusCode::OK);
     match fault {
-        Some(Fault::WrongByte) => {
-            let mut bytes = body.to_vec();
-            let at = bytes.len() / 2;
-            bytes[at] ^= 1;
-            body = bytes.into();
-        }
+        Some(Fault::WrongByte) => body = flipped(&body, body.len() / 2),
+        Some(Fault::WrongByteAt(at)) => body = flipped(&body, at.min(body.len() - 1)),
         Some(Fault::Zeros) => body = vec![0; body.len()].into(),
+        Some(Fault::HalfLength) => body.truncate(body.len() / 2),
         Some(Fault::LongBody | Fault::LongBodyUnannounced) => body = [&body[..], b"!"].concat().into(),
         _ => {}
+    }
+    let range = request.headers().get("range").and_then(|value| value.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let mut head = Response::builder().status(StatusCode::OK);
+    if let Some(start) = start {
+        shared.ranges.lock().unwrap().push((hash, start));
+        if start >= body.len() {
+            return problem(&mut stream, 416, None).await;
+        }
+        if !matches!(fault, Some(Fault::NoRanges)) {
+            let content_range = format!("bytes {start}-{}/{}", body.len() - 1, body.len());
+            head = head.status(StatusCode::PARTIAL_CONTENT).header("content-range", content_range);
+            body = body.split_off(start);
+        }
     }
     if !matches!(fault, Some(Fault::LongBodyUnannounced)) {
         head = head.header("content-length", body.len());
@@ -344,6 +375,12 @@ async fn answer(
         return stream.finish().await;
     }
     send_body(quic, &mut stream, body, fault).await
+}
+
+fn flipped(body: &[u8], at: usize) -> Bytes {
+    let mut bytes = body.to_vec();
+    bytes[at] ^= 1;
+    bytes.into()
 }
 
 async fn send_body(
@@ -358,10 +395,16 @@ async fn send_body(
     };
     body.truncate(cut);
     while body.has_remaining() {
-        if let Some(Fault::Slow(pause_ms)) = fault {
+        let (pause_ms, piece_len) = match fault {
+            Some(Fault::Slow(pause_ms)) => (pause_ms, 16 << 10),
+            Some(Fault::Drip(pause_ms)) => (pause_ms, 1),
+            _ => (0, 16 << 10),
+        };
+        if pause_ms > 0 {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
-        stream.send_data(body.split_to(body.len().min(16 << 10))).await?;
+        let piece = body.split_to(body.len().min(piece_len));
+        stream.send_data(piece).await?;
     }
     match fault {
         Some(Fault::Stall(_)) => std::future::pending().await,
