@@ -177,6 +177,16 @@ pub struct Fetch {
     /// Accept only a list that this UID has signed
     #[arg(long, value_name = "UID")]
     pub publisher: Option<String>,
+    /// Accept only a list whose counter is at least this: the one of the newest list of its name that was fetched
+    #[arg(long, value_name = "N")]
+    pub counter_min: Option<u64>,
+    /// Open an encrypted file with this identity's key, a file like identity/uid.key [default: the data directory's, if
+    /// there is one]
+    #[arg(long, value_name = "KEYFILE")]
+    pub identity: Option<PathBuf>,
+    /// Hold segments of at most so many bytes in memory; a group of a coded file is held whatever it says
+    #[arg(long, default_value = "32MiB", value_name = "SIZE")]
+    pub memory: String,
     /// Write here; - writes to standard output [default: the list's name, in this directory]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
@@ -193,9 +203,11 @@ Examples:
   ioex fetch HASH --from https://UID@relay.example.com:4433 -o firmware.img
   ioex fetch https://UID@relay.example.com:4433/list/HASH
   ioex fetch HASH --from https://relay.example.com:4433 --ca relay.pem --publisher UID -o - | tar x
+  ioex fetch HASH --from https://UID@a.example:4433 --from https://UID@b.example:4433
 
 What arrives is verified piece by piece; the file appears under its name only when all of it is. A fetch that was \
-interrupted goes on where it stopped.";
+interrupted goes on where it stopped. Of a coded file any k of a group's k + m shards are enough, so some nodes may be \
+gone; one that sends a wrong byte is named and not used any more.";
 
 /// `ioex doctor`.
 #[derive(Args, Debug, Clone)]

@@ -5,7 +5,7 @@ use crate::passphrase::{self, PassphraseError};
 use identity::{
     Address, Backup, Cost, KeyFile, KeyFileError, SALT_LEN, SealError, SealedKey, SecretKey, Uid,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// The key of this node, and the address it hands out.
@@ -211,14 +211,19 @@ pub fn new_nospam(directory: &DataDirectory) -> Result<Address, NodeIdentityErro
 }
 
 fn load_key(directory: &DataDirectory) -> Result<KeyFile, NodeIdentityError> {
-    let path = directory.identity_key();
-    let text = read_secret(&path)?
-        .ok_or_else(|| NodeIdentityError::Missing { root: directory.root().to_path_buf() })?;
-    KeyFile::from_text(&text).map_err(|source| NodeIdentityError::Key { path, source })
+    read_key(&directory.identity_key())?
+        .ok_or_else(|| NodeIdentityError::Missing { root: directory.root().to_path_buf() })
 }
 
-/// `path` is the file's, for messages.
-fn open(key: &KeyFile, path: PathBuf) -> Result<SecretKey, NodeIdentityError> {
+/// What a key file holds; `None` if it is not there.
+pub fn read_key(path: &Path) -> Result<Option<KeyFile>, NodeIdentityError> {
+    let Some(text) = read_secret(path)? else { return Ok(None) };
+    let wrong = |source| NodeIdentityError::Key { path: path.to_path_buf(), source };
+    KeyFile::from_text(&text).map(Some).map_err(wrong)
+}
+
+/// The key itself, for which a passphrase may be needed. `path` is the file's, for messages.
+pub fn open(key: &KeyFile, path: PathBuf) -> Result<SecretKey, NodeIdentityError> {
     match key {
         KeyFile::Plain(key) => Ok(key.clone()),
         KeyFile::Sealed(sealed) => match passphrase::of_existing() {

@@ -7,12 +7,13 @@ use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::engine_socket::EngineSocket;
 use crate::exit::{Exit, Failure};
+use crate::node_identity;
 use crate::progress_bar::TransferBar;
-use crate::quantity::{show_bytes, show_rate, show_seconds};
-use identity::Uid;
+use crate::quantity::{parse_bytes, show_bytes, show_rate, show_seconds};
+use identity::{KeyFile, Uid};
 use peer::{
-    Authorities, Client, ClientOptions, FetchOptions, Fetched, Node, NodeUrl, Progress, fetch_to_file,
-    fetch_to_writer,
+    Authorities, Client, ClientOptions, FetchError, FetchOptions, Fetched, Node, NodeUrl, Progress,
+    fetch_to_file, fetch_to_writer,
 };
 use serde_json::json;
 use std::fmt::Write;
@@ -20,8 +21,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 use store::Hash;
+use store::erasure::Shape;
 use store::list::ListView;
 use tokio::sync::watch;
 
@@ -37,22 +40,71 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
     // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a
     // segment has none.
-    let counter_min = (!asked.is_segment).then_some(0);
-    let options =
-        FetchOptions { publisher, counter_min, as_segment: asked.is_segment, ..FetchOptions::default() };
+    let counter_min = arguments.counter_min.or((!asked.is_segment).then_some(0));
+    let memory_bytes_max = parse_bytes(&arguments.memory)
+        .map_err(|error| Failure::message(Exit::Usage, format!("--memory: {error}")))?;
+    let key_file = key_file(arguments, &settings)?;
+    let mut options = FetchOptions {
+        publisher,
+        counter_min,
+        as_segment: asked.is_segment,
+        identity: match &key_file {
+            Some((KeyFile::Plain(key), _)) => Some(Arc::new(key.clone())),
+            _ => None,
+        },
+        memory_bytes_max,
+        ..FetchOptions::default()
+    };
     let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);
     let started = Instant::now();
     let (fetched, output, seconds) = interruptible(async {
         let client = Client::new(ClientOptions { authorities, ..ClientOptions::default() })?;
         let nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
-        let outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        let mut outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        // The passphrase of a sealed key is asked for only if the file takes it.
+        if let Some((sealed @ KeyFile::Sealed(_), path)) = &key_file
+            && let Err(Unfetched::Fetch(FetchError::NotForThisIdentity { receivers, .. })) = &outcome
+            && receivers.contains(&sealed.uid())
+        {
+            let key = node_identity::open(sealed, path.clone());
+            options.identity = Some(Arc::new(key.map_err(|error| Failure::new(Exit::Failed, error))?));
+            outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        }
         let seconds = started.elapsed().as_secs_f64();
         drop(nodes);
         client.wait_closed().await;
-        outcome.map(|(fetched, output)| (fetched, output, seconds))
+        let (fetched, output) = outcome.map_err(Failure::from)?;
+        Ok((fetched, output, seconds))
     })?;
     show(console, &asked.hash, &fetched, output.as_deref(), seconds)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing was fetched: the fetch itself, or what is around it.
+enum Unfetched {
+    Fetch(FetchError),
+    Other(Failure),
+}
+
+impl From<FetchError> for Unfetched {
+    fn from(error: FetchError) -> Unfetched {
+        Unfetched::Fetch(error)
+    }
+}
+
+impl From<Failure> for Unfetched {
+    fn from(failure: Failure) -> Unfetched {
+        Unfetched::Other(failure)
+    }
+}
+
+impl From<Unfetched> for Failure {
+    fn from(unfetched: Unfetched) -> Failure {
+        match unfetched {
+            Unfetched::Fetch(error) => transfer_failure::of_fetch(error),
+            Unfetched::Other(failure) => failure,
+        }
+    }
 }
 
 /// Fetches to where the command line says; gives the file's path, or none for standard output.
@@ -62,26 +114,47 @@ async fn fetch(
     nodes: &[Node],
     hash: &Hash,
     options: &FetchOptions,
-) -> Result<(Fetched, Option<PathBuf>), Failure> {
+) -> Result<(Fetched, Option<PathBuf>), Unfetched> {
     let bar = TransferBar::new(console, &hash.to_string()[..16]);
     let (sender, receiver) = watch::channel(Progress::default());
     let fetching = async {
         let output = match &arguments.output {
-            Some(path) if path.as_os_str() == "-" => {
-                let mut out =
-                    tokio::fs::File::from_std(std::io::stdout().as_fd().try_clone_to_owned()?.into());
+            Some(_) if to_standard_output(arguments) => {
+                let mut out = tokio::fs::File::from_std(
+                    std::io::stdout().as_fd().try_clone_to_owned().map_err(Failure::from)?.into(),
+                );
                 let fetched = fetch_to_writer(nodes, hash, &mut out, options, &sender).await;
-                return Ok((fetched.map_err(transfer_failure::of_fetch)?, None));
+                return Ok((fetched?, None));
             }
             Some(path) => path.clone(),
             None => name_of_list(nodes, hash, options).await?,
         };
         let fetched = fetch_to_file(nodes, hash, &output, options, &sender).await;
-        Ok((fetched.map_err(transfer_failure::of_fetch)?, Some(output)))
+        Ok((fetched?, Some(output)))
     };
     tokio::select! {
         outcome = fetching => outcome,
         never = bar.follow(receiver) => match never {},
+    }
+}
+
+fn to_standard_output(arguments: &Fetch) -> bool {
+    arguments.output.as_ref().is_some_and(|path| path.as_os_str() == "-")
+}
+
+/// Whose encrypted files can be opened: the identity of the key file that was named, else this machine's own.
+fn key_file(arguments: &Fetch, settings: &NodeSettings) -> Result<Option<(KeyFile, PathBuf)>, Failure> {
+    let Some(path) = &arguments.identity else {
+        let path = DataDirectory::existing(&settings.data).identity_key();
+        // Most files need no key: what is wrong with this one is said where it is needed for more.
+        return Ok(node_identity::read_key(&path).unwrap_or(None).map(|key| (key, path)));
+    };
+    match node_identity::read_key(path) {
+        Ok(Some(key)) => Ok(Some((key, path.clone()))),
+        Ok(None) => {
+            Err(Failure::message(Exit::NotFound, format!("--identity: {} is not there", path.display())))
+        }
+        Err(error) => Err(Failure::new(Exit::Failed, error)),
     }
 }
 
@@ -187,7 +260,11 @@ fn show(
     output: Option<&Path>,
     seconds: f64,
 ) -> Result<(), Failure> {
-    let moved = fetched.bytes - fetched.bytes_resumed;
+    // What came over the network, parity that stood in for data included. A lone segment has no report.
+    let moved = match fetched.listing {
+        Some(_) => fetched.nodes.iter().map(|report| report.bytes).sum(),
+        None => fetched.bytes,
+    };
     if console.json {
         let nodes: Vec<_> = fetched
             .nodes
@@ -204,11 +281,14 @@ fn show(
             "output": output,
             "bytes": fetched.bytes,
             "bytes_resumed": fetched.bytes_resumed,
+            "bytes_fetched": moved,
             "seconds": seconds,
             "name": listing.map(|listing| &listing.name),
             "version": listing.map(|listing| show_version(listing.version)),
             "counter": listing.map(|listing| listing.counter),
             "publisher": listing.map(|listing| listing.publisher.to_string()),
+            "encrypted": listing.map(|listing| listing.is_encrypted),
+            "code": listing.and_then(|listing| listing.shape).map(show_shape),
             "nodes": nodes,
         });
         // With -o - standard output is the file; what is said about it goes beside it.
@@ -229,6 +309,12 @@ fn show(
             listing.counter
         );
         let _ = writeln!(out, "publisher  {}", listing.publisher);
+        let code = listing.shape.map(|shape| format!("any {} of {} shards", shape.data, shape.shards()));
+        let encrypted = listing.is_encrypted.then(|| "encrypted".to_owned());
+        let kept: Vec<_> = encrypted.into_iter().chain(code).collect();
+        if !kept.is_empty() {
+            let _ = writeln!(out, "kept       {}", kept.join(", "));
+        }
     }
     let resumed = match fetched.bytes_resumed {
         0 => String::new(),
@@ -239,8 +325,9 @@ fn show(
     let width = fetched.nodes.iter().map(|report| report.node.to_string().len()).max().unwrap_or(0);
     for report in &fetched.nodes {
         let share = (report.bytes * 100).checked_div(moved).unwrap_or(0);
+        let verdict = if report.is_misconduct { "lied" } else { "given up" };
         let failure =
-            report.failure.as_ref().map(|failure| format!("  given up: {failure}")).unwrap_or_default();
+            report.failure.as_ref().map(|failure| format!("  {verdict}: {failure}")).unwrap_or_default();
         let node = report.node.to_string();
         let _ =
             writeln!(out, "node       {node:width$}  {:>10}  {share:3} %{failure}", show_bytes(report.bytes));
@@ -252,6 +339,10 @@ fn show(
         console.note(out.trim_end());
     }
     Ok(())
+}
+
+fn show_shape(shape: Shape) -> String {
+    format!("{}+{}", shape.data, shape.parity)
 }
 
 fn show_version((major, minor, patch): (u32, u32, u32)) -> String {

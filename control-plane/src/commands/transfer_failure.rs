@@ -9,8 +9,10 @@ use peer::{ConnectError, ExchangeError, FetchError, PublishError};
 pub fn of_fetch(error: FetchError) -> Failure {
     let exit = match &error {
         FetchError::NoNodes => Exit::Usage,
+        FetchError::LostGroups { failures, .. } if failures.0.is_empty() => Exit::NotFound,
         FetchError::NoDocument { failures, .. }
         | FetchError::NoSegment { failures, .. }
+        | FetchError::LostGroups { failures, .. }
         | FetchError::AllNodesFailed { failures, .. } => of_nodes(failures),
         FetchError::List { .. }
         | FetchError::Inconsistent { .. }
@@ -18,7 +20,10 @@ pub fn of_fetch(error: FetchError) -> Failure {
         | FetchError::Publisher { .. }
         | FetchError::Rollback { .. }
         | FetchError::Expired { .. }
+        | FetchError::Segment { .. }
+        | FetchError::Restore { .. }
         | FetchError::FileHash { .. } => Exit::VerificationFailed,
+        FetchError::NotForThisIdentity { .. } | FetchError::Key { .. } => Exit::NotTrusted,
         FetchError::DiskFull { .. } => Exit::NoSpace,
         FetchError::File { source, .. } | FetchError::Output(source) => of_io(source),
         FetchError::InUse { .. } | FetchError::Interrupted(_) => Exit::Failed,
@@ -72,7 +77,10 @@ fn of_exchange(error: &ExchangeError) -> Exit {
         | ExchangeError::Busy { .. }
         | ExchangeError::Truncated { .. } => Exit::Unreachable,
         ExchangeError::NotFound { .. } => Exit::NotFound,
-        ExchangeError::WrongBytes { .. } | ExchangeError::WrongLength { .. } => Exit::VerificationFailed,
+        ExchangeError::WrongBytes { .. }
+        | ExchangeError::WrongBlock { .. }
+        | ExchangeError::WrongRange { .. }
+        | ExchangeError::WrongLength { .. } => Exit::VerificationFailed,
         ExchangeError::Status { .. } => Exit::Failed,
     }
 }
