@@ -4,15 +4,17 @@
 //! rounds as they like. [`run`] is the loop around them for a node.
 
 mod dpos;
+mod lag;
 mod pow;
 
 pub(crate) use dpos::fetch_header;
 pub use dpos::{DposFollower, DposSettings};
+pub use lag::{LAG_BLOCKS_MAX, LAG_ROUNDS_MAX};
 pub use pow::{PowFollower, PowSettings};
 
 use super::headers::{HeaderFileError, SignersError};
 use super::place::{ChainDirectory, FollowerLock, LockError, write_public};
-use super::rpc::NoneAnswered;
+use super::rpc::{Endpoint, Fault, NoneAnswered};
 use super::watch::Watch;
 use crate::configuration::Chain;
 use crate::data_directory::DataDirectoryError;
@@ -22,13 +24,6 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How many blocks an endpoint may be behind what is proved before it is said to withhold, or on a branch of its
-/// own before it is said to be on another fork. An honest node is a block or two behind.
-pub const LAG_BLOCKS_MAX: u64 = 6;
-
-/// In how many rounds in a row it must be.
-pub const LAG_ROUNDS_MAX: u32 = 2;
 
 /// Batches of headers that one endpoint may give in a round: whoever has very many, true or not, must not keep the
 /// others from being asked.
@@ -74,6 +69,18 @@ pub struct Round {
     pub removed: u64,
     /// Whether an endpoint has more, which the next round takes at once.
     pub more: bool,
+}
+
+impl Round {
+    /// Ends an endpoint's turn. Whoever lies or lacks what it is asked for has answered.
+    fn end_turn(&mut self, endpoint: &Endpoint, outcome: Result<(), Fault>) {
+        let is_answer = matches!(outcome, Ok(()) | Err(Fault::Lie { .. } | Fault::Lacks(_)));
+        self.answered += usize::from(is_answer);
+        if let Err(fault) = outcome {
+            endpoint.note(&fault);
+            tracing::debug!(endpoint = %endpoint.url, %fault, "no headers");
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -256,25 +263,6 @@ fn say_freshness(
         Freshness::Stale { .. } | Freshness::Ahead { .. } => "chain_checkpoint_stale",
     };
     progress.show(kind, json!({ "chain": "dpos", "checkpoint": freshness.to_string() }));
-}
-
-/// Runs futures side by side on this task and gives their results in order.
-pub(super) async fn together<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut is_done = true;
-        for (future, result) in &mut waiting {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *result = Some(value),
-                    std::task::Poll::Pending => is_done = false,
-                }
-            }
-        }
-        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    waiting.into_iter().filter_map(|(_, result)| result).collect()
 }
 
 fn random<const N: usize>() -> [u8; N] {

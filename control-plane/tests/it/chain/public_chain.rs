@@ -127,9 +127,12 @@ async fn liars_are_caught_and_named_and_an_honest_minority_is_enough() {
     let header = foreign[0].header.to_bytes();
     foreign[0].bytes[..84].copy_from_slice(&header);
     let foreign = Node::new(foreign);
-    // A header that is another than its hash says.
+    // A header that is another than its hash says. Like the one before, it is of a block that nobody else has proved:
+    // what is proved is not asked for again, so only who happens to be asked before the honest node could be caught
+    // by a lie about that.
     let mut swapped = blocks.clone();
-    swapped[120].bytes = blocks[119].bytes.clone();
+    grow(&mut swapped, 1, 120, 5);
+    swapped[121].bytes = blocks[120].bytes.clone();
     let swapping = Node::new(swapped);
 
     let nodes = [&swapping, &withholding, &forking, &forging, &foreign, &honest];
@@ -155,6 +158,18 @@ async fn liars_are_caught_and_named_and_an_honest_minority_is_enough() {
     assert_eq!(follower.endpoints().in_order()[0].url, urls[5]);
     let said = follower.to_json()["endpoints"].to_string();
     assert!(said.contains("it says that its last block is 60, others have proved 120"), "{said}");
+
+    // For headers too: the honest node has proved the next block before the first liar is asked for it, so its copy,
+    // which is no header at all, is never seen.
+    grow(&mut blocks, 1, 120, 1);
+    let mut garbled = blocks.clone();
+    garbled[121].bytes.clear();
+    *honest.blocks.lock().unwrap() = blocks.clone();
+    *swapping.blocks.lock().unwrap() = garbled;
+    let lies = caught(&follower, 0).1;
+    follower.round(now_s()).await.unwrap();
+    assert_eq!(follower.chain().tip(), &blocks[121].header);
+    assert_eq!(caught(&follower, 0), (Some(Lie::ForgedHeader), lies));
 }
 
 #[tokio::test]

@@ -1,80 +1,31 @@
 //! Following the consortium chain: headers by number, signers recovered on two threads, the tree and the fork
 //! choice of `chain-lite`.
 
-use super::{BATCHES_A_ROUND, FollowError, LAG_BLOCKS_MAX, LAG_ROUNDS_MAX, Round, random, together};
-use crate::chain::ethereum_json::header_rlp;
-use crate::chain::headers::{DposRecord, HeaderFile, Page, SignerTable};
-use crate::chain::place::{ChainDirectory, FollowerLock, read_if_any, write_public};
+mod fetch;
+mod open;
+mod settings;
+
+pub(crate) use fetch::fetch_header;
+pub use settings::DposSettings;
+
+use super::lag::{LAG_BLOCKS_MAX, Lag};
+use super::{BATCHES_A_ROUND, FollowError, Round};
+use crate::chain::headers::{DposRecord, HeaderFile, SignerTable};
+use crate::chain::place::{ChainDirectory, FollowerLock, write_public};
 use crate::chain::rpc::{Endpoint, Endpoints, EthereumRpc, Fault, Lie};
-use crate::configuration::Chain;
-use crate::configuration::chain::{DposCheckpoint, EndpointUrl, show_hex};
-use crate::data_directory::DataDirectoryError;
-use alloy_primitives::{Address, B256, Bloom, keccak256};
-use chain_lite::dpos::{
-    Checkpoint, Header, HeaderChain, Network, Rule, SEAL_LEN, SignedHeader, VANITY_LEN, WINDOW_BLOCKS,
-};
+use alloy_primitives::{Address, Bloom, keccak256};
+use chain_lite::dpos::{Header, HeaderChain, Network, Rule, SignedHeader};
+use fetch::fetch_headers;
+use open::{checkpoint_header, open_chain, open_files, wrong_checkpoint};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Headers that are asked for before what came is verified and kept; fewer than the window of the tree.
 const BATCH_HEADERS: u64 = 256;
 
-/// Headers that are asked for at once.
-const REQUESTS_AT_ONCE: usize = 16;
-
 /// Settled blocks after which the place to go on from is written down again. As many headers, and a window of them,
 /// are fetched twice after a restart.
 const STATE_BLOCKS: u64 = 128;
-
-/// What the follower is set to.
-#[derive(Clone, Debug)]
-pub struct DposSettings {
-    /// Whom to ask.
-    pub endpoints: Vec<EndpointUrl>,
-    /// The chain's number; 0 for whatever the endpoints say, since the checkpoint names the chain.
-    pub chain_id: u64,
-    /// Seconds between two blocks.
-    pub period_s: u64,
-    /// Blocks between two epoch blocks.
-    pub epoch_blocks: u64,
-    /// Where to begin.
-    pub checkpoint: DposCheckpoint,
-    /// The age from which a checkpoint is stale.
-    pub stale_after_s: u64,
-    /// Contracts whose events somebody wants: blocks whose filter has one of them are remembered.
-    pub contracts: Vec<Address>,
-    /// The wait between rounds.
-    pub poll: Duration,
-}
-
-impl DposSettings {
-    /// The settings in a configuration, which has been checked.
-    pub fn of(settings: &Chain) -> DposSettings {
-        let contracts = [settings.workload_contract, settings.authorisation_contract];
-        DposSettings {
-            endpoints: settings.dpos_endpoints.clone(),
-            chain_id: settings.dpos_chain_id,
-            period_s: settings.dpos_period_s,
-            epoch_blocks: settings.dpos_epoch,
-            checkpoint: settings.dpos_checkpoint.unwrap_or(DposCheckpoint { number: 0, hash: [0; 32] }),
-            stale_after_s: settings.checkpoint_age_days_max * 86_400,
-            contracts: contracts.into_iter().flatten().map(|address| Address::new(address.0)).collect(),
-            poll: Duration::from_secs((settings.dpos_period_s / 2).clamp(1, 15)),
-        }
-    }
-
-    /// The rules of the chain whose checkpoint has this header. The base fee is there from the beginning or never.
-    fn network(&self, checkpoint: &Header<'_>) -> Network {
-        Network {
-            chain_id: self.chain_id,
-            period_s: self.period_s,
-            epoch_blocks: self.epoch_blocks,
-            london_block: checkpoint.base_fee_wei.map(|_| 0),
-            ..Network::consortium(self.chain_id)
-        }
-    }
-}
 
 /// The follower of the consortium chain.
 #[derive(Debug)]
@@ -98,7 +49,7 @@ struct Source {
     endpoint: Arc<Endpoint>,
     /// Whether it has said that it is of this chain.
     is_of_chain: bool,
-    lag_rounds: u32,
+    lag: Lag,
 }
 
 impl DposFollower {
@@ -118,7 +69,7 @@ impl DposFollower {
         let sources = endpoints.all().iter().map(|endpoint| Source {
             endpoint: Arc::clone(endpoint),
             is_of_chain: settings.chain_id == 0,
-            lag_rounds: 0,
+            lag: Lag::default(),
         });
         Ok(DposFollower {
             settings: settings.clone(),
@@ -137,24 +88,14 @@ impl DposFollower {
     /// Asks every endpoint for what it has beyond the best branch, verifies and keeps it.
     pub async fn round(&mut self, now_s: u64) -> Result<Round, FollowError> {
         let mut round = Round::default();
-        let due = self.endpoints.in_order();
-        for place in 0..self.sources.len() {
-            let endpoint = Arc::clone(&self.sources[place].endpoint);
-            if !due.iter().any(|one| one.url == endpoint.url) {
-                continue;
-            }
-            match self.take_from(place, now_s, &mut round).await? {
-                Ok(()) => round.answered += 1,
-                Err(fault) => {
-                    endpoint.note(&fault);
-                    if matches!(fault, Fault::Lie { .. } | Fault::Lacks(_)) {
-                        round.answered += 1;
-                    }
-                    tracing::debug!(endpoint = %endpoint.url, %fault, "no headers");
-                }
-            }
+        for endpoint in self.endpoints.in_order() {
+            let is_it = |source: &Source| Arc::ptr_eq(&source.endpoint, &endpoint);
+            let Some(place) = self.sources.iter().position(is_it) else { continue };
+            let outcome = self.take_from(place, now_s, &mut round).await?;
+            round.end_turn(&endpoint, outcome);
         }
-        self.judge_lag();
+        let tip = self.chain.tip().number;
+        self.sources.iter_mut().for_each(|source| source.lag.judge(&source.endpoint, tip));
         Ok(round)
     }
 
@@ -238,7 +179,7 @@ impl DposFollower {
         let turn_end = last.min(fork.saturating_add(BATCHES_A_ROUND * BATCH_HEADERS));
         while next <= turn_end {
             let end = turn_end.min(next + BATCH_HEADERS - 1);
-            let headers = match self.fetch(&rpc, next, end).await {
+            let headers = match fetch_headers(&self.network, &rpc, next, end).await {
                 Ok(headers) => headers,
                 Err(fault) => return Ok(Err(fault)),
             };
@@ -279,28 +220,6 @@ impl DposFollower {
             number = number.saturating_sub(step).max(settled);
             step *= 2;
         }
-    }
-
-    /// Headers from `first` to `last`, their signers recovered by two threads.
-    async fn fetch(&self, rpc: &EthereumRpc<'_>, first: u64, last: u64) -> Result<Vec<SignedHeader>, Fault> {
-        let numbers: Vec<_> = (first..=last).collect();
-        let mut all = Vec::with_capacity(numbers.len());
-        for some in numbers.chunks(REQUESTS_AT_ONCE) {
-            for bytes in together(some.iter().map(|&number| fetch_header(rpc, number))).await {
-                all.push(bytes?);
-            }
-        }
-        let network = self.network;
-        let behind = all.split_off(all.len() / 2);
-        let threads = [all, behind]
-            .map(|part| tokio::task::spawn_blocking(move || SignedHeader::read_all(&network, &part)));
-        let mut headers = Vec::new();
-        for thread in threads {
-            // It does not panic, and is not cancelled.
-            let part = thread.await.map_err(|error| Fault::Lacks(error.to_string()))?;
-            headers.extend(part.map_err(|error| Fault::lie(Lie::ForgedHeader, error))?);
-        }
-        Ok(headers)
     }
 
     fn accept(&mut self, headers: Vec<SignedHeader>, now_s: u64) -> Result<(), Fault> {
@@ -385,161 +304,9 @@ impl DposFollower {
         );
         Err(Fault::lie(Lie::OtherFork, detail))
     }
-
-    fn judge_lag(&mut self) {
-        let tip = self.chain.tip().number;
-        for source in &mut self.sources {
-            let Some(said) = source.endpoint.standing().last_word() else { continue };
-            if said + LAG_BLOCKS_MAX >= tip {
-                source.lag_rounds = 0;
-                continue;
-            }
-            source.lag_rounds = source.lag_rounds.saturating_add(1);
-            if source.lag_rounds == LAG_ROUNDS_MAX {
-                let detail = format!("it says that its last block is {said}, others have proved {tip}");
-                source.endpoint.note(&Fault::lie(Lie::WithheldHeaders, detail));
-            }
-        }
-    }
-}
-
-/// The header at a number, as its hash covers it: raw if the endpoint gives it so, else rebuilt from the block's
-/// JSON. What is neither is no header of the chain, whoever made it so.
-pub async fn fetch_header(rpc: &EthereumRpc<'_>, number: u64) -> Result<Vec<u8>, Fault> {
-    let bytes = match rpc.raw_header(number).await {
-        Ok(bytes) => bytes,
-        Err(Fault::Rpc(error)) if !error.is_unknown_method() => return Err(error.into()),
-        Err(_) => {
-            let block = rpc.block(number).await?;
-            let bytes =
-                header_rlp(&block).map_err(|error| Fault::Lacks(format!("block {number}: {error}")))?;
-            let said = crate::chain::ethereum_json::hash(&block, "hash");
-            if said != Ok(keccak256(&bytes)) {
-                let detail = format!("the fields of its block {number} do not give the hash that it says");
-                return Err(Fault::lie(Lie::ForgedHeader, detail));
-            }
-            bytes
-        }
-    };
-    let header = Header::decode(&bytes).map_err(|error| Fault::lie(Lie::ForgedHeader, error))?;
-    if header.number != number {
-        let detail = format!("asked for block {number}, it sent block {}", header.number);
-        return Err(Fault::lie(Lie::ForgedHeader, detail));
-    }
-    Ok(bytes)
 }
 
 /// Whether a block may have logs of a contract.
 fn has_logs_of(bloom: &Bloom, contract: &Address) -> bool {
     bloom.contains_input(alloy_primitives::BloomInput::Raw(&contract[..]))
-}
-
-/// The checkpoint's header: the one that is kept, or somebody's, which the hash vouches for.
-async fn checkpoint_header(
-    settings: &DposSettings,
-    directory: &ChainDirectory,
-    endpoints: &Endpoints,
-) -> Result<Vec<u8>, FollowError> {
-    let DposCheckpoint { number, hash } = settings.checkpoint;
-    let path = directory.dpos_checkpoint();
-    if let Some(kept) = read_if_any(&path)?.filter(|kept| keccak256(kept) == B256::new(hash)) {
-        return Ok(kept);
-    }
-    let fetched = endpoints.first("the header of chain.dpos_checkpoint", |endpoint| {
-        let endpoints = endpoints.clone();
-        async move {
-            let bytes = fetch_header(&EthereumRpc::new(&endpoints, &endpoint), number).await?;
-            let found = keccak256(&bytes);
-            if found != B256::new(hash) {
-                let detail = format!("its block {number} is {found}, the checkpoint is {}", show_hex(&hash));
-                return Err(Fault::lie(Lie::OtherChain, detail));
-            }
-            Ok(bytes)
-        }
-    });
-    let bytes = fetched.await?;
-    write_public(&path, &bytes)?;
-    Ok(bytes)
-}
-
-/// The files of the chain that has this checkpoint. A checkpoint among the headers that are kept changes nothing;
-/// one that is not among them begins a new file.
-fn open_files(
-    settings: &DposSettings,
-    directory: &ChainDirectory,
-    checkpoint: &Header<'_>,
-) -> Result<(HeaderFile<DposRecord>, SignerTable), FollowError> {
-    let path = directory.dpos_headers();
-    let DposCheckpoint { number, hash } = settings.checkpoint;
-    if path.exists() {
-        let (file, opened) = HeaderFile::<DposRecord>::open_to_write(&path)?;
-        if opened.cut_bytes > 0 {
-            tracing::warn!(path = %path.display(), opened.records, opened.cut_bytes, "cut behind the verified headers");
-        }
-        if file.get(number)?.is_some_and(|record| record.hash == hash) {
-            return Ok((file, SignerTable::read(directory)?));
-        }
-        tracing::warn!(
-            number,
-            "the checkpoint is not among the kept headers of the consortium chain: beginning at it"
-        );
-    }
-    let page = Page { anchor: hash, first: number, chain_id: settings.chain_id };
-    let file = HeaderFile::create(&path, page)?;
-    match std::fs::remove_file(directory.dpos_watched()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            let path = directory.dpos_watched();
-            return Err(DataDirectoryError::Write { path, source: error }.into());
-        }
-        _ => {}
-    }
-    let record = DposRecord {
-        hash,
-        state_root: checkpoint.state_root.0,
-        receipts_root: checkpoint.receipts_root.0,
-        time_s: checkpoint.time_s,
-        signer: DposRecord::NO_SIGNER,
-        in_turn: DposRecord::NO_SIGNER,
-    };
-    file.append(&[record])?;
-    Ok((file, SignerTable::default()))
-}
-
-/// The tree from where the last follower wrote down to, if the headers up to there are kept, else from the
-/// checkpoint.
-fn open_chain(
-    settings: &DposSettings,
-    directory: &ChainDirectory,
-    network: &Network,
-    header: &Header<'_>,
-    bytes: &[u8],
-    file: &HeaderFile<DposRecord>,
-) -> Result<HeaderChain, FollowError> {
-    let seed = u64::from_le_bytes(random());
-    if let Some(state) = read_if_any(&directory.dpos_state())? {
-        match HeaderChain::resume(*network, &state, WINDOW_BLOCKS, seed) {
-            Ok(chain) => {
-                let settled = chain.settled();
-                let is_kept = file.get(settled.number)?.is_some_and(|record| record.hash == settled.hash.0);
-                if is_kept && settled.number >= settings.checkpoint.number {
-                    return Ok(chain);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "following begins at the checkpoint again"),
-        }
-    }
-    let signers =
-        header.extra.get(VANITY_LEN..header.extra.len().saturating_sub(SEAL_LEN)).unwrap_or_default();
-    let checkpoint = Checkpoint {
-        number: settings.checkpoint.number,
-        hash: B256::new(settings.checkpoint.hash),
-        time_s: header.time_s,
-        signers: signers.chunks_exact(20).map(Address::from_slice).collect(),
-    };
-    HeaderChain::from_checkpoint(*network, &checkpoint, bytes, WINDOW_BLOCKS, seed)
-        .map_err(|error| wrong_checkpoint(&error))
-}
-
-fn wrong_checkpoint(error: &dyn std::fmt::Display) -> FollowError {
-    FollowError::Settings(format!("chain.dpos_checkpoint: {error}"))
 }

@@ -1,17 +1,22 @@
 //! Following the public chain: the two-phase header sync of `chain-lite`, one for each endpoint, fed by height and
 //! hash, as its nodes are asked.
 
-use super::{BATCHES_A_ROUND, FollowError, LAG_BLOCKS_MAX, LAG_ROUNDS_MAX, Round, random, together};
-use crate::chain::headers::{HeaderFile, HeaderFileError, Page, PowRecord};
+mod open;
+
+use super::lag::{LAG_BLOCKS_MAX, Lag};
+use super::{BATCHES_A_ROUND, FollowError, Round, random};
+use crate::chain::headers::{HeaderFile, Page, PowRecord};
 use crate::chain::place::{ChainDirectory, FollowerLock};
 use crate::chain::rpc::{Endpoint, Endpoints, Fault, Lie, MainChainRpc};
 use crate::configuration::Chain;
 use crate::configuration::chain::{EndpointUrl, PowNetwork};
 use chain_lite::Hash;
 use chain_lite::pow::{
-    BLOCK_HEADER_LEN, BlockHeader, BlockId, Checkpoint, Header, HeaderChain, HeaderSync, Mode, Network, Rule,
-    Step, SyncError, SyncSettings,
+    BlockHeader, BlockId, Checkpoint, Header, HeaderChain, HeaderSync, Network, Rule, Step, SyncError,
+    SyncSettings,
 };
+use futures_util::future::join_all;
+use open::{fetch_genesis, open_file, restore};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +78,7 @@ pub struct PowFollower {
 struct Source {
     endpoint: Arc<Endpoint>,
     sync: HeaderSync,
-    /// Rounds in a row in which it was far behind.
-    lag_rounds: u32,
+    lag: Lag,
 }
 
 impl PowFollower {
@@ -100,7 +104,7 @@ impl PowFollower {
         let sources = endpoints.all().iter().map(|endpoint| Source {
             endpoint: Arc::clone(endpoint),
             sync: HeaderSync::new(SyncSettings::default(), random()),
-            lag_rounds: 0,
+            lag: Lag::default(),
         });
         let sources = sources.collect();
         Ok(PowFollower { endpoints, chain, file, sources })
@@ -109,24 +113,14 @@ impl PowFollower {
     /// Asks every endpoint for what it has beyond the best branch, verifies and keeps it.
     pub async fn round(&mut self, now_s: u64) -> Result<Round, FollowError> {
         let mut round = Round::default();
-        let due = self.endpoints.in_order();
-        for place in 0..self.sources.len() {
-            let endpoint = Arc::clone(&self.sources[place].endpoint);
-            if !due.iter().any(|one| one.url == endpoint.url) {
-                continue;
-            }
-            match self.take_from(place, now_s, &mut round).await? {
-                Ok(()) => round.answered += 1,
-                Err(fault) => {
-                    endpoint.note(&fault);
-                    if matches!(fault, Fault::Lie { .. } | Fault::Lacks(_)) {
-                        round.answered += 1;
-                    }
-                    tracing::debug!(endpoint = %endpoint.url, %fault, "no headers");
-                }
-            }
+        for endpoint in self.endpoints.in_order() {
+            let is_it = |source: &Source| Arc::ptr_eq(&source.endpoint, &endpoint);
+            let Some(place) = self.sources.iter().position(is_it) else { continue };
+            let outcome = self.take_from(place, now_s, &mut round).await?;
+            round.end_turn(&endpoint, outcome);
         }
-        self.judge_lag();
+        let tip = u64::from(self.chain.tip().height);
+        self.sources.iter_mut().for_each(|source| source.lag.judge(&source.endpoint, tip));
         Ok(round)
     }
 
@@ -271,95 +265,6 @@ impl PowFollower {
         }
         Ok(())
     }
-
-    /// Endpoints that stay far behind what others have proved.
-    fn judge_lag(&mut self) {
-        let tip = u64::from(self.chain.tip().height);
-        for source in &mut self.sources {
-            let Some(said) = source.endpoint.standing().last_word() else { continue };
-            if said + LAG_BLOCKS_MAX >= tip {
-                source.lag_rounds = 0;
-                continue;
-            }
-            source.lag_rounds = source.lag_rounds.saturating_add(1);
-            if source.lag_rounds == LAG_ROUNDS_MAX {
-                let detail = format!("it says that its last block is {said}, others have proved {tip}");
-                source.endpoint.note(&Fault::lie(Lie::WithheldHeaders, detail));
-            }
-        }
-    }
-}
-
-/// The file of this chain, cut to what holds; `None` if there is none.
-fn open_file(
-    settings: &PowSettings,
-    directory: &ChainDirectory,
-) -> Result<Option<HeaderFile<PowRecord>>, FollowError> {
-    let path = directory.pow_headers();
-    if !path.exists() {
-        return Ok(None);
-    }
-    let (file, opened) = HeaderFile::open_to_write(&path)?;
-    if opened.cut_bytes > 0 {
-        tracing::warn!(path = %path.display(), opened.records, opened.cut_bytes, "cut behind the verified headers");
-    }
-    if file.page().anchor != settings.genesis.0 {
-        let found = Hash(file.page().anchor);
-        return Err(FollowError::Settings(format!(
-            "{} is of the chain with genesis block {found}, chain.pow_genesis is {}",
-            path.display(),
-            settings.genesis
-        )));
-    }
-    Ok((opened.records > 0).then_some(file))
-}
-
-async fn fetch_genesis(endpoints: &Endpoints, hash: Hash) -> Result<BlockHeader, FollowError> {
-    let block = endpoints.first("the genesis block", |endpoint| {
-        let endpoints = endpoints.clone();
-        async move {
-            // Its hash is compared where it comes in.
-            let bytes = MainChainRpc::new(&endpoints, &endpoint).block(&hash).await?;
-            bytes
-                .first_chunk::<BLOCK_HEADER_LEN>()
-                .map(BlockHeader::from_bytes)
-                .ok_or(Fault::Lacks("no header".into()))
-        }
-    });
-    Ok(block.await?)
-}
-
-/// The tree of the headers that are kept. What does not hold is cut off, and fetched again.
-fn restore(settings: &PowSettings, file: &HeaderFile<PowRecord>) -> Result<HeaderChain, FollowError> {
-    let missing = || HeaderFileError::Damaged { path: "pow/headers".into(), height: 0 };
-    let genesis = file.get(0)?.ok_or_else(missing)?.block(Hash::ZERO, 0);
-    let seed = u64::from_le_bytes(random());
-    let mut chain =
-        HeaderChain::new(settings.network, Mode::Strict, genesis, settings.checkpoints.clone(), seed)
-            .map_err(|error| FollowError::Settings(error.to_string()))?;
-    let mut before = genesis.hash();
-    let mut height: u32 = 1;
-    loop {
-        let records = file.range(u64::from(height), 1 << 14)?;
-        if records.is_empty() {
-            return Ok(chain);
-        }
-        let blocks: Vec<_> = (height..)
-            .zip(&records)
-            .map(|(height, record)| {
-                let block = record.block(before, height);
-                before = record.hash;
-                block
-            })
-            .collect();
-        // The number of records is bounded by the range.
-        height += blocks.len() as u32;
-        if let Err(error) = chain.restore(blocks) {
-            tracing::warn!(%error, "kept headers that do not hold are fetched again");
-            file.replace_from(u64::from(chain.tip().height) + 1, &[])?;
-            return Ok(chain);
-        }
-    }
 }
 
 /// The first block of the locator that the endpoint has on its best branch.
@@ -390,7 +295,7 @@ async fn fetch_headers(rpc: &MainChainRpc<'_>, first: u32, last: u32) -> Result<
             block.shrink_to_fit();
             Ok::<_, Fault>(block)
         });
-        for header in together(fetched).await {
+        for header in join_all(fetched).await {
             headers.push(header?);
         }
     }
