@@ -184,6 +184,9 @@ pub struct Fetch {
     /// there is one]
     #[arg(long, value_name = "KEYFILE")]
     pub identity: Option<PathBuf>,
+    /// Take from this older file what it has in common with the new one; may be given more than once
+    #[arg(long, value_name = "OLDFILE")]
+    pub seed: Vec<PathBuf>,
     /// Hold segments of at most so many bytes in memory; a group of a coded file is held whatever it says
     #[arg(long, default_value = "32MiB", value_name = "SIZE")]
     pub memory: String,
@@ -203,7 +206,7 @@ Examples:
   ioex fetch HASH --from https://UID@relay.example.com:4433 -o firmware.img
   ioex fetch https://UID@relay.example.com:4433/list/HASH
   ioex fetch HASH --from https://relay.example.com:4433 --ca relay.pem --publisher UID -o - | tar x
-  ioex fetch HASH --from https://UID@a.example:4433 --from https://UID@b.example:4433
+  ioex fetch HASH --from https://UID@a.example:4433 --from https://UID@b.example:4433 --seed firmware-1.4.1.img
 
 What arrives is verified piece by piece; the file appears under its name only when all of it is. A fetch that was \
 interrupted goes on where it stopped. Of a coded file any k of a group's k + m shards are enough, so some nodes may be \

@@ -41,6 +41,10 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a
     // segment has none.
     let counter_min = arguments.counter_min.or((!asked.is_segment).then_some(0));
+    if !arguments.seed.is_empty() && to_standard_output(arguments) {
+        let what = "--seed needs a file to write to: give it with -o";
+        return Err(Failure::message(Exit::Usage, what));
+    }
     let memory_bytes_max = parse_bytes(&arguments.memory)
         .map_err(|error| Failure::message(Exit::Usage, format!("--memory: {error}")))?;
     let key_file = key_file(arguments, &settings)?;
@@ -52,6 +56,7 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
             Some((KeyFile::Plain(key), _)) => Some(Arc::new(key.clone())),
             _ => None,
         },
+        seeds: arguments.seed.clone(),
         memory_bytes_max,
         ..FetchOptions::default()
     };
@@ -281,6 +286,7 @@ fn show(
             "output": output,
             "bytes": fetched.bytes,
             "bytes_resumed": fetched.bytes_resumed,
+            "bytes_saved": fetched.bytes_seeded,
             "bytes_fetched": moved,
             "seconds": seconds,
             "name": listing.map(|listing| &listing.name),
@@ -320,6 +326,15 @@ fn show(
         0 => String::new(),
         bytes => format!(", {} of them from before", show_bytes(bytes)),
     };
+    if fetched.bytes_seeded > 0 {
+        let (saved, share) =
+            (show_bytes(fetched.bytes_seeded), fetched.bytes_seeded * 100 / fetched.bytes.max(1));
+        let _ = writeln!(
+            out,
+            "saved      {saved} of {} ({share} %), from older files",
+            show_bytes(fetched.bytes)
+        );
+    }
     let (size, time) = (show_bytes(fetched.bytes), show_seconds(seconds));
     let _ = writeln!(out, "verified   {size}{resumed}, {time} ({})", show_rate(moved, seconds));
     let width = fetched.nodes.iter().map(|report| report.node.to_string().len()).max().unwrap_or(0);

@@ -25,7 +25,9 @@ pub fn of_fetch(error: FetchError) -> Failure {
         | FetchError::FileHash { .. } => Exit::VerificationFailed,
         FetchError::NotForThisIdentity { .. } | FetchError::Key { .. } => Exit::NotTrusted,
         FetchError::DiskFull { .. } => Exit::NoSpace,
-        FetchError::File { source, .. } | FetchError::Output(source) => of_io(source),
+        FetchError::File { source, .. } | FetchError::Seed { source, .. } | FetchError::Output(source) => {
+            of_io(source)
+        }
         FetchError::InUse { .. } | FetchError::Interrupted(_) => Exit::Failed,
     };
     Failure::new(exit, error)

@@ -185,6 +185,14 @@ pub enum FetchError {
         /// What is wrong.
         reason: String,
     },
+    /// A file to take known parts from cannot be read.
+    #[error("cannot read {} to take from it what did not change: {source}", path.display())]
+    Seed {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Every node was given up.
     #[error("every node failed, with {bytes_verified} of {bytes_total} bytes verified: {failures}")]
     AllNodesFailed {

@@ -18,10 +18,11 @@ mod outboards;
 mod partial;
 mod plan;
 mod schedule;
+mod seeds;
 mod sink;
 mod transfer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,6 +61,8 @@ pub struct FetchOptions {
     pub as_segment: bool,
     /// Whose wrapped keys can be opened. Lists that are not encrypted, or carry their key openly, need none.
     pub identity: Option<Arc<SecretKey>>,
+    /// Files from which to take what they have in common with the new one; for [`fetch_to_file`] alone.
+    pub seeds: Vec<PathBuf>,
     /// Bound on shards under way or held back, in bytes. At least two segments, and one group of a coded file, are held
     /// whatever it says; restoring takes as much again as is restored of one group.
     pub memory_bytes_max: u64,
@@ -68,7 +71,7 @@ pub struct FetchOptions {
 }
 
 impl Default for FetchOptions {
-    /// Any publisher; no identity; 32 MiB of memory, which keeps the whole process within 64 MiB.
+    /// Any publisher; no identity and no seeds; 32 MiB of memory, which keeps the whole process within 64 MiB.
     fn default() -> FetchOptions {
         FetchOptions {
             publisher: None,
@@ -76,6 +79,7 @@ impl Default for FetchOptions {
             allow_expired: false,
             as_segment: false,
             identity: None,
+            seeds: Vec::new(),
             memory_bytes_max: 32 << 20,
             backoff: Backoff::default(),
         }
@@ -91,6 +95,8 @@ pub struct Fetched {
     pub bytes: u64,
     /// Of those, bytes that an earlier fetch had left, verified again.
     pub bytes_resumed: u64,
+    /// Of those, bytes that were taken from [`FetchOptions::seeds`] and need not be fetched.
+    pub bytes_seeded: u64,
     /// What each node contributed, in the caller's order.
     pub nodes: Vec<NodeReport>,
 }
@@ -121,7 +127,7 @@ pub async fn fetch_to_file(
     let resumed = progress.clone();
     let out = out.to_owned();
     let open_plan = plan.clone();
-    let file = blocking(move || {
+    let mut file = blocking(move || {
         PartialFile::open(&out, open_plan, |bytes| {
             resumed.send_modify(|progress| {
                 progress.bytes_verified = bytes;
@@ -131,11 +137,16 @@ pub async fn fetch_to_file(
     })
     .await?;
     let bytes_resumed = file.bytes_resumed();
+    let mut bytes_seeded = 0;
+    if !options.seeds.is_empty() {
+        (file, bytes_seeded) = seed(file, &plan, &found.document, nodes, options, progress).await?;
+    }
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
     let work = work(&plan, file.states(), nodes, options, false);
     let schedule = Schedule::new(work, nodes.len(), options.backoff);
+    let bytes_here = bytes_resumed + bytes_seeded;
     let (transfer, sink_end) =
-        Transfer::new(plan.clone(), nodes, found.refused, schedule, options.backoff, bytes_resumed, progress);
+        Transfer::new(plan.clone(), nodes, found.refused, schedule, options.backoff, bytes_here, progress);
     let sink_plan = plan.clone();
     let writing = tokio::task::spawn_blocking(move || sink::write_shards(&sink_plan, file, sink_end));
     let reports = transfer.run().await;
@@ -144,8 +155,13 @@ pub async fn fetch_to_file(
     let reports = reports?;
     progress.send_modify(|progress| progress.phase = Phase::Finishing);
     blocking(move || file.finish()).await?;
-    let fetched =
-        Fetched { listing: Some(found.listing), bytes: plan.file_len, bytes_resumed, nodes: reports };
+    let fetched = Fetched {
+        listing: Some(found.listing),
+        bytes: plan.file_len,
+        bytes_resumed,
+        bytes_seeded,
+        nodes: reports,
+    };
     Ok(done(progress, fetched))
 }
 
@@ -170,7 +186,8 @@ pub async fn fetch_to_writer<W: AsyncWrite + Unpin>(
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
     let (listing, bytes) = (found.listing, found.plan.file_len);
     let reports = stream(found.plan, nodes, found.refused, writer, options, progress).await?;
-    let fetched = Fetched { listing: Some(listing), bytes, bytes_resumed: 0, nodes: reports };
+    let fetched =
+        Fetched { listing: Some(listing), bytes, bytes_resumed: 0, bytes_seeded: 0, nodes: reports };
     Ok(done(progress, fetched))
 }
 
@@ -210,6 +227,8 @@ enum Found {
 struct FoundList {
     listing: Listing,
     plan: Arc<Plan>,
+    /// The list itself.
+    document: Bytes,
     refused: Vec<Option<ExchangeError>>,
 }
 
@@ -239,22 +258,24 @@ async fn find(
             progress.bytes_verified = len;
             progress.phase = Phase::Finishing;
         });
-        let fetched = Fetched { listing: None, bytes: len, bytes_resumed: 0, nodes: Vec::new() };
+        let fetched =
+            Fetched { listing: None, bytes: len, bytes_resumed: 0, bytes_seeded: 0, nodes: Vec::new() };
         return Ok(Found::Segment { bytes, fetched });
     }
     // A clock before 1970 makes every list look fresh; the device has then no idea of the time at all.
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let list = plan::check_list(hash, &bytes, options, now_s)?;
     let identity = options.identity.as_deref();
-    let (listing, plan) = if list.is_outer() {
-        let inner = fetch_inner(hash, &list, nodes, &document.refused, options).await?;
-        let inner = list.open_inner(&inner).map_err(|reason| FetchError::List { hash: *hash, reason })?;
-        (plan::describe(hash, &inner), plan::plan(hash, &inner, identity)?)
+    let (listing, plan, bytes) = if list.is_outer() {
+        let inner_bytes = fetch_inner(hash, &list, nodes, &document.refused, options).await?;
+        let inner =
+            list.open_inner(&inner_bytes).map_err(|reason| FetchError::List { hash: *hash, reason })?;
+        (plan::describe(hash, &inner), plan::plan(hash, &inner, identity)?, inner_bytes.into())
     } else {
-        (plan::describe(hash, &list), plan::plan(hash, &list, identity)?)
+        (plan::describe(hash, &list), plan::plan(hash, &list, identity)?, bytes.clone())
     };
     progress.send_modify(|progress| progress.bytes_total = Some(plan.file_len));
-    Ok(Found::List(FoundList { listing, plan: Arc::new(plan), refused: document.refused }))
+    Ok(Found::List(FoundList { listing, plan: Arc::new(plan), document: bytes, refused: document.refused }))
 }
 
 /// Gets the list that `outer`, at `hash`, describes: too long for a segment, it is stored as a file of segments.
@@ -276,6 +297,41 @@ async fn fetch_inner(
     let (progress, _) = watch::channel(Progress::default());
     stream(plan, nodes, refused.to_vec(), &mut document, options, &progress).await?;
     Ok(document)
+}
+
+/// Takes from the seeds what the file has in common with them; gives the bytes.
+async fn seed(
+    mut file: PartialFile,
+    plan: &Arc<Plan>,
+    list: &Bytes,
+    nodes: &[Node],
+    options: &FetchOptions,
+    progress: &watch::Sender<Progress>,
+) -> Result<(PartialFile, u64), FetchError> {
+    let hash = plan.list_hash;
+    let invalid = |reason| FetchError::List { hash, reason };
+    let hashes = if plan.are_segments_plain() {
+        plan.segments.iter().map(|segment| segment.hash).collect()
+    } else {
+        let list = ListView::open(list).map_err(invalid)?;
+        let Some((address, _)) = list.plain_hashes() else {
+            tracing::warn!("the list says nothing of plain bytes: nothing can be taken from older files");
+            return Ok((file, 0));
+        };
+        let table = document::get_document(&address, nodes, &options.backoff).await?.bytes;
+        let key = plan::file_key(&hash, &list, options.identity.as_deref())?;
+        store::pipeline::open_plain_hashes(&list, key.as_ref(), &table)
+            .map_err(|_| FetchError::Inconsistent { hash, what: "its table of plain hashes does not open" })?
+    };
+    let (plan, seeds, progress) = (plan.clone(), options.seeds.clone(), progress.clone());
+    blocking(move || {
+        let resumed = file.bytes_resumed();
+        let bytes = seeds::take_from_seeds(&mut file, &plan, &hashes, &seeds, |bytes| {
+            progress.send_modify(|progress| progress.bytes_verified = resumed + bytes);
+        })?;
+        Ok((file, bytes))
+    })
+    .await
 }
 
 /// A list is told from other content by its magic. Bytes that begin with it and are no valid list are refused

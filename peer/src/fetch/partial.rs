@@ -125,7 +125,7 @@ impl PartialFile {
             return Err(FetchError::Segment { index, reason });
         }
         self.part
-            .seek(SeekFrom::Start(segment.offset))
+            .seek(SeekFrom::Start(segment.file_offset))
             .and_then(|_| self.part.write_all(plain))
             .map_err(|e| self.failed("write", &self.part_path, e))?;
         let mut record = [0; RECORD_LEN as usize];
@@ -143,7 +143,7 @@ impl PartialFile {
         let segment = self.plan.segments[index as usize];
         let mut plain = vec![0; segment.plain_len as usize];
         self.part
-            .seek(SeekFrom::Start(segment.offset))
+            .seek(SeekFrom::Start(segment.file_offset))
             .and_then(|_| self.part.read_exact(&mut plain))
             .map_err(|e| self.failed("read", &self.part_path, e))?;
         Ok(plain)
@@ -193,7 +193,7 @@ impl PartialFile {
         let part_len = self.part.metadata().map_err(|e| self.failed("read", &self.part_path, e))?.len();
         for (index, plain_hash) in claimed {
             let Some(segment) = self.plan.segments.get(index as usize).copied() else { continue };
-            if self.has(index) || segment.offset + u64::from(segment.plain_len) > part_len {
+            if self.has(index) || segment.file_offset + u64::from(segment.plain_len) > part_len {
                 continue;
             }
             let plain = self.read(index)?;
@@ -247,7 +247,7 @@ impl PartialFile {
                     let segment = self.plan.segments[next];
                     self.file_hash.scratch.resize(segment.plain_len as usize, 0);
                     self.part
-                        .seek(SeekFrom::Start(segment.offset))
+                        .seek(SeekFrom::Start(segment.file_offset))
                         .and_then(|_| self.part.read_exact(&mut self.file_hash.scratch))
                         .map_err(|e| self.failed("read", &self.part_path, e))?;
                     self.file_hash.hasher.push(&self.file_hash.scratch);

@@ -7,7 +7,8 @@ use identity::{SecretKey, Uid};
 use store::Hash;
 use store::aead::{FileKey, SegmentCipher, TAG_LEN};
 use store::erasure::{Code, Codec, Shape};
-use store::list::{Compression, KeyMaterial, ListView};
+use store::list::{Chunking, Entry, KeyMaterial, ListView};
+use store::pipeline::{Scratch, SegmentOpener};
 
 use super::FetchOptions;
 use super::error::FetchError;
@@ -46,29 +47,22 @@ pub(crate) struct Plan {
     pub(crate) grouping: Grouping,
     pub(crate) coding: Option<(Code, Shape)>,
     /// The data shards, in the file's order.
-    pub(crate) segments: Vec<PlannedSegment>,
+    pub(crate) segments: Vec<Entry>,
     /// The parity shards: address, and length in bytes.
     pub(crate) parity: Vec<(Hash, u32)>,
     /// Outboard documents in order: address, and length in bytes.
     pub(crate) outboards: Vec<(Hash, u32)>,
+    pub(crate) chunking: Chunking,
+    /// Plain length of all segments but the last, in bytes; 0: uneven.
+    pub(crate) segment_len: u32,
     pub(crate) file_len: u64,
     pub(crate) file_hash: Option<Hash>,
     /// Length of the longest shard in bytes.
     pub(crate) shard_len_max: u32,
-    /// What makes plain bytes of stored ones and the reverse; none where they are the same.
+    /// What makes plain bytes of stored ones.
+    opener: SegmentOpener,
+    /// What makes stored bytes of plain ones that are not compressed; none where they are the same.
     cipher: Option<SegmentCipher>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PlannedSegment {
-    /// BLAKE3 of the stored bytes.
-    pub(crate) hash: Hash,
-    /// Where the plain bytes begin in the file.
-    pub(crate) offset: u64,
-    /// Length of what is stored, in bytes.
-    pub(crate) stored_len: u32,
-    /// Length of the plain bytes.
-    pub(crate) plain_len: u32,
 }
 
 impl Plan {
@@ -84,7 +78,7 @@ impl Plan {
     /// compressors differ.
     pub(crate) fn can_be_stored_again(&self, index: ShardIndex) -> bool {
         let tag_len = if self.cipher.is_some() { TAG_LEN as u32 } else { 0 };
-        let is_as_is = |segment: &PlannedSegment| segment.stored_len == segment.plain_len + tag_len;
+        let is_as_is = |segment: &Entry| segment.stored_len == segment.plain_len + tag_len;
         self.segments.get(index as usize).is_some_and(is_as_is)
     }
 
@@ -96,19 +90,32 @@ impl Plan {
     /// Data shards of a group in bytes of the file.
     pub(crate) fn group_bytes(&self, group: GroupIndex) -> std::ops::Range<u64> {
         let data = self.grouping.data_of(group);
-        let end = |segment: &PlannedSegment| segment.offset + u64::from(segment.plain_len);
+        let end = |segment: &Entry| segment.file_offset + u64::from(segment.plain_len);
         let segments = &self.segments[data.start as usize..data.end as usize];
-        segments.first().map_or(0, |segment| segment.offset)..segments.last().map_or(0, end)
+        segments.first().map_or(0, |segment| segment.file_offset)..segments.last().map_or(0, end)
     }
 
     /// The plain bytes of a data shard.
-    pub(crate) fn open(&self, index: ShardIndex, stored: Bytes) -> Result<Bytes, FetchError> {
-        let Some(cipher) = &self.cipher else { return Ok(stored) };
-        let mut sealed = stored.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        let opened = cipher.open(u64::from(index), &mut sealed);
-        let len = opened.map_err(|e| FetchError::Segment { index, reason: e.to_string() })?.len();
-        sealed.truncate(len);
-        Ok(sealed.freeze())
+    pub(crate) fn open(
+        &self,
+        index: ShardIndex,
+        stored: Bytes,
+        scratch: &mut Scratch,
+    ) -> Result<Bytes, FetchError> {
+        let segment = &self.segments[index as usize];
+        let is_as_is = self.can_be_stored_again(index);
+        if is_as_is && self.cipher.is_none() {
+            return Ok(stored);
+        }
+        let mut stored = stored.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let plain = self.opener.open(index, segment, &mut stored, scratch);
+        let plain = plain.map_err(|e| FetchError::Segment { index, reason: e.to_string() })?;
+        if !is_as_is {
+            return Ok(Bytes::copy_from_slice(plain));
+        }
+        // Decrypted in place, without the tag behind it.
+        stored.truncate(segment.plain_len as usize);
+        Ok(stored.freeze())
     }
 
     /// The stored bytes of a data shard that [can be stored again](Plan::can_be_stored_again), which must hash to its
@@ -120,6 +127,11 @@ impl Plan {
             stored.extend_from_slice(&tag);
         }
         (Hash::of(&stored) == self.segments.get(index as usize)?.hash).then(|| stored.into())
+    }
+
+    /// Whether the address of each segment is the hash of its plain bytes.
+    pub(crate) fn are_segments_plain(&self) -> bool {
+        self.cipher.is_none() && (0..self.segments.len() as u32).all(|index| self.can_be_stored_again(index))
     }
 
     /// The stored bytes of the data shards `absent` of a group, from at least as many others as it has data shards.
@@ -229,15 +241,7 @@ pub(crate) fn plan(
         Some((_, shape)) => Grouping::new(list.data_count(), shape.data as u32, shape.parity as u32),
         None => Grouping::uncoded(list.data_count()),
     };
-    let segments: Vec<_> = list
-        .entries()
-        .map(|entry| PlannedSegment {
-            hash: entry.hash,
-            offset: entry.file_offset,
-            stored_len: entry.stored_len,
-            plain_len: entry.plain_len,
-        })
-        .collect();
+    let segments: Vec<_> = list.entries().collect();
     let parity: Vec<_> = list.shards().skip(segments.len()).collect();
     if parity.len() as u64 + segments.len() as u64 != u64::from(grouping.shard_count()) {
         return Err(FetchError::Inconsistent {
@@ -245,12 +249,8 @@ pub(crate) fn plan(
             what: "it has another number of parity segments",
         });
     }
-    if list.compression() != Compression::None {
-        return Err(FetchError::Inconsistent {
-            hash: *hash,
-            what: "its file is compressed, which is not known here",
-        });
-    }
+    let opener = SegmentOpener::new(list, key.as_ref())
+        .map_err(|_| FetchError::Inconsistent { hash: *hash, what: "it is encrypted and has no key" })?;
     Ok(Plan {
         list_hash: *hash,
         grouping,
@@ -259,13 +259,17 @@ pub(crate) fn plan(
         segments,
         parity,
         outboards: list.outboards().map(|(_, hash, len)| (hash, len)).collect(),
+        chunking: list.chunking(),
+        segment_len: list.segment_len(),
         file_len: list.file_len(),
         file_hash,
+        opener,
         cipher: key.map(|key| SegmentCipher::new(&key, list.file_id())),
     })
 }
 
-fn file_key(
+/// The file's key: the list's own, or the one that is wrapped for `identity`; none if it is not encrypted.
+pub(crate) fn file_key(
     hash: &Hash,
     list: &ListView<'_>,
     identity: Option<&SecretKey>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use store::Hash;
+use store::pipeline::Scratch;
 use store::split::FileHasher;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -55,7 +56,13 @@ type Held = BTreeMap<GroupIndex, Vec<(ShardIndex, Bytes)>>;
 ///
 /// Stops at the first error, of which the transfer hears.
 pub(crate) fn write_shards(plan: &Arc<Plan>, file: PartialFile, mut end: SinkEnd) -> PartialFile {
-    let mut writer = ShardWriter { plan: plan.clone(), file, held: Held::new(), answers: end.answers };
+    let mut writer = ShardWriter {
+        plan: plan.clone(),
+        file,
+        held: Held::new(),
+        scratch: Scratch::default(),
+        answers: end.answers,
+    };
     while let Some(message) = end.shards.blocking_recv() {
         let outcome = match message {
             ToSink::Shard { index, stored } => writer.take(index, stored),
@@ -76,6 +83,7 @@ struct ShardWriter {
     plan: Arc<Plan>,
     file: PartialFile,
     held: Held,
+    scratch: Scratch,
     answers: mpsc::UnboundedSender<FromSink>,
 }
 
@@ -84,12 +92,12 @@ impl ShardWriter {
         let plan = self.plan.clone();
         let group = plan.grouping.group_of(index);
         if plan.can_be_stored_again(index) {
-            let plain = plan.open(index, stored)?;
+            let plain = plan.open(index, stored, &mut self.scratch)?;
             self.file.write(index, &plain)?;
             self.answer(FromSink::Released(index));
         } else {
             if !plan.grouping.is_parity(index) && !self.file.has(index) {
-                let plain = plan.open(index, stored.clone())?;
+                let plain = plan.open(index, stored.clone(), &mut self.scratch)?;
                 self.file.write(index, &plain)?;
             }
             self.held.entry(group).or_default().push((index, stored));
@@ -121,7 +129,7 @@ impl ShardWriter {
             stored.insert(index, again);
         }
         for (index, stored) in restore_data(&plan, group, &stored, &absent)? {
-            let plain = plan.open(index, stored)?;
+            let plain = plan.open(index, stored, &mut self.scratch)?;
             self.file.write(index, &plain)?;
             self.answer(FromSink::Restored(index));
         }
@@ -204,10 +212,11 @@ fn assemble(
         let restored = restore_data(plan, group, &stored, &absent)?;
         stored.extend(restored);
     }
+    let mut scratch = Scratch::default();
     let mut segments = Vec::with_capacity(data.len());
     for index in data {
         if let Some(stored) = stored.remove(&index) {
-            segments.push(plan.open(index, stored)?);
+            segments.push(plan.open(index, stored, &mut scratch)?);
         }
     }
     Ok(segments)

@@ -12,4 +12,5 @@ mod node;
 mod node_url;
 mod publish;
 mod resume;
+mod seeds;
 mod trust;
