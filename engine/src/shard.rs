@@ -491,7 +491,7 @@ impl<D: Driver + Streams> Shard<D> {
         counters.datagrams_received.set(driver.recv_datagrams);
         counters.datagram_bytes_received.set(driver.recv_bytes);
         counters.receive_dropped_truncated.set(driver.recv_dropped_truncated);
-        counters.receive_dropped_malformed.set(driver.recv_dropped_malformed + driver.recv_dropped_empty);
+        counters.receive_dropped_malformed.set(driver.recv_dropped_malformed);
         counters.receive_dropped_socket_buffer.set(driver.recv_dropped_socket_buffer);
         counters.receive_errors.set(driver.recv_errors);
         counters.receive_buffers_exhausted.set(driver.recv_buffers_exhausted);

@@ -37,8 +37,6 @@ counters! {
     recv_bytes: "recv_bytes" { "" },
     /// Batches dropped because they did not fit a buffer.
     recv_dropped_truncated: "recv_dropped" { "truncated" },
-    /// Datagrams dropped because they carried nothing.
-    recv_dropped_empty: "recv_dropped" { "empty" },
     /// Batches dropped because the kernel's description of them could not be read.
     recv_dropped_malformed: "recv_dropped" { "malformed" },
     /// Datagrams that the kernel dropped because the socket's receive buffer was full.

@@ -291,7 +291,7 @@ impl Driver for EpollDriver {
         let outlet = self.outlets.get(meta.socket).filter(is_sound);
         let Some(outlet) = outlet else {
             // Whatever it claims, there are not more of them than bytes.
-            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len as u64);
+            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len.max(1) as u64);
             return;
         };
         let bytes = self.intake.buffers().bytes_mut(batch.buffer, 0, batch.meta.len);

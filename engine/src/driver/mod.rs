@@ -76,12 +76,20 @@ pub struct RecvMeta {
     pub from: SocketAddr,
     /// Destination address: the socket's port with the address that the datagram was sent to (IP_PKTINFO).
     pub to: SocketAddr,
-    /// Length of every datagram but the last, which may be shorter.
+    /// Length of every datagram but the last, which may be shorter; at least 1.
     pub segment_len: usize,
-    /// Bytes of all datagrams together.
+    /// Bytes of all datagrams together; 0 for a single datagram without payload.
     pub len: usize,
     /// ECN codepoint, of the first datagram.
     pub ecn: Ecn,
+}
+
+impl RecvMeta {
+    /// How many datagrams there are, at least 1.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        self.len.div_ceil(self.segment_len.max(1)).max(1)
+    }
 }
 
 /// A batch of datagrams to send to one destination, lying one after the other in a send buffer.
@@ -93,9 +101,9 @@ pub struct SendMeta {
     pub from: Option<SocketAddr>,
     /// Destination address.
     pub to: SocketAddr,
-    /// Length of every datagram but the last, which may be shorter.
+    /// Length of every datagram but the last, which may be shorter; at least 1.
     pub segment_len: usize,
-    /// Bytes of all datagrams together, at most [`SEND_BUFFER_LEN`].
+    /// Bytes of all datagrams together, at most [`SEND_BUFFER_LEN`]; 0 for a single datagram without payload.
     pub len: usize,
     /// The datagrams leave with "don't fragment" set, also from a socket that otherwise lets routers fragment.
     pub dont_fragment: bool,

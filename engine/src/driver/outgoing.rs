@@ -31,6 +31,7 @@ impl From<&SendMeta> for Outgoing {
     fn from(meta: &SendMeta) -> Self {
         let segment_len = meta.segment_len.clamp(1, meta.len.max(1));
         let count = meta.len.div_ceil(segment_len).max(1);
+        let last_payload_len = meta.len - (count - 1) * segment_len;
         Self {
             socket: meta.socket,
             from: meta.from,
@@ -40,9 +41,9 @@ impl From<&SendMeta> for Outgoing {
             first: 0,
             stride: segment_len,
             skip: 0,
-            payload_len: segment_len,
+            payload_len: if count == 1 { last_payload_len } else { segment_len },
             count,
-            last_payload_len: meta.len - (count - 1) * segment_len,
+            last_payload_len,
         }
     }
 }
@@ -69,15 +70,15 @@ impl From<&ForwardMeta> for Outgoing {
 }
 
 impl SendMeta {
-    /// How many datagrams the batch is cut into.
+    /// How many datagrams the batch is cut into, at least 1.
     #[must_use]
     pub fn datagrams(&self) -> u64 {
-        self.len.div_ceil(self.segment_len.max(1)) as u64
+        self.len.div_ceil(self.segment_len.max(1)).max(1) as u64
     }
 
     /// Whether `socket` could send what this describes: lengths in bounds, addresses of a family that it speaks.
     pub(super) fn is_sendable(&self, socket: &UdpSocket) -> bool {
-        (1..=SEND_BUFFER_LEN).contains(&self.len)
+        self.len <= SEND_BUFFER_LEN
             && self.segment_len > 0
             && speaks(socket.family(), self.from, self.to)
     }

@@ -54,11 +54,11 @@ impl Inlet {
     /// Reads the description and counts the batch. `None`: the batch is of no use, and counted as such.
     pub fn interpret(&mut self, description: Description<'_>, counters: &mut Counters) -> Option<RecvMeta> {
         let mut to = self.local;
-        let mut segment_len = description.len;
+        let mut segment_len = description.len.max(1);
         let mut codepoint = Ecn::NotEct;
         for message in cmsg::messages(description.control) {
             if let Some(len) = gro::decode(&message) {
-                segment_len = len.min(description.len);
+                segment_len = len.clamp(1, description.len.max(1));
             } else if let Some(destination) = pktinfo::decode(&message, self.local.port()) {
                 to = destination;
             } else if let Some(found) = ecn::decode(&message) {
@@ -72,19 +72,17 @@ impl Inlet {
             counters.recv_dropped_truncated += 1;
             return None;
         }
-        if description.len == 0 {
-            counters.recv_dropped_empty += 1;
-            return None;
-        }
         // Control messages that were cut short may have told where the datagrams end, so the batch cannot be read.
         let source = address::decode(description.name).filter(|_| description.flags & libc::MSG_CTRUNC == 0);
         let Some(from) = source else {
             counters.recv_dropped_malformed += 1;
             return None;
         };
+        let meta =
+            RecvMeta { socket: self.socket, from, to, segment_len, len: description.len, ecn: codepoint };
         counters.recv_batches += 1;
-        counters.recv_datagrams += description.len.div_ceil(segment_len) as u64;
-        counters.recv_bytes += description.len as u64;
-        Some(RecvMeta { socket: self.socket, from, to, segment_len, len: description.len, ecn: codepoint })
+        counters.recv_datagrams += meta.datagrams() as u64;
+        counters.recv_bytes += meta.len as u64;
+        Some(meta)
     }
 }

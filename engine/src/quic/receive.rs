@@ -18,6 +18,9 @@ impl Endpoint {
         // Datagrams of one batch come from one address and mostly belong to one connection: the map is asked once.
         let mut last: Option<(ConnectionId, usize)> = None;
         let mut handing_over = None;
+        if bytes.is_empty() {
+            return self.counters.datagrams_malformed.increment();
+        }
         for datagram in bytes.chunks_mut(meta.segment_len.max(1)) {
             let Some(header) = Header::parse(datagram) else {
                 self.counters.datagrams_malformed.increment();

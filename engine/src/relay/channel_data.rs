@@ -18,7 +18,8 @@ const NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7FFF;
 const PADDING_MAX: usize = 3;
 
 /// ChannelData messages of one channel that lie one after the other in a batch, each in a datagram of its own, all
-/// with payloads of one length; the last may be shorter. That is what one GSO batch can carry.
+/// with payloads of one length; the last may be shorter, but not empty after others that are not. That is what one GSO batch
+/// can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The channel.
@@ -41,7 +42,7 @@ impl Run {
         let mut run = Run { number, count: 1, payload_len, last_payload_len: payload_len };
         for datagram in datagrams {
             match parse(datagram) {
-                Some((same, len)) if same == number && len <= payload_len => {
+                Some((same, len)) if same == number && (payload_len.min(1)..=payload_len).contains(&len) => {
                     run.count += 1;
                     run.last_payload_len = len;
                     if len < payload_len {
@@ -138,5 +139,10 @@ mod tests {
     fn an_empty_message_is_one() {
         let run = Run::first_of(&message(0x4000, 0, 0), 4).expect("a run");
         assert_eq!((run.count, run.bytes()), (1, 0));
+        let run = Run::first_of(&[message(0x4000, 0, 0), message(0x4000, 0, 0)].concat(), 4).expect("a run");
+        assert_eq!((run.count, run.bytes()), (2, 0));
+        let batch = [message(0x4000, 8, 0), message(0x4000, 8, 0), message(0x4000, 0, 0)].concat();
+        let run = Run::first_of(&batch, 12).expect("a run");
+        assert_eq!(run.count, 2, "the kernel would cut no empty datagram off the end of a batch");
     }
 }

@@ -49,14 +49,15 @@ impl Relay {
             let bytes = driver.bytes_mut(batch).to_vec();
             return self.hand_over(client, shard, true, meta.segment_len, bytes);
         }
-        let mut at = 0;
-        while at < meta.len {
+        let (mut index, count) = (0, meta.datagrams());
+        while index < count {
+            let at = index * meta.segment_len;
             let bytes = &driver.bytes_mut(batch)[at..];
-            if let Some(index) = allocation
+            if let Some(allocation) = allocation
                 && let Some(run) = Run::first_of(bytes, meta.segment_len)
             {
-                self.relay_run(now, index, run, batch, at, driver);
-                at += run.count * meta.segment_len;
+                self.relay_run(now, allocation, run, batch, at, driver);
+                index += run.count;
                 continue;
             }
             let len = meta.segment_len.min(bytes.len());
@@ -74,7 +75,7 @@ impl Relay {
             }
             // The message may have made the allocation, or ended it.
             allocation = self.server.find(&client);
-            at += len;
+            index += 1;
         }
     }
 

@@ -108,8 +108,8 @@ impl Outbox {
         out[padding_at..].fill(0);
         batch.len += len;
         batch.count += 1;
-        // A shorter datagram can only be the last of a batch.
-        if len < batch.segment_len || batch.count == GSO_SEGMENTS_MAX {
+        // A shorter datagram can only be the last of a batch, and an empty one only be alone.
+        if len < batch.segment_len || len == 0 || batch.count == GSO_SEGMENTS_MAX {
             self.send(driver, index);
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Outbox {
 impl OpenBatch {
     fn send(self, driver: &mut impl Driver) {
         let Way { socket, from, to, dont_fragment } = self.way;
-        let (segment_len, len) = (self.segment_len, self.len);
+        let (segment_len, len) = (self.segment_len.max(1), self.len);
         driver.send(self.buffer, SendMeta { socket, from, to, segment_len, len, dont_fragment });
     }
 }

@@ -22,7 +22,7 @@ impl Relay {
         // What is refused, the server counts.
         let Ok(route) = self.server.peer(now, relay, from) else { return };
         let (PeerRoute::Channel { allocation, client, .. } | PeerRoute::Data { allocation, client }) = route;
-        let count = meta.len.div_ceil(meta.segment_len.max(1));
+        let count = meta.datagrams();
         if !self.server.admit(now, allocation, Direction::ToClient, count as u32, meta.len as u64) {
             return;
         }
@@ -50,11 +50,10 @@ impl Relay {
             };
             return self.delivery.forward(driver, batch, &way, &meta);
         }
-        let mut at = 0;
-        while at < meta.len {
+        for index in 0..count {
+            let at = index * meta.segment_len;
             let payload_len = meta.segment_len.min(meta.len - at);
             let payload = Payload::Received(batch, at..at + payload_len);
-            at += payload_len;
             match route {
                 PeerRoute::Channel { number, .. } => {
                     let header = channel_data::header(number, payload_len);

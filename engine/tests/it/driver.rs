@@ -56,7 +56,7 @@ for_each_driver!(
     send_buffers_are_bounded_and_come_back,
     a_batch_that_the_kernel_will_not_cut_leaves_singly,
     what_cannot_be_sent_is_counted_by_cause,
-    empty_datagrams_are_dropped_and_counted,
+    empty_datagrams_come_and_go_as_others,
     several_sockets_are_told_apart,
     a_dropped_driver_lets_go_of_its_port,
     a_full_socket_buffer_holds_batches_back_in_order,
@@ -327,7 +327,7 @@ fn what_cannot_be_sent_is_counted_by_cause(subject: Subject) {
         SendMeta { from: Some("[::1]:1".parse().expect("a literal address")), ..meta },
         SendMeta { socket: 7, ..meta },
         SendMeta { len: SEND_BUFFER_LEN + 1, segment_len: SEND_BUFFER_LEN + 1, ..meta },
-        SendMeta { len: 0, ..meta },
+        SendMeta { segment_len: 0, len: 0, ..meta },
         SendMeta { segment_len: 0, ..meta },
     ];
     for invalid in invalid {
@@ -349,13 +349,22 @@ fn what_cannot_be_sent_is_counted_by_cause(subject: Subject) {
     assert_eq!(dropped, 311 + 3, "{counters:?}");
 }
 
-fn empty_datagrams_are_dropped_and_counted(subject: Subject) {
+fn empty_datagrams_come_and_go_as_others(subject: Subject) {
     let mut server = driver(subject, "127.0.0.1:0");
     let client = StdSocket::bind("127.0.0.1:0").expect("a free port");
-    client.send_to(&[], server.addr).expect("loopback takes it");
-    client.send_to(b"x", server.addr).expect("loopback takes it");
-    assert_eq!(receive(&mut server.driver).1, b"x");
-    assert_eq!(server.driver.counters().recv_dropped_empty, 1);
+    client.set_read_timeout(Some(FOREVER)).expect("a time-out");
+    let to = client.local_addr().expect("bound");
+    for sent in [&b""[..], b"x", b""] {
+        client.send_to(sent, server.addr).expect("loopback takes it");
+        let (meta, bytes) = receive(&mut server.driver);
+        assert_eq!((meta.len, meta.segment_len, meta.datagrams(), &bytes[..]), (sent.len(), 1, 1, sent));
+        transmit(&mut server.driver, &bytes, 1, to);
+        server.driver.wait(Some(Instant::now())).expect("submits");
+        assert_eq!(client.recv_from(&mut [0; 8]).expect("an answer"), (sent.len(), server.addr));
+    }
+    let counters = *server.driver.counters();
+    assert_eq!((counters.recv_datagrams, counters.recv_bytes), (3, 1), "{counters:?}");
+    assert_eq!((counters.send_datagrams, counters.send_bytes), (3, 1), "{counters:?}");
 }
 
 fn several_sockets_are_told_apart(subject: Subject) {

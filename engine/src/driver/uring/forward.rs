@@ -46,7 +46,7 @@ impl UringDriver {
         let is_sendable = self.live(meta.socket).is_some_and(|outlet| all.is_sendable(&outlet.socket));
         if !is_sendable || !all.is_within(batch.meta.len) {
             // Whatever it claims, there are not more of them than bytes.
-            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len as u64);
+            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len.max(1) as u64);
             return;
         }
         for part in all.split() {

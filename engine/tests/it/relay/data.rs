@@ -14,6 +14,7 @@ on_both_drivers!(
     what_cannot_be_reached_comes_back_as_icmp,
     batches_arrive_intact_and_in_order,
     singles_of_all_lengths_keep_their_order,
+    empty_payloads_are_relayed_in_their_place,
     nothing_passes_without_permission,
     two_clients_reach_each_other,
     behind_nat_clients_are_told_and_use_the_external_address,
@@ -59,6 +60,10 @@ fn exchange_with(mut client: Client) {
     assert_eq!(next(&peer), (b"ping".to_vec(), relayed));
     peer.send_to(b"pong!", relayed).expect("room");
     assert_eq!(client.receive(), Received::Data(address, b"pong!".to_vec()));
+    client.send(address, b"");
+    assert_eq!(next(&peer), (Vec::new(), relayed));
+    peer.send_to(b"", relayed).expect("room");
+    assert_eq!(client.receive(), Received::Data(address, Vec::new()));
 
     assert_eq!(client.bind(0x4001, address), 0);
     client.send_raw(&channel_data(0x4001, b"over the channel"));
@@ -69,6 +74,10 @@ fn exchange_with(mut client: Client) {
     assert_eq!(next(&peer).0, b"odd", "padding is tolerated and not sent on");
     peer.send_to(b"back", relayed).expect("room");
     assert_eq!(client.receive(), Received::Channel(0x4001, b"back".to_vec()));
+    client.send_raw(&channel_data(0x4001, b""));
+    assert_eq!(next(&peer), (Vec::new(), relayed));
+    peer.send_to(b"", relayed).expect("room");
+    assert_eq!(client.receive(), Received::Channel(0x4001, Vec::new()));
 }
 
 fn streams_carry_the_same(driver: &'static str) {
@@ -208,6 +217,40 @@ fn singles_of_all_lengths_keep_their_order(driver: &'static str) {
         }
         call.answers_arrive(&ones);
     }
+}
+
+fn empty_payloads_are_relayed_in_their_place(driver: &'static str) {
+    let relay = Relay::start(Settings::on(driver));
+    let call = Call::through(&relay);
+    // An empty message at the end of a batch that is forwarded as it lies, and a batch of nothing else.
+    for (count, len) in [(50, 1_200), (3, 100), (64, 0)] {
+        let mut payloads: Vec<Vec<u8>> = (0..count).map(|i| payload(i, len)).collect();
+        payloads[count - 1].clear();
+        let messages: Vec<Vec<u8>> =
+            payloads.iter().map(|payload| channel_data(Call::CHANNEL, payload)).collect();
+        send_batch(call.client.socket(), call.client.server, &messages);
+        call.data_arrives(&payloads);
+    }
+    for round in 0..20 {
+        let payloads: Vec<Vec<u8>> =
+            (0..16).map(|i| payload(round + i, [0, 1_200, 1_200, 0, 0, 7, 0][(round + i) % 7])).collect();
+        for payload in &payloads {
+            call.client.send_raw(&channel_data(Call::CHANNEL, payload));
+        }
+        call.data_arrives(&payloads);
+        for payload in &payloads {
+            call.peer.send_to(payload, call.relayed).expect("room");
+        }
+        call.answers_arrive(&payloads);
+    }
+    // To the relay itself an empty datagram says nothing, and it is not answered.
+    Client::to(relay.address).send_raw(b"");
+    call.client.send_raw(b"");
+    call.client.send_raw(&channel_data(Call::CHANNEL, b"after it"));
+    call.data_arrives(&[b"after it".to_vec()]);
+    assert!(call.client.hears_nothing());
+    let malformed = relay.engine.metric("ioex_relay_dropped_total{shard=\"0\",cause=\"malformed\"}");
+    assert_eq!(malformed, 2, "empty datagrams of clients");
 }
 
 fn nothing_passes_without_permission(driver: &'static str) {
