@@ -94,6 +94,12 @@ impl Pool {
         Some(index)
     }
 
+    /// Whether all are out.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Puts a buffer back. One that is not out is ignored.
     pub fn give(&mut self, index: u16) {
         if self.slab.take_back(index) {
@@ -110,78 +116,6 @@ impl Pool {
     #[must_use]
     pub fn address(&self, index: u16) -> *mut u8 {
         self.slab.address(index)
-    }
-}
-
-/// Receive buffers. What is forwarded straight from a buffer holds it: it is free again once the shard has given it back and the last
-/// hold is released.
-#[derive(Debug)]
-pub struct RecvBuffers {
-    pool: Pool,
-    /// Of each buffer, the sends that read from it, and whether the shard has given it back.
-    held: Box<[Held]>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    sends: u16,
-    is_returned: bool,
-}
-
-impl RecvBuffers {
-    /// Maps `count` buffers of `buffer_len` bytes.
-    ///
-    /// # Errors
-    /// When the memory cannot be mapped.
-    pub fn new(count: u16, buffer_len: usize) -> io::Result<Self> {
-        let held = vec![Held::default(); usize::from(count)].into();
-        Ok(Self { pool: Pool::new(count, buffer_len)?, held })
-    }
-
-    /// Takes the buffer that came back last.
-    pub fn take(&mut self) -> Option<u16> {
-        self.pool.take()
-    }
-
-    /// Whether all are taken.
-    #[must_use]
-    pub fn is_exhausted(&self) -> bool {
-        self.pool.free.is_empty()
-    }
-
-    /// Gives a buffer back, at the latest when nothing is sent from it any more. One that is not taken is ignored.
-    pub fn recycle(&mut self, index: u16) {
-        match self.held.get_mut(usize::from(index)) {
-            Some(held) if held.sends > 0 => held.is_returned = true,
-            _ => self.pool.give(index),
-        }
-    }
-
-    /// Another send reads from a buffer that is taken.
-    pub fn hold(&mut self, index: u16) {
-        if let Some(held) = self.held.get_mut(usize::from(index)) {
-            held.sends += 1;
-        }
-    }
-
-    /// A send reads from the buffer no more.
-    pub fn release(&mut self, index: u16) {
-        let Some(held) = self.held.get_mut(usize::from(index)) else { return };
-        held.sends = held.sends.saturating_sub(1);
-        if held.sends == 0 && std::mem::take(&mut held.is_returned) {
-            self.pool.give(index);
-        }
-    }
-
-    /// See [`Slab::bytes_mut`].
-    pub fn bytes_mut(&mut self, index: u16, offset: usize, len: usize) -> &mut [u8] {
-        self.pool.bytes_mut(index, offset, len)
-    }
-
-    /// See [`Slab::address`].
-    #[must_use]
-    pub fn address(&self, index: u16) -> *mut u8 {
-        self.pool.address(index)
     }
 }
 
@@ -222,22 +156,5 @@ mod tests {
         assert_eq!(pool.free.len(), 1);
         assert!(pool.bytes_mut(index, 0, 10).is_empty());
         assert!(pool.bytes_mut(9, 0, 10).is_empty());
-    }
-
-    #[test]
-    fn a_buffer_that_is_sent_from_is_free_when_the_last_send_is_done() {
-        let mut buffers = RecvBuffers::new(1, 100).expect("a small buffer");
-        let buffer = buffers.take().expect("it is free");
-        buffers.hold(buffer);
-        buffers.hold(buffer);
-        buffers.release(buffer);
-        buffers.recycle(buffer);
-        assert!(buffers.is_exhausted(), "one send still reads");
-        assert_eq!(buffers.bytes_mut(buffer, 0, 100).len(), 100);
-        buffers.release(buffer);
-        assert_eq!(buffers.take(), Some(buffer));
-        buffers.hold(buffer);
-        buffers.release(buffer);
-        assert!(buffers.is_exhausted(), "the shard has not given it back");
     }
 }

@@ -18,7 +18,7 @@ use super::buffers::Pool;
 use super::counters::Counters;
 use super::errors::Faults;
 use super::intake::{Entry, Intake};
-use super::outgoing::{Outgoing, PARTS_MAX};
+use super::outgoing::Outgoing;
 use super::receive::Inlet;
 use super::sockets::{UdpSocket, WhenFull};
 use super::streams::operation::StreamOperation;
@@ -26,9 +26,7 @@ use super::sys::{self, EpollOperation};
 use super::table::{Key, Table};
 use super::transmit::{SEND_BUFFER_STRIDE, Transmit};
 use super::waker::Waker;
-use super::{
-    Driver, ForwardMeta, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex,
-};
+use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex};
 
 /// Send buffers: one being filled, the others for sockets whose send buffer is full.
 const SEND_BUFFERS: u16 = 16;
@@ -89,7 +87,7 @@ impl EpollDriver {
             outlets: Table::new(),
             intake: Intake::new()?,
             send_pool: Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE)?,
-            transmit: Box::new(Transmit::new(PARTS_MAX)),
+            transmit: Box::new(Transmit::new()),
             events,
             faults: Faults::new(),
             streams: EpollStreams::new(),
@@ -207,7 +205,7 @@ impl Driver for EpollDriver {
     }
 
     fn recycle(&mut self, batch: RecvBatch) {
-        self.intake.buffers().recycle(batch.buffer);
+        self.intake.buffers().give(batch.buffer);
     }
 
     fn send_buffer(&mut self) -> Option<SendBuffer> {
@@ -283,24 +281,6 @@ impl Driver for EpollDriver {
         let _ = sys::epoll_watch(epoll, operation, outlet.socket.as_fd(), 0, 0);
         self.faults.forget(socket);
         self.intake.forget(socket);
-    }
-
-    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
-        let all = Outgoing::from(meta);
-        let is_sound = |outlet: &&Outlet| all.is_sendable(&outlet.socket) && all.is_within(batch.meta.len);
-        let outlet = self.outlets.get(meta.socket).filter(is_sound);
-        let Some(outlet) = outlet else {
-            // Whatever it claims, there are not more of them than bytes.
-            self.counters.send_dropped_invalid += all.datagrams().clamp(1, batch.meta.len.max(1) as u64);
-            return;
-        };
-        let bytes = self.intake.buffers().bytes_mut(batch.buffer, 0, batch.meta.len);
-        for part in all.split() {
-            let (counters, faults) = (&mut self.counters, &mut self.faults);
-            if !self.transmit.try_send(&outlet.socket, &part, bytes, counters, faults) {
-                self.counters.send_dropped_no_buffers += part.datagrams();
-            }
-        }
     }
 
     fn socket_error(&mut self) -> Option<SocketFault> {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::buffers::RecvBuffers;
+use super::buffers::Pool;
 use super::counters::Counters;
 use super::errors::Faults;
 use super::messages::{MESSAGES_MAX, Messages};
@@ -18,7 +18,7 @@ use super::sockets::UdpSocket;
 use super::table::{Key, Table};
 use super::{RecvBatch, SocketIndex};
 
-/// Receive buffers: those of one call, and some that the shard holds or that are being forwarded from. Only those in use
+/// Receive buffers: those of one call, and some that the shard holds. Only those in use
 /// take memory, the most recently used first.
 const RECV_BUFFERS: u16 = 64;
 
@@ -38,7 +38,7 @@ pub trait Entry {
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Intake {
-    buffers: RecvBuffers,
+    buffers: Pool,
     messages: Messages,
     /// Sockets that have something to receive, each once, the one that waits longest first.
     readable: VecDeque<Key>,
@@ -54,7 +54,7 @@ impl Intake {
     /// When the memory cannot be mapped.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            buffers: RecvBuffers::new(RECV_BUFFERS, RECV_BUFFER_LEN)?,
+            buffers: Pool::new(RECV_BUFFERS, RECV_BUFFER_LEN)?,
             messages: Messages::new(),
             readable: VecDeque::new(),
             received: VecDeque::with_capacity(MESSAGES_MAX),
@@ -82,8 +82,8 @@ impl Intake {
         !self.received.is_empty() || (!self.readable.is_empty() && !self.buffers.is_exhausted())
     }
 
-    /// The buffers, to give them back and to forward from them.
-    pub fn buffers(&mut self) -> &mut RecvBuffers {
+    /// The buffers, to read them and to give them back.
+    pub fn buffers(&mut self) -> &mut Pool {
         &mut self.buffers
     }
 
@@ -93,7 +93,7 @@ impl Intake {
         self.received.retain(|batch| {
             let is_its = batch.meta.socket == socket;
             if is_its {
-                buffers.recycle(batch.buffer);
+                buffers.give(batch.buffer);
             }
             !is_its
         });
@@ -150,7 +150,7 @@ impl Intake {
             bytes += description.len;
             match inlet.interpret(description, counters) {
                 Some(meta) => self.received.push_back(RecvBatch { meta, buffer }),
-                None => self.buffers.recycle(buffer),
+                None => self.buffers.give(buffer),
             }
         }
         self.messages.give_back(count, &mut self.buffers);

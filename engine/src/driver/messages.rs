@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::address::Name;
-use super::buffers::RecvBuffers;
+use super::buffers::Pool;
 use super::cmsg::{CONTROL_LEN, Control};
 use super::receive::{Description, RECV_BUFFER_LEN};
 use super::sys;
@@ -43,7 +43,7 @@ impl Messages {
     }
 
     /// Takes buffers for at most `count_max` messages and returns for how many there were any.
-    pub fn take_buffers(&mut self, count_max: usize, buffers: &mut RecvBuffers) -> usize {
+    pub fn take_buffers(&mut self, count_max: usize, buffers: &mut Pool) -> usize {
         while self.buffers.len() < count_max.min(MESSAGES_MAX)
             && let Some(buffer) = buffers.take()
         {
@@ -56,7 +56,7 @@ impl Messages {
     ///
     /// # Errors
     /// Those of `recvmmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is nothing. The buffers stay taken.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, buffers: &mut RecvBuffers) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, buffers: &mut Pool) -> io::Result<usize> {
         for index in 0..self.used {
             let header = &mut self.headers[index].msg_hdr;
             header.msg_name = self.names[index].0.as_mut_ptr().cast();
@@ -94,9 +94,9 @@ impl Messages {
     }
 
     /// Gives the buffers back that the last call did not fill; those of its `count` messages are with whoever took them.
-    pub fn give_back(&mut self, count: usize, buffers: &mut RecvBuffers) {
+    pub fn give_back(&mut self, count: usize, buffers: &mut Pool) {
         // The one that was taken first is in the cache most likely, and goes on top again.
-        self.buffers.drain(count..).rev().for_each(|buffer| buffers.recycle(buffer));
+        self.buffers.drain(count..).rev().for_each(|buffer| buffers.give(buffer));
         self.buffers.clear();
     }
 }

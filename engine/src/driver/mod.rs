@@ -109,48 +109,6 @@ pub struct SendMeta {
     pub dont_fragment: bool,
 }
 
-/// Datagrams of a received batch that go on to one destination, each with four bytes put in front or with bytes left out
-/// at its front, and without a copy. They lie in the batch at equal distances:
-///
-/// ```text
-///  batch:  first      first + stride     first + 2 * stride
-///          | skip | payload | pad | skip | payload | pad | skip | last payload |
-///  sent:   | header | payload |     | header | payload |   | header | last payload |
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForwardMeta {
-    /// The socket to send from.
-    pub socket: SocketIndex,
-    /// Source address to send from (IP_PKTINFO), if it matters; the port is the socket's own.
-    pub from: Option<SocketAddr>,
-    /// Destination address.
-    pub to: SocketAddr,
-    /// What is put in front of every datagram.
-    pub headers: Option<ForwardHeaders>,
-    /// Byte of the batch at which its first datagram starts.
-    pub first: usize,
-    /// Bytes from the start of one datagram of the batch to that of the next; of no meaning for a single one.
-    pub stride: usize,
-    /// Bytes left out at the front of each.
-    pub skip: usize,
-    /// Bytes taken of each datagram but the last.
-    pub payload_len: usize,
-    /// How many datagrams, at least 1.
-    pub count: usize,
-    /// Bytes taken of the last one, at most `payload_len`.
-    pub last_payload_len: usize,
-}
-
-/// What is put in front of forwarded datagrams. The last one's may differ, since that may be shorter and the header may tell
-/// the length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForwardHeaders {
-    /// Of every datagram but the last.
-    pub each: [u8; 4],
-    /// Of the last one.
-    pub last: [u8; 4],
-}
-
 /// What the network said to a datagram that was sent: an ICMP or ICMPv6 error, from the socket's error queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFault {
@@ -185,7 +143,7 @@ pub struct SendBuffer {
 /// What the shard's loop needs of the kernel.
 ///
 /// The life of a turn: [`wait`](Driver::wait), then [`received`](Driver::received) until `None` (each batch is
-/// [forwarded](Driver::forward) or read, and recycled), then [`send_buffer`](Driver::send_buffer) and
+/// read and recycled), then [`send_buffer`](Driver::send_buffer) and
 /// [`send`](Driver::send) as long as there is something to send and a buffer to put it in.
 pub trait Driver {
     /// Submits what is queued and waits for an event, at most until `deadline` (`None`: until something happens;
@@ -232,14 +190,6 @@ pub trait Driver {
     /// What is in flight is completed first; then the descriptor is closed, and only after that may the index be
     /// another socket's. Batches of it that the shard holds stay valid. An index that is no socket's is ignored.
     fn remove_socket(&mut self, socket: SocketIndex);
-
-    /// Sends datagrams of a received batch on, as few GSO batches as the limits allow, straight from the buffer in which
-    /// they arrived. May be called several times for one batch, which is then recycled as always: the driver keeps the
-    /// buffer until everything has left. After this call the batch's bytes must not be changed.
-    ///
-    /// Unlike [`send`](Self::send), what finds no room in the socket's send buffer is dropped: receive buffers are not
-    /// for waiting. Failures are counted by cause, and so is a description that leads out of the batch.
-    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta);
 
     /// The next ICMP error that came back for what was sent from a socket with
     /// [`error_queue`](sockets::SocketOptions::error_queue). Of those that are not fetched the oldest are dropped.

@@ -11,7 +11,7 @@ use super::sockets::UdpSocket;
 use super::streams::{ListenerIndex, StreamCounters, StreamEvent, StreamId, Streams, TcpListener};
 use super::uring::{RingError, UringDriver};
 use super::waker::Waker;
-use super::{Driver, ForwardMeta, RecvBatch, SendBuffer, SendMeta, SocketFault, SocketIndex};
+use super::{Driver, RecvBatch, SendBuffer, SendMeta, SocketFault, SocketIndex};
 
 /// What the operator asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,10 +171,6 @@ impl Driver for AnyDriver {
 
     fn remove_socket(&mut self, socket: SocketIndex) {
         each!(self, driver => driver.remove_socket(socket));
-    }
-
-    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
-        each!(self, driver => driver.forward(batch, meta));
     }
 
     fn socket_error(&mut self) -> Option<SocketFault> {

@@ -20,23 +20,18 @@ pub const SEND_BUFFER_STRIDE: usize = SEND_BUFFER_LEN.next_multiple_of(4096);
 pub struct Transmit {
     name: Name,
     control: Control,
-    /// What is put in front of every datagram and of the last one, for the parts to point to.
-    datagram_headers: [[u8; 4]; 2],
-    parts: Box<[libc::iovec]>,
+    part: libc::iovec,
     header: libc::msghdr,
 }
 
 impl Transmit {
-    /// Says nothing yet; has room for `parts_max` parts: 1 for what is contiguous,
-    /// [`PARTS_MAX`](super::outgoing::PARTS_MAX) for everything.
+    /// Says nothing yet.
     #[must_use]
-    pub fn new(parts_max: usize) -> Self {
-        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    pub fn new() -> Self {
         Self {
             name: Name::EMPTY,
             control: Control::EMPTY,
-            datagram_headers: [[0; 4]; 2],
-            parts: vec![nothing; parts_max].into(),
+            part: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             header: sys::empty_header(),
         }
     }
@@ -59,56 +54,22 @@ impl Transmit {
             pktinfo::push(&mut self.control, from);
         }
         if batch.is_batch() {
-            gso::push(&mut self.control, u16::try_from(batch.segment_len()).ok()?);
+            gso::push(&mut self.control, u16::try_from(batch.segment_len).ok()?);
         }
         if batch.dont_fragment && !socket.sets_dont_fragment() && !is_v4(batch) {
             mtu::push_dont_fragment_v6(&mut self.control);
         }
-        let parts_len = self.gather(batch, buffer)?;
+        // Only reading what this points to needs `unsafe`, and that the kernel does.
+        self.part =
+            libc::iovec { iov_base: buffer.wrapping_add(batch.first).cast_mut().cast(), iov_len: batch.len };
         self.header.msg_name = self.name.0.as_mut_ptr().cast();
         self.header.msg_namelen = name_len as libc::socklen_t;
-        self.header.msg_iov = self.parts.as_mut_ptr();
-        self.header.msg_iovlen = parts_len as _;
+        self.header.msg_iov = &raw mut self.part;
+        self.header.msg_iovlen = 1;
         let control_len = self.control.filled().len();
         self.header.msg_control = self.control.memory().as_mut_ptr().cast();
         self.header.msg_controllen = control_len as _;
         Some(&self.header)
-    }
-
-    /// Points the parts to the batch's bytes and returns how many they are. `None`: there is no room for so many.
-    fn gather(&mut self, batch: &Outgoing, buffer: *const u8) -> Option<usize> {
-        // Only reading what these point to needs `unsafe`, and that the kernel does.
-        let bytes_at = |place: usize, len: usize| libc::iovec {
-            iov_base: buffer.wrapping_add(place).cast_mut().cast(),
-            iov_len: len,
-        };
-        if batch.is_contiguous() {
-            *self.parts.first_mut()? = bytes_at(batch.first + batch.skip, batch.len());
-            return Some(1);
-        }
-        let Some(headers) = batch.headers else {
-            let parts = self.parts.get_mut(..batch.count)?;
-            for (place, part) in parts.iter_mut().enumerate() {
-                *part = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
-            }
-            parts.last_mut()?.iov_len = batch.last_payload_len;
-            return Some(batch.count);
-        };
-        self.datagram_headers = [headers.each, headers.last];
-        let [each, last] = self
-            .datagram_headers
-            .each_mut()
-            .map(|header| libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
-        let parts = self.parts.get_mut(..2 * batch.count)?;
-        for (place, part) in parts.chunks_exact_mut(2).enumerate() {
-            part[0] = each;
-            part[1] = bytes_at(batch.first + place * batch.stride + batch.skip, batch.payload_len);
-        }
-        if let Some([header, payload]) = parts.last_chunk_mut() {
-            *header = last;
-            payload.iov_len = batch.last_payload_len;
-        }
-        Some(2 * batch.count)
     }
 
     /// Sends a batch out of `buffer`, without waiting.
@@ -117,13 +78,12 @@ impl Transmit {
     /// Those of `sendmsg(2)`; `EINVAL` if the batch cannot be sent as it is described.
     fn send(&mut self, socket: &UdpSocket, batch: &Outgoing, buffer: &[u8]) -> io::Result<usize> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-        if !batch.is_within(buffer.len()) {
+        if batch.first.checked_add(batch.len).is_none_or(|end| end > buffer.len()) {
             return Err(invalid());
         }
         let header = self.prepare(socket, batch, buffer.as_ptr()).ok_or_else(invalid)?;
-        // SAFETY: `prepare` has just pointed the header to the name, control messages and parts in `self`, and the parts
-        // to the datagram headers in `self` and to bytes of the batch, which lie within `buffer` as was checked above; all
-        // are borrowed until the call returns.
+        // SAFETY: `prepare` has just pointed the header to the name, control messages and part in `self`, and the part to
+        // the bytes of the batch, which lie within `buffer` as was checked above; all are borrowed until the call returns.
         unsafe { sys::send(socket.as_fd(), header) }
     }
 

@@ -1,19 +1,19 @@
 //! What clients send: ChannelData in batches, and everything else a message at a time.
 
-use super::channel_data::{HEADER_LEN, Run};
+use super::channel_data::Run;
 use super::command::{Command, HandedOver};
 use super::outbox::{Payload, Way};
 use super::service::Relay;
 use crate::driver::streams::Streams;
-use crate::driver::{Driver, ForwardMeta, RecvBatch};
+use crate::driver::{Driver, RecvBatch};
 use rand::Rng;
 use relay::turn::{Action, AllocationIndex, ClientRoute, Direction, FiveTuple, Now, RelayId, Transport};
 use std::net::SocketAddr;
 use std::ops::Range;
 
-/// Payload bytes from which a run is sent on as it lies. Below it the bytes are copied, which costs less than a
-/// system call of their own, and leave together with what else goes the same way.
-pub(super) const FORWARD_BYTES_MIN: usize = 8 << 10;
+/// Payload bytes of a batch from which what it became leaves at once. More would hardly make that cheaper, and while it
+/// waits for more, other batches fill other send buffers, which then do not stay in the cache.
+pub(super) const PROMPT_BYTES_MIN: usize = 8 << 10;
 
 /// What is to be done with a message; a copy of what the server said, which borrows from it and from the message.
 enum Deed {
@@ -100,27 +100,14 @@ impl Relay {
         }
         let stride = batch.meta.segment_len;
         let Some(way) = self.way_to_peer(route.relay, route.peer, false) else { return };
-        if run.count == 1 || bytes < FORWARD_BYTES_MIN {
-            for i in 0..run.count {
-                let payload = run.payload(i, stride);
-                let payload = Payload::Received(batch, at + payload.start..at + payload.end);
-                self.delivery.datagram(driver, Some(way), &[], &payload, 0);
-            }
-            return;
+        for i in 0..run.count {
+            let payload = run.payload(i, stride);
+            let payload = Payload::Received(batch, at + payload.start..at + payload.end);
+            self.delivery.datagram(driver, Some(way), &[], &payload, 0);
         }
-        let meta = ForwardMeta {
-            socket: way.socket,
-            from: way.from,
-            to: way.to,
-            headers: None,
-            first: at,
-            stride,
-            skip: HEADER_LEN,
-            payload_len: run.payload_len,
-            count: run.count,
-            last_payload_len: run.last_payload_len,
-        };
-        self.delivery.forward(driver, batch, &way, &meta);
+        if bytes >= PROMPT_BYTES_MIN {
+            self.delivery.outbox.close(driver, &way);
+        }
     }
 
     /// A message of a client on a stream of this shard.

@@ -5,7 +5,7 @@ use super::command::Command;
 use super::front::Front;
 use super::outbox::{Outbox, Payload, Refused, Way};
 use crate::driver::streams::Streams;
-use crate::driver::{Driver, ForwardMeta, RecvBatch, SocketIndex};
+use crate::driver::{Driver, SocketIndex};
 use crate::metrics::ShardCounters;
 use hashbrown::HashMap;
 use relay::turn::FiveTuple;
@@ -132,19 +132,6 @@ impl Delivery {
             Err(Refused::TooLong) => counters.relay_dropped_too_long.increment(),
             Err(Refused::NoBuffer) => counters.relay_dropped_no_buffer.increment(),
         }
-    }
-
-    /// Sends a part of a batch on as it lies, after what went the same way before.
-    #[inline]
-    pub(super) fn forward(
-        &mut self,
-        driver: &mut impl Driver,
-        batch: &RecvBatch,
-        way: &Way,
-        meta: &ForwardMeta,
-    ) {
-        self.outbox.close(driver, way);
-        driver.forward(batch, meta);
     }
 
     /// Has the shard on which the client's stream ends send it a message.

@@ -1,9 +1,7 @@
 //! The relay (STUN and TURN) on a shard: sockets, batches and time around [`relay::turn::Server`].
 //!
 //! Participants: *clients* reach the node's listening sockets, a group of which each shard has one; *peers* reach
-//! relayed sockets, which each belong to one shard. A batch goes its way without a look at its payload where the
-//! driver can send it on as it lies ([`Driver::forward`](crate::driver::Driver::forward)); what came singly is put
-//! together in the [`outbox`].
+//! relayed sockets, which each belong to one shard. What goes the same way is put together in the [`outbox`].
 //!
 //! Nothing is allocated, hashed twice or shared on the way of a datagram: one lookup a batch, and one for each run
 //! of equal messages in it.

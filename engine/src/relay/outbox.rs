@@ -3,6 +3,12 @@
 //! full, or when what comes next does not fit it, or, the oldest first, when the driver has no send buffer left.
 //!
 //! The datagrams of one socket to one destination keep their order.
+//!
+//! Batches are copied too, although the kernel could gather them from where they arrived, around the headers that are
+//! stripped or added. It then copies a part for each datagram, and where two parts meet in a cache line, it waits until that
+//! line has been taken back from the core that received what lay there before. Measured as CPU-s/GB for full batches of
+//! 1,200 bytes, with that core far from this one and near it (`perf relay`; a bare forwarder takes 0.157 and 0.105): gathered
+//! 0.29 and 0.125, copied here and sent in one part 0.18 and 0.13.
 
 use crate::driver::{
     Driver, GSO_SEGMENTS_MAX, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketIndex,
@@ -115,7 +121,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends what is open on this way, so that what is sent past the outbox comes after it.
+    /// Sends what is open on this way.
     pub fn close(&mut self, driver: &mut impl Driver, way: &Way) {
         if let Some(index) = self.position(way) {
             self.send(driver, index);

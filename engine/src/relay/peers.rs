@@ -1,11 +1,11 @@
 //! What peers send to relayed addresses, and what the network says of what was sent to them.
 
 use super::channel_data;
-use super::clients::FORWARD_BYTES_MIN;
+use super::clients::PROMPT_BYTES_MIN;
 use super::outbox::Payload;
 use super::service::Relay;
 use crate::driver::streams::Streams;
-use crate::driver::{Driver, ForwardHeaders, ForwardMeta, RecvBatch};
+use crate::driver::{Driver, RecvBatch};
 use relay::turn::{DATA_INDICATION_HEADER_LEN_MAX, Direction, Now, PeerRoute, RelayId};
 
 impl Relay {
@@ -27,29 +27,6 @@ impl Relay {
             return;
         }
         let way = self.delivery.way_to(&client);
-        if let (PeerRoute::Channel { number, .. }, Some(way)) = (route, way)
-            && count > 1
-            && meta.len >= FORWARD_BYTES_MIN
-        {
-            let last_payload_len = meta.len - (count - 1) * meta.segment_len;
-            let headers = ForwardHeaders {
-                each: channel_data::header(number, meta.segment_len),
-                last: channel_data::header(number, last_payload_len),
-            };
-            let meta = ForwardMeta {
-                socket: way.socket,
-                from: way.from,
-                to: way.to,
-                headers: Some(headers),
-                first: 0,
-                stride: meta.segment_len,
-                skip: 0,
-                payload_len: meta.segment_len,
-                count,
-                last_payload_len,
-            };
-            return self.delivery.forward(driver, batch, &way, &meta);
-        }
         for index in 0..count {
             let at = index * meta.segment_len;
             let payload_len = meta.segment_len.min(meta.len - at);
@@ -70,6 +47,11 @@ impl Relay {
                     self.delivery.data(driver, &client, way, header, &payload, padding);
                 }
             }
+        }
+        if let Some(way) = way
+            && meta.len >= PROMPT_BYTES_MIN
+        {
+            self.delivery.outbox.close(driver, &way);
         }
     }
 

@@ -39,7 +39,6 @@ macro_rules! for_each_driver {
     };
 }
 
-mod forward;
 mod sockets;
 
 for_each_driver!(

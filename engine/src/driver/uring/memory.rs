@@ -3,26 +3,19 @@
 use super::setup::RingError;
 use crate::driver::buffers::Pool;
 use crate::driver::intake::Intake;
-use crate::driver::outgoing::PARTS_MAX;
 use crate::driver::transmit::{SEND_BUFFER_STRIDE, Transmit};
 
 /// Send buffers: those of one submission, and some for sockets whose send buffer is full.
 pub const SEND_BUFFERS: u16 = 16;
 
-/// Forwards that may be in flight: more than are queued before they are submitted, whereupon they complete.
-pub const FORWARDS: u16 = 16;
-
 /// What the kernel reads while operations are in flight. None of it moves before `Drop`.
 pub struct Memory {
-    /// What is received, and what is forwarded from there.
+    /// What is received.
     pub intake: Intake,
     /// What is sent.
     pub send_pool: Pool,
     /// How it is sent: one header a send buffer.
     pub transmits: Box<[Transmit]>,
-    /// How what is forwarded is sent, straight from the receive buffers: one header each, and one for what does not go
-    /// through the ring.
-    pub forwards: Box<[Transmit]>,
 }
 
 impl Memory {
@@ -34,8 +27,7 @@ impl Memory {
         let resources = |source| RingError::Resources { source };
         let intake = Intake::new().map_err(resources)?;
         let send_pool = Pool::new(SEND_BUFFERS, SEND_BUFFER_STRIDE).map_err(resources)?;
-        let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new(1)).collect();
-        let forwards = (0..=FORWARDS).map(|_| Transmit::new(PARTS_MAX)).collect();
-        Ok(Self { intake, send_pool, transmits, forwards })
+        let transmits = (0..SEND_BUFFERS).map(|_| Transmit::new()).collect();
+        Ok(Self { intake, send_pool, transmits })
     }
 }

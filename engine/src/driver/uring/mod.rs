@@ -10,12 +10,8 @@
 //! completions are there when the submission returns and their buffers are used again at once. Where a socket's send buffer
 //! is full, its batches queue here until the socket takes more.
 //!
-//! What is forwarded leaves straight from the receive buffer it arrived in, which is free again when both the shard and the
-//! sends are done with it.
-//!
 //! Nothing on a datagram's way allocates.
 
-mod forward;
 mod memory;
 mod operation;
 mod outlet;
@@ -35,7 +31,6 @@ use std::time::{Duration, Instant};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use self::forward::Forwards;
 use self::memory::{Memory, SEND_BUFFERS};
 use self::operation::Operation;
 use self::outlet::{Lists, Outlet};
@@ -47,9 +42,7 @@ use super::errors::Faults;
 use super::sockets::{SocketOptions, UdpSocket};
 use super::table::Table;
 use super::waker::{self, Waker};
-use super::{
-    Driver, ForwardMeta, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex,
-};
+use super::{Driver, RecvBatch, SEND_BUFFER_LEN, SendBuffer, SendMeta, SocketFault, SocketIndex};
 
 /// Sends that may be queued before they are submitted: 256 KiB, which stay in the cache. Measured as CPU for forwarding,
 /// full batches: 1 costs 6 % more than 4, and 2, 8 and 16 cost 1 to 3 % more.
@@ -79,7 +72,6 @@ pub struct UringDriver {
     ring: IoUring,
     outlets: Table<Outlet>,
     lists: Lists,
-    forwards: Forwards,
     streams: UringStreams,
     /// What each send buffer in flight is to do.
     send_metas: Box<[SendMeta]>,
@@ -145,7 +137,6 @@ impl UringDriver {
             ring,
             outlets: Table::new(),
             lists: Lists::default(),
-            forwards: Forwards::new(),
             streams: UringStreams::new(),
             send_metas: vec![no_meta; usize::from(SEND_BUFFERS)].into(),
             prompt_queued: 0,
@@ -302,7 +293,6 @@ impl UringDriver {
                     }
                 }
                 Operation::Send { buffer } => self.send_completed(SendBuffer { buffer }, result),
-                Operation::Forward { slot } => self.forward_completed(slot, result),
                 Operation::Room { socket } => {
                     self.room_completed(socket, result);
                     self.operation_ended(socket.index());
@@ -353,10 +343,6 @@ impl Driver for UringDriver {
     }
 
     fn received(&mut self) -> Option<RecvBatch> {
-        // What is queued may be what keeps the last buffers.
-        if self.prompt_queued > 0 && self.memory.intake.buffers().is_exhausted() {
-            self.submit_sends();
-        }
         self.memory.intake.next(&mut self.outlets, &mut self.faults, &mut self.counters)
     }
 
@@ -365,7 +351,7 @@ impl Driver for UringDriver {
     }
 
     fn recycle(&mut self, batch: RecvBatch) {
-        self.memory.intake.buffers().recycle(batch.buffer);
+        self.memory.intake.buffers().give(batch.buffer);
     }
 
     fn send_buffer(&mut self) -> Option<SendBuffer> {
@@ -407,10 +393,6 @@ impl Driver for UringDriver {
 
     fn remove_socket(&mut self, socket: SocketIndex) {
         self.remove(socket);
-    }
-
-    fn forward(&mut self, batch: &RecvBatch, meta: &ForwardMeta) {
-        self.forward_batch(batch, meta);
     }
 
     fn socket_error(&mut self) -> Option<SocketFault> {

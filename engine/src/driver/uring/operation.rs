@@ -16,11 +16,6 @@ pub enum Operation {
         /// Which buffer.
         buffer: u16,
     },
-    /// Sending part of a receive buffer on.
-    Forward {
-        /// Which of the forwards in flight.
-        slot: u16,
-    },
     /// Waiting for room in a socket's send buffer.
     Room {
         /// Which socket.
@@ -62,7 +57,6 @@ impl Operation {
             Self::Woken => (6, 0),
             Self::Cancel { socket } => (7, socket.to_bits()),
             Self::CancelAll => (8, 0),
-            Self::Forward { slot } => (9, u64::from(slot)),
             Self::Stream(operation) => return operation.key(),
         };
         what << WHAT_SHIFT | which
@@ -85,7 +79,6 @@ impl Operation {
             6 => Some(Self::Woken),
             7 => Some(Self::Cancel { socket }),
             8 => Some(Self::CancelAll),
-            9 => Some(Self::Forward { slot: which }),
             _ => None,
         }
     }
@@ -102,7 +95,6 @@ mod tests {
             Operation::Watch { socket: Key::from_bits(0) },
             Operation::Watch { socket },
             Operation::Send { buffer: u16::MAX },
-            Operation::Forward { slot: 15 },
             Operation::Room { socket },
             Operation::Doorbell,
             Operation::Wake { slot: 63 },

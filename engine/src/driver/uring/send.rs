@@ -66,7 +66,7 @@ impl UringDriver {
         let batch = self.outgoing(buffer);
         let Some(outlet) = self.outlets.get(batch.socket) else { return true };
         let memory = &mut *self.memory;
-        let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, batch.len());
+        let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, batch.len);
         let transmit = &mut memory.transmits[usize::from(buffer.buffer)];
         transmit.try_send(&outlet.socket, &batch, payload, &mut self.counters, &mut self.faults)
     }
@@ -115,7 +115,7 @@ impl UringDriver {
     pub(super) fn send_completed(&mut self, buffer: SendBuffer, result: i32) {
         let batch = self.outgoing(&buffer);
         let memory = &mut *self.memory;
-        let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, batch.len());
+        let payload = memory.send_pool.bytes_mut(buffer.buffer, 0, batch.len);
         let transmit = &mut memory.transmits[usize::from(buffer.buffer)];
         let (counters, faults) = (&mut self.counters, &mut self.faults);
         let has_ended = self.outlets.get(batch.socket).is_none_or(|outlet| {

@@ -172,7 +172,7 @@ fn a_reserved_port_is_had_from_any_shard(driver: &'static str) {
         });
         assert_eq!(answer_odd.code(), 0);
         assert_eq!(answer_odd.relayed().port(), answer.relayed().port() + 1);
-        carries_data(&mut odd, answer_odd.relayed());
+        carries_data(&mut odd, answer_odd.relayed(), 0x4000);
         clients.extend([even, odd]);
     }
     assert!(relay.sum("ioex_relay_handed_over_total", "") > 0, "no client met another shard than its port's");
@@ -200,14 +200,14 @@ fn moves(relay: &Relay, client: impl Fn() -> Client) {
     assert_eq!(answer.code(), 0);
     let relayed = answer.relayed();
     let mut ticket = answer.attribute(AttributeType::MOBILITY_TICKET).expect("a ticket");
-    carries_data(&mut here, relayed);
+    carries_data(&mut here, relayed, 0x4000);
     let (_peer, address) = peer_of(relay.address);
-    for _ in 0..10 {
+    for number in 0x4001..0x400b {
         let mut there = client();
         let answer = there.show(&ticket);
         assert_eq!(answer.code(), 0);
         ticket = answer.attribute(AttributeType::MOBILITY_TICKET).expect("the next ticket");
-        carries_data(&mut there, relayed);
+        carries_data(&mut there, relayed, number);
         assert_eq!(here.permit(address), 437, "the address before has nothing any more");
         here = there;
     }
@@ -216,15 +216,14 @@ fn moves(relay: &Relay, client: impl Fn() -> Client) {
     relay.until_allocations(0);
 }
 
-/// Data each way with a new peer, as ChannelData and as indications.
-fn carries_data(client: &mut Client, relayed: SocketAddr) {
+/// Data each way with a new peer, as ChannelData and as indications. No channel of the allocation has that number.
+fn carries_data(client: &mut Client, relayed: SocketAddr, number: u16) {
     let (peer, address) = peer_of(relayed);
     assert_eq!(client.permit(address), 0);
     client.send(address, b"there");
     assert_eq!(next(&peer), (b"there".to_vec(), relayed));
     peer.send_to(b"back", relayed).expect("room");
     assert_eq!(client.receive(), Received::Data(address, b"back".to_vec()));
-    let number = 0x4000 + address.port() % 0x1000;
     assert_eq!(client.bind(number, address), 0);
     for i in 0..20 {
         client.send_raw(&channel_data(number, &[i; 900]));
