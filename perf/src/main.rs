@@ -62,7 +62,7 @@ enum Scenario {
     /// and 5,000 allocations and both ways: GSO batches of ChannelData (at most 0.40 CPU-seconds a GB and 1.4 times the bare
     /// forwarder; coturn at least 12 times ioex), single datagrams in bursts (at least 2.5 times coturn's a CPU-second),
     /// coturn's own turnutils_uclient (at least 1.3 times), added delay, and memory of idle allocations. A full run takes about
-    /// twelve minutes.
+    /// twenty minutes.
     ///
     /// Example: cargo run --release -p perf -- relay --json perf/results/relay.json
     Relay(scenario::relay::RelayArgs),

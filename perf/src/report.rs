@@ -41,6 +41,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("wall_s", "wall s"),
     ("added_p50_us", "added delay p50, us"),
     ("added_p99_us", "added delay p99, us"),
+    ("added_p99_worst_us", "of the worst slice"),
     ("direct_p99_us", "direct path p99, us"),
     ("user_bytes_per_allocation", "user memory, bytes an allocation"),
     ("kernel_bytes_per_allocation", "kernel memory, bytes an allocation"),

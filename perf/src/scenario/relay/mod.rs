@@ -41,7 +41,7 @@ pub struct RelayArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 5_000])]
     allocations: Vec<usize>,
     /// Messages of each of the clients of a turnutils_uclient run
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 3_000)]
     uclient_messages: usize,
     /// What is measured; a promise about something that is not does not hold
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::ALL)]
@@ -192,6 +192,11 @@ fn notes(lineup: &Lineup) -> Vec<String> {
              CPU time is the sender's. It is the largest window, from 16 bursts down, with which the relay lost nothing in a trial. \
              What is lost is counted."
         ),
+        "Where the host runs a virtual machine's two cores on one physical core, what crosses from one to the other stays in a \
+         cache; where it runs them on two, everything that crosses costs more: a byte half as much again with the bare forwarder. \
+         It moves them while a scenario runs, hence the two groups into which samples with GSO may fall. Ratios within a round \
+         are little touched by that."
+            .to_owned(),
         "The bare forwarder receives with GRO, sends with GSO, one thread, no protocol, no headers. coturn runs one relay \
          thread, UDP alone, without TLS and command-line interface. Its GSO (4.17, in a multiplex mode) is not in Debian; \
          what is measured is the version that the table of subjects names in the document."
@@ -202,8 +207,9 @@ fn notes(lineup: &Lineup) -> Vec<String> {
              its own clients only, and answers a channel to any other peer with 443."
         ),
         "Added delay: single datagrams in bursts of 16, evenly paced, over 100 allocations, at shares of what the same subject \
-         relays of them while it and the sender run freely; a round's quantile less the median, over the rounds, of the same \
-         quantile of the direct path at the same rate."
+         relays of them while it and the sender run freely. A round has slices, after each of which the subjects take turns; its \
+         quantile is the median of its slices', so that a pause of the machine in one of them does not decide it (the worst slice's \
+         p99 stands beside it), less the median, over the rounds, of the same quantile of the direct path at the same rate."
             .to_owned(),
         idle::MEMORY_NOTE.to_owned(),
         "Ratios are taken within a round, whose order rotates. The 95 % interval of their median comes from order \

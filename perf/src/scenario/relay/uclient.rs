@@ -16,8 +16,8 @@ use crate::subject::Setting;
 use crate::subject::caddy::free_port;
 use crate::turn::uclient::{self, CLIENTS, Mode, Report};
 
-/// Rounds of the modes in which all messages go once more through the same code: the fewest with an interval.
-const OTHER_ROUNDS: usize = 6;
+/// Rounds of the modes in which all messages go once more through the same code.
+const OTHER_ROUNDS: usize = 12;
 
 /// Who is measured.
 const KINDS: [Kind; 2] = [Kind::Coturn, Kind::Ioex];
