@@ -5,6 +5,8 @@
 //! - [`exchange`]: one request; content is verified against its hash while it arrives.
 //! - [`fetch`]: a file from many nodes, resumable, nothing unverified under its final name.
 //! - [`publish`]: a file to one or many nodes, split, hashed and signed here.
+//! - [`placement`]: which shard of a coded file goes to which node.
+//! - [`repair`], [`audit`]: bringing back what nodes have lost, and asking them whether they hold it.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
 //!
 //! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at
@@ -12,16 +14,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod backoff;
 mod bounded;
 pub mod client;
 pub mod exchange;
 pub mod fetch;
+mod holders;
 mod node;
 pub mod node_url;
 pub mod placement;
 pub mod progress;
 pub mod publish;
+pub mod repair;
 pub mod trust;
 
 pub use backoff::Backoff;

@@ -1,6 +1,7 @@
 //! One request and its answer: getting content whose hash is known, asking whether it is there, putting it.
 
 mod error;
+mod range;
 mod segment;
 
 use std::fmt;
@@ -105,20 +106,6 @@ impl Node {
             return Err(ExchangeError::WrongBytes { expected: *hash, found });
         }
         Ok(body.freeze())
-    }
-
-    /// Whether the node holds `hash` (HEAD).
-    pub(crate) async fn holds(&self, hash: &Hash) -> Result<bool, ExchangeError> {
-        let mut exchange = self.start(Method::HEAD, hash, HeaderMap::new()).await?;
-        exchange.finish().await?;
-        let response = exchange.response().await?;
-        if response.status() == StatusCode::OK {
-            return Ok(true);
-        }
-        match exchange.refusal(&response, hash).await {
-            ExchangeError::NotFound { .. } => Ok(false),
-            other => Err(other),
-        }
     }
 
     /// Puts `body` at `/b3/<hash>` under a capability token (its base64url text). Returns once the node has
@@ -261,6 +248,10 @@ impl Exchange {
         }
         let problem = self.problem(status, response.headers()).await;
         match status {
+            // 409 with Retry-After: the same content is on its way there, perhaps from a publication that was just cut off.
+            StatusCode::CONFLICT if response.headers().contains_key(header::RETRY_AFTER) => {
+                ExchangeError::Busy { retry_after: retry_after(response.headers()), problem }
+            }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 ExchangeError::Busy { retry_after: retry_after(response.headers()), problem }
             }

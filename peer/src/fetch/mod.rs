@@ -11,7 +11,7 @@
 //!
 //! **What it does not know.** Who else holds the content: the caller names the nodes.
 
-mod document;
+pub(crate) mod document;
 mod error;
 mod homes;
 mod outboards;

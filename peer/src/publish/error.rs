@@ -4,7 +4,7 @@ use std::io;
 
 use identity::Uid;
 use store::Hash;
-use store::list::ListError;
+use store::list::{ListError, WrapError};
 
 use crate::client::ConnectError;
 use crate::exchange::{ExchangeError, Problem};
@@ -141,6 +141,28 @@ pub enum PublishError {
         nodes_left: usize,
         /// Nodes that must hold the content.
         nodes_min: usize,
+    },
+    /// The file is not what it was when its key was made.
+    #[error(
+        "the file changed while it was published (its hash was {expected} and became {found}); publish it again, which \
+         takes a new key"
+    )]
+    Changed {
+        /// The file's hash at first.
+        expected: Hash,
+        /// What was read later.
+        found: Hash,
+    },
+    /// A receiver's UID is no key.
+    #[error(transparent)]
+    Reader(#[from] WrapError),
+    /// No node takes a shard any more.
+    #[error("none of the {nodes} nodes takes more: {failures}")]
+    NoNodesLeft {
+        /// How many were given.
+        nodes: usize,
+        /// Each with the reason why it was given up; empty if all are busy.
+        failures: String,
     },
     /// No random bytes for token ids.
     #[error("the system gives no random numbers: {0}")]

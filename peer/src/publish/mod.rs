@@ -5,22 +5,34 @@
 //! the file. Each node gets all of it. Memory is bounded by the options, whatever the file's length; nothing
 //! is read twice, so pipes can be published.
 
+mod encode;
 mod error;
+mod key;
+pub(crate) mod put;
 mod source;
-mod tokens;
+mod spread;
+pub(crate) mod tokens;
 mod upload;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use identity::SecretKey;
-use store::list::{ENTRY_LEN, ListBuilder};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use store::aead::{FileId, FileKey};
+use store::erasure::{Code, Shape};
+use store::list::{ENTRY_LEN, Encryption, LIST_LEN_MAX, ListBuilder, Readers, WrappedKey, enclose};
 use store::{Hash, SEGMENT_LEN_DEFAULT, SEGMENT_LEN_MAX};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::error::{PublishError, PutError};
+pub use self::key::{CONVERGENT_SECRET_LEN_MIN, KeyOrigin, ReadBy, Secrecy};
 pub use self::source::Source;
+pub use self::spread::Spread;
 
-use self::source::Piece;
-use self::upload::Publication;
+use self::encode::{Encoded, Item, encode};
+use self::upload::{Piece, Place, Publication};
 use crate::backoff::Backoff;
 use crate::client::Node;
 use crate::node_url::NodeUrl;
@@ -45,7 +57,11 @@ pub struct PublishOptions {
     pub requests_per_node: usize,
     /// Bound on segments in memory, in bytes. At least two segments are held whatever it says.
     pub memory_bytes_max: u64,
-    /// How many nodes must hold everything at the end; `None`: all.
+    /// Encryption; `None`: segments are what they are.
+    pub secrecy: Option<Secrecy>,
+    /// Reed-Solomon code over groups of segments: each shard goes to one node. `None`: every node gets all of the file.
+    pub code: Option<(Code, Shape)>,
+    /// How many nodes must be left at the end; `None`: all, or with a code one.
     pub nodes_min: Option<usize>,
     /// Ask a node first whether it holds a segment, and skip those it does: a publication that was cut off
     /// goes on.
@@ -67,10 +83,20 @@ impl PublishOptions {
             segment_len: SEGMENT_LEN_DEFAULT,
             requests_per_node: 8,
             memory_bytes_max: 64 << 20,
+            secrecy: None,
+            code: None,
             nodes_min: None,
             skip_held: true,
             backoff: Backoff::default(),
         }
+    }
+}
+
+impl PublishOptions {
+    /// The longest segment or shard that can come of these options, in bytes.
+    fn piece_len_max(&self) -> u64 {
+        // The tag, and what a code rounds up to.
+        u64::from(self.segment_len) + 64
     }
 }
 
@@ -85,10 +111,14 @@ pub struct Published {
     pub file_hash: Hash,
     /// The file's length in bytes.
     pub bytes: u64,
+    /// Bytes of its segments as they are stored, compressed and encrypted; parity is not counted.
+    pub bytes_stored: u64,
     /// Segments, repeated ones counted each time.
     pub segments: u32,
     /// How each node fared, in the caller's order.
     pub nodes: Vec<PublishReport>,
+    /// What lies where, if the file was coded.
+    pub spread: Option<Spread>,
 }
 
 /// How one node fared.
@@ -100,8 +130,18 @@ pub struct PublishReport {
     pub bytes_put: u64,
     /// Bytes it held already.
     pub bytes_held: u64,
+    /// Data segments of a coded file that were placed there.
+    pub data_shards: u64,
+    /// Parity segments that were placed there.
+    pub parity_shards: u64,
     /// Why it was given up, if so; it then lacks the list.
     pub failure: Option<PutError>,
+}
+
+impl PublishReport {
+    fn new(node: NodeUrl) -> PublishReport {
+        PublishReport { node, bytes_put: 0, bytes_held: 0, data_shards: 0, parity_shards: 0, failure: None }
+    }
 }
 
 /// Publishes `source` to all `nodes` under the publisher's `key`.
@@ -121,34 +161,155 @@ pub async fn publish(
         nodes: nodes.iter().map(|node| NodeProgress::new(node.url().clone())).collect(),
         ..Progress::default()
     });
+    let (source, file_key) = settle_key(source, options).await?;
+    let reading = source.start()?;
     let mut publication = Publication::start(nodes, key, options, progress).await?;
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
-    let (segments, file_hash) = publication.put_segments(source).await?;
+    let items = encode(reading, options, file_key.as_ref().map(|settled| settled.key.clone()));
+    let encoded = put_pieces(&mut publication, items, options).await?;
 
     progress.send_modify(|progress| progress.phase = Phase::Finishing);
-    let segment_count = segments.len() as u32;
-    let document: Bytes = ListBuilder {
+    let segments = encoded.list.segments.len() as u32;
+    let (file_hash, bytes, bytes_stored) = (encoded.file_hash, encoded.bytes, encoded.bytes_stored);
+    if let Some(expected) = file_key.as_ref().and_then(|settled| settled.file_hash)
+        && expected != file_hash
+    {
+        return Err(PublishError::Changed { expected, found: file_hash });
+    }
+    let document: Bytes = list(encoded, options, key, file_key)?.sign(key)?.into();
+    // A list is put when all that it names is there, and the outer one when the inner is.
+    let document = match enclose(&document, key)? {
+        None => document,
+        Some(enclosed) => {
+            for (hash, range) in enclosed.segments {
+                let bytes = document.slice(range);
+                publication.put(Piece { hash, bytes, place: Place::Everywhere, plain_len: 0 }, None)?;
+            }
+            publication.settle().await?;
+            enclosed.outer.into()
+        }
+    };
+    let list = Hash::of(&document);
+    let piece = Piece { hash: list, bytes: document.clone(), place: Place::Everywhere, plain_len: 0 };
+    publication.put(piece, None)?;
+    publication.settle().await?;
+    progress.send_modify(|progress| progress.phase = Phase::Done);
+    let (nodes, spread) = publication.finish();
+    Ok(Published { list, document, file_hash, bytes, bytes_stored, segments, nodes, spread })
+}
+
+/// The file's key, and the hash of the file that it was made for.
+struct FileSecret {
+    key: (FileKey, FileId),
+    file_hash: Option<Hash>,
+}
+
+/// Finds the file's key, for which the file may have to be read once more.
+async fn settle_key(
+    mut source: Source,
+    options: &PublishOptions,
+) -> Result<(Source, Option<FileSecret>), PublishError> {
+    let Some(secrecy) = &options.secrecy else { return Ok((source, None)) };
+    let (source, file_hash) = if secrecy.origin.needs_file_hash() {
+        let hashing = tokio::task::spawn_blocking(move || {
+            let file_hash = source.hash()?;
+            Ok::<_, PublishError>((source, file_hash))
+        });
+        hashing.await.map_err(|e| PublishError::Interrupted(e.to_string()))??
+    } else {
+        (source, None)
+    };
+    if secrecy.origin.needs_file_hash() && file_hash.is_none() {
+        let what = "a source that can be read only once has no key that is made of it".to_owned();
+        return Err(PublishError::Option { what });
+    }
+    let key = secrecy.origin.key(file_hash.unwrap_or(Hash([0; 32])), &settings(options))?;
+    Ok((source, Some(FileSecret { key, file_hash })))
+}
+
+/// Everything beside the file itself that shapes its segments, and the program that does it: one that compresses
+/// otherwise must not use the same key.
+fn settings(options: &PublishOptions) -> String {
+    format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), options.segment_len, options.code)
+}
+
+/// The list as it is to be signed.
+fn list(
+    encoded: Encoded,
+    options: &PublishOptions,
+    publisher: &SecretKey,
+    secret: Option<FileSecret>,
+) -> Result<ListBuilder, PublishError> {
+    let encryption = match (&options.secrecy, secret) {
+        (Some(secrecy), Some(FileSecret { key: (key, id), .. })) => {
+            let readers = match &secrecy.readers {
+                ReadBy::ListHolders => Readers::Open,
+                ReadBy::Only(readers) => {
+                    let mut seed = [0; 32];
+                    getrandom::fill(&mut seed).map_err(|e| PublishError::Random(e.to_string()))?;
+                    let mut random = StdRng::from_seed(seed);
+                    let mut wrap = |reader| WrappedKey::seal(&key, id, &publisher.uid(), reader, &mut random);
+                    Readers::Wrapped(readers.iter().map(&mut wrap).collect::<Result<_, _>>()?)
+                }
+            };
+            Some(Encryption { key, id, readers })
+        }
+        _ => None,
+    };
+    Ok(ListBuilder {
         name: options.name.clone(),
         version: options.version,
         counter: options.counter,
         expires_s: options.expires_s,
         target: options.target.clone(),
-        file_hash: Some(file_hash),
-        ..ListBuilder::plain(segments)
-    }
-    .sign(key)?
-    .into();
-    let list = Hash::of(&document);
-    publication.put_last(Piece { hash: list, bytes: document.clone() }).await?;
-    progress.send_modify(|progress| progress.phase = Phase::Done);
-    Ok(Published {
-        list,
-        document,
-        file_hash,
-        bytes: publication.bytes_read(),
-        segments: segment_count,
-        nodes: publication.into_reports(),
+        file_hash: Some(encoded.file_hash),
+        encryption,
+        ..encoded.list
     })
+}
+
+/// Permits of the memory's bound, one a KiB.
+const MEMORY_UNIT_BYTES: u64 = 1024;
+
+/// Puts every piece of the source, as they are made.
+async fn put_pieces(
+    publication: &mut Publication<'_>,
+    mut items: tokio::sync::mpsc::Receiver<Result<Item, PublishError>>,
+    options: &PublishOptions,
+) -> Result<Encoded, PublishError> {
+    let longest = options.piece_len_max();
+    let piece_units = longest.div_ceil(MEMORY_UNIT_BYTES) as u32;
+    let units = (options.memory_bytes_max / MEMORY_UNIT_BYTES).clamp(2 * u64::from(piece_units), 1 << 28);
+    let memory = Arc::new(Semaphore::new(units as usize));
+    let mut segments = 0;
+    let encoded = loop {
+        let next = async {
+            // A closed semaphore is impossible here: this function holds it.
+            let room = memory.clone().acquire_many_owned(piece_units).await.ok();
+            (room, items.recv().await)
+        };
+        tokio::select! {
+            ended = publication.advance(), if publication.is_busy() => drop(ended?),
+            (mut room, item) = next => {
+                // The encoder says so when it ends; without a word it ends only with its runtime.
+                let Some(item) = item else { return Err(PublishError::Interrupted("encoding ended".to_owned())) };
+                match item? {
+                    Item::Encoded(encoded) => break *encoded,
+                    Item::Piece(piece) => {
+                        segments += u64::from(piece.plain_len > 0);
+                        check_segment_count(segments)?;
+                        let len = piece.bytes.len() as u64;
+                        // A short piece takes no more of the bound than it needs.
+                        let unused = u64::from(piece_units).saturating_sub(len.div_ceil(MEMORY_UNIT_BYTES));
+                        drop(room.as_mut().and_then(|room| room.split(unused as usize)));
+                        publication.put(piece, room)?;
+                    }
+                }
+            }
+        }
+    };
+    publication.settle().await?;
+    Ok(encoded)
 }
 
 fn check(nodes: &[Node], source: &Source, options: &PublishOptions) -> Result<(), PublishError> {
@@ -177,9 +338,8 @@ fn check(nodes: &[Node], source: &Source, options: &PublishOptions) -> Result<()
 /// Whether the entries alone would be longer than a list may be; what surrounds them is checked when it is
 /// built.
 fn check_segment_count(segments: u64) -> Result<(), PublishError> {
-    let len_max = SEGMENT_LEN_MAX as usize;
-    if segments.saturating_mul(ENTRY_LEN as u64) > len_max as u64 {
-        return Err(PublishError::TooManySegments { segments, len_max });
+    if segments.saturating_mul(ENTRY_LEN as u64) > LIST_LEN_MAX as u64 {
+        return Err(PublishError::TooManySegments { segments, len_max: LIST_LEN_MAX });
     }
     Ok(())
 }

@@ -16,21 +16,21 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const BACKDATED: Duration = Duration::from_secs(60);
 
 /// The current token for one node.
-pub(super) struct NodeToken {
+pub(crate) struct NodeToken {
     audience: Uid,
     text: Arc<str>,
     renew_at_s: u64,
 }
 
 impl NodeToken {
-    pub(super) fn new(key: &SecretKey, audience: Uid) -> Result<NodeToken, PublishError> {
+    pub(crate) fn new(key: &SecretKey, audience: Uid) -> Result<NodeToken, PublishError> {
         let mut token = NodeToken { audience, text: "".into(), renew_at_s: 0 };
         token.current(key)?;
         Ok(token)
     }
 
     /// The token's text, renewed when half of its life is over.
-    pub(super) fn current(&mut self, key: &SecretKey) -> Result<Arc<str>, PublishError> {
+    pub(crate) fn current(&mut self, key: &SecretKey) -> Result<Arc<str>, PublishError> {
         let now_s = now_s();
         if now_s >= self.renew_at_s {
             let mut token_id = [0; 16];

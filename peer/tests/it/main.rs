@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
+mod audit;
 mod coded;
 mod connection;
 mod content;
@@ -11,6 +12,9 @@ mod hostile_nodes;
 mod node;
 mod node_url;
 mod publish;
+mod repair;
 mod resume;
 mod seeds;
+mod sharded;
+mod spread;
 mod trust;

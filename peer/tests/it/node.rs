@@ -47,6 +47,8 @@ pub enum Fault {
     Slow(u64),
     /// A byte at a time, with a pause of this many milliseconds before each.
     Drip(u64),
+    /// HEAD: says that it holds this many bytes, whether it does or not.
+    Claim(usize),
 }
 
 /// Which requests a fault hits: those of `method`, for `hash` if given, numbered `from..from + count` among
@@ -79,6 +81,11 @@ impl Rule {
     /// Every PUT.
     pub fn put(fault: Fault) -> Rule {
         Rule { method: Method::PUT, ..Rule::always(fault) }
+    }
+
+    /// Every HEAD.
+    pub fn head(fault: Fault) -> Rule {
+        Rule { method: Method::HEAD, ..Rule::always(fault) }
     }
 
     /// The same for one hash only.
@@ -344,6 +351,11 @@ async fn answer(
         return put(shared, quic, request, hash, fault, stream).await;
     }
     let held = shared.content.lock().unwrap().get(&hash).cloned();
+    if let Some(Fault::Claim(len)) = fault {
+        let head = Response::builder().status(StatusCode::OK).header("content-length", len);
+        stream.send_response(head.body(()).expect("a valid response")).await?;
+        return stream.finish().await;
+    }
     let Some(mut body) = held else { return problem(&mut stream, 404, None).await };
     match fault {
         Some(Fault::WrongByte) => body = flipped(&body, body.len() / 2),
@@ -353,18 +365,19 @@ async fn answer(
         Some(Fault::LongBody | Fault::LongBodyUnannounced) => body = [&body[..], b"!"].concat().into(),
         _ => {}
     }
-    let range = request.headers().get("range").and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let total = body.len();
+    let asked = request.headers().get("range").and_then(|value| value.to_str().ok());
+    let asked = asked.filter(|_| request.method() == Method::GET).and_then(|asked| range_of(asked, total));
     let mut head = Response::builder().status(StatusCode::OK);
-    if let Some(start) = start {
-        shared.ranges.lock().unwrap().push((hash, start));
-        if start >= body.len() {
+    if let Some((first, end)) = asked {
+        shared.ranges.lock().unwrap().push((hash, first));
+        if first >= total {
             return problem(&mut stream, 416, None).await;
         }
         if !matches!(fault, Some(Fault::NoRanges)) {
-            let content_range = format!("bytes {start}-{}/{}", body.len() - 1, body.len());
+            let content_range = format!("bytes {first}-{}/{total}", end - 1);
             head = head.status(StatusCode::PARTIAL_CONTENT).header("content-range", content_range);
-            body = body.split_off(start);
+            body = body.slice(first..end);
         }
     }
     if !matches!(fault, Some(Fault::LongBodyUnannounced)) {
@@ -381,6 +394,14 @@ fn flipped(body: &[u8], at: usize) -> Bytes {
     let mut bytes = body.to_vec();
     bytes[at] ^= 1;
     bytes.into()
+}
+
+/// First byte and one past the last that is there, of a single range (RFC 9110 section 14.1.2).
+fn range_of(field: &str, total: usize) -> Option<(usize, usize)> {
+    let (first, last) = field.strip_prefix("bytes=")?.split_once('-')?;
+    let first: usize = first.parse().ok()?;
+    let end = if last.is_empty() { total } else { last.parse::<usize>().ok()?.checked_add(1)?.min(total) };
+    Some((first, end))
 }
 
 async fn send_body(

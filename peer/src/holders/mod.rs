@@ -1,0 +1,8 @@
+//! Who holds what of a list: the list and what it names, and the nodes asked for it. Repair and audit begin here; no
+//! record is kept of where shards were placed, for nodes can be asked.
+
+mod catalog;
+mod survey;
+
+pub(crate) use self::catalog::Catalog;
+pub(crate) use self::survey::{Depth, Found, Standing, Survey, Surveyed, survey};
