@@ -1,9 +1,13 @@
 //! The command line of `ioex`.
 
 mod chain;
+mod custody;
+mod publish;
 mod relay;
 
 pub use chain::{Chain, ChainAction, ChainName};
+pub use custody::{Audit, Repair};
+pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
 
 use crate::build_facts::{LONG_VERSION, VERSION};
@@ -49,6 +53,10 @@ pub enum Command {
     Publish(Publish),
     /// Fetch a file from all given nodes at once, verifying every byte as it arrives
     Fetch(Fetch),
+    /// Restore what nodes have lost of a file, without its key
+    Repair(Repair),
+    /// Challenge nodes to show what they hold of a file
+    Audit(Audit),
     /// The relay (STUN and TURN) of this node: its sessions, users and credentials
     #[command(after_long_help = relay::RELAY_EXAMPLES)]
     Relay(Relay),
@@ -114,50 +122,6 @@ Signals:
 
 A running engine whose control plane has died is adopted, not restarted. Listening addresses, cores and drivers take \
 effect when the engine starts; limits, publishers and who may use the relay at once.";
-
-/// `ioex publish`.
-#[derive(Args, Debug, Clone)]
-#[command(after_long_help = format!("{PUBLISH_EXAMPLES}\n\n{EXIT_CODES}"))]
-pub struct Publish {
-    /// The file to publish; - reads standard input
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Store on this node (PUT over HTTP/3) instead of the local one; may be given more than once
-    #[arg(long, value_name = "URL")]
-    pub to: Vec<String>,
-    /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)
-    #[arg(long, value_name = "FILE", requires = "to")]
-    pub ca: Option<PathBuf>,
-    /// Name in the list [default: the file's name]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Version in the list, such as 1.4.2
-    #[arg(long, default_value = "0.0.0", value_name = "MAJOR.MINOR.PATCH")]
-    pub version: String,
-    /// Counter that grows from one list of this name to the next, so that old ones are told apart [default:
-    /// seconds since 1970]
-    #[arg(long, value_name = "N")]
-    pub counter: Option<u64>,
-    /// Bytes a segment, such as 1MiB; at most 16 MiB, and on the local node a power of two from 4KiB
-    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
-    pub segment_size: String,
-    #[command(flatten)]
-    #[expect(missing_docs)]
-    pub place: Place,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    pub json: bool,
-}
-
-const PUBLISH_EXAMPLES: &str = "\
-Examples:
-  ioex publish firmware.img --version 1.4.2
-  tar c site | ioex publish - --name site.tar
-  ioex publish firmware.img --to https://UID@a.example:4433 --to https://UID@b.example:4433
-
-Without --to the local node (ioex up) reads the file itself; nothing is sent over the network. With --to the file is \
-split and hashed here and each node receives what it lacks; a node takes it only if its configuration names your UID \
-(ioex id) in publishers.trusted.";
 
 /// `ioex fetch`.
 #[derive(Args, Debug, Clone)]

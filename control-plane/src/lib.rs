@@ -28,6 +28,7 @@ pub mod quantity;
 pub mod reachable;
 pub mod relay_credentials;
 pub mod supervisor;
+pub mod text_table;
 
 use clap::Parser;
 use std::io::Write;

@@ -1,11 +1,11 @@
 //! `ioex fetch`: a file from several nodes at once, verified as it arrives.
 
+use super::local_node::local_node;
 use super::{configuration, interruptible, node_urls, transfer_failure};
 use crate::cli::Fetch;
 use crate::configuration::Node as NodeSettings;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
-use crate::engine_socket::EngineSocket;
 use crate::exit::{Exit, Failure};
 use crate::node_identity;
 use crate::progress_bar::TransferBar;
@@ -17,7 +17,6 @@ use peer::{
 };
 use serde_json::json;
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +34,7 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let urls = match (arguments.from.is_empty(), &asked.node) {
         (false, _) => node_urls("--from", &arguments.from)?,
         (true, Some(node)) => vec![node.clone()],
-        (true, None) => vec![local_node(&settings)?],
+        (true, None) => vec![local_node(&settings, "no node was named with --from")?],
     };
     let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
     // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a
@@ -232,30 +231,6 @@ fn parse_publisher(text: &str) -> Result<Uid, Failure> {
     text.parse().map_err(|error| {
         Failure::message(Exit::Usage, format!("--publisher: `{text}` is not a UID: {error}"))
     })
-}
-
-/// The engine that runs on this machine, reached over loopback where it listens on every address.
-fn local_node(settings: &NodeSettings) -> Result<NodeUrl, Failure> {
-    let directory = DataDirectory::existing(&settings.data);
-    let status =
-        EngineSocket::connect(&directory.engine_socket()).and_then(|mut socket| socket.status()).map_err(
-            |error| Failure::message(Exit::NotFound, format!("no node was named with --from, and {error}")),
-        )?;
-    let listening = status.listeners.iter().filter_map(|listener| listener.strip_prefix("udp://"));
-    let address = listening
-        .filter_map(|address| address.parse::<SocketAddr>().ok())
-        .map(|mut address| {
-            match address {
-                _ if !address.ip().is_unspecified() => {}
-                SocketAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-                SocketAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            }
-            address
-        })
-        .next()
-        .ok_or_else(|| Failure::message(Exit::NotFound, "the local node listens on no UDP port"))?;
-    let url = format!("https://{}@{address}", Uid::from_bytes(status.uid));
-    url.parse().map_err(|error| Failure::message(Exit::Failed, error))
 }
 
 fn show(

@@ -1,12 +1,16 @@
 //! The commands, a module each.
 
+mod audit;
 mod chain;
 mod config;
 mod doctor;
 mod fetch;
 mod id;
+mod listed;
+mod local_node;
 mod publish;
 mod relay;
+mod repair;
 mod transfer_failure;
 mod up;
 
@@ -27,6 +31,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Relay(arguments) => relay::run(arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
     }
 }
 

@@ -1,13 +1,41 @@
 //! Which exit code a failed transfer gets: what a script must know to go on.
 
 use crate::exit::{Exit, Failure};
+use peer::audit::AuditError;
 use peer::fetch::NodeFailures;
 use peer::publish::PutError;
+use peer::repair::RepairError;
 use peer::{ConnectError, ExchangeError, FetchError, PublishError};
 
 /// Classifies a failed fetch.
 pub fn of_fetch(error: FetchError) -> Failure {
+    Failure::new(exit_of_fetch(&error), error)
+}
+
+/// Classifies a repair that could not begin.
+pub fn of_repair(error: RepairError) -> Failure {
     let exit = match &error {
+        RepairError::NoNodes => Exit::Usage,
+        RepairError::List(error) => exit_of_fetch(error),
+        RepairError::Document(_) => Exit::VerificationFailed,
+        RepairError::Random(_) | RepairError::Interrupted(_) => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
+
+/// Classifies an audit that could not begin.
+pub fn of_audit(error: AuditError) -> Failure {
+    let exit = match &error {
+        AuditError::NoNodes => Exit::Usage,
+        AuditError::List(error) => exit_of_fetch(error),
+        AuditError::Document(_) | AuditError::Outboard { .. } => Exit::VerificationFailed,
+        AuditError::Interrupted(_) => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
+
+fn exit_of_fetch(error: &FetchError) -> Exit {
+    match error {
         FetchError::NoNodes => Exit::Usage,
         FetchError::LostGroups { failures, .. } if failures.0.is_empty() => Exit::NotFound,
         FetchError::NoDocument { failures, .. }
@@ -29,8 +57,7 @@ pub fn of_fetch(error: FetchError) -> Failure {
             of_io(source)
         }
         FetchError::InUse { .. } | FetchError::Interrupted(_) => Exit::Failed,
-    };
-    Failure::new(exit, error)
+    }
 }
 
 /// Classifies a failed publication.
@@ -39,16 +66,22 @@ pub fn of_publish(error: PublishError) -> Failure {
         PublishError::NoNodes | PublishError::Option { .. } | PublishError::TooManySegments { .. } => {
             Exit::Usage
         }
+        PublishError::Reader(_) => Exit::Usage,
         PublishError::NodeUid { .. } => Exit::NotTrusted,
         PublishError::Connect { source, .. } => of_connect(source),
         PublishError::Read { source, .. } => of_io(source),
         PublishError::Node { error, .. } => of_put(error),
-        PublishError::List(_) | PublishError::Random(_) | PublishError::Interrupted(_) => Exit::Failed,
+        PublishError::NoNodesLeft { .. } => Exit::Unreachable,
+        PublishError::List(_)
+        | PublishError::Changed { .. }
+        | PublishError::Random(_)
+        | PublishError::Interrupted(_) => Exit::Failed,
     };
     Failure::new(exit, error)
 }
 
-fn of_put(error: &PutError) -> Exit {
+/// What a node's refusal to take content ends with.
+pub fn of_put(error: &PutError) -> Exit {
     match error {
         PutError::Unauthorized { .. } | PutError::Forbidden { .. } => Exit::NotTrusted,
         PutError::Mismatch { .. } => Exit::VerificationFailed,

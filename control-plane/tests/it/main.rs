@@ -15,6 +15,7 @@ mod publish;
 mod reachable;
 mod relay;
 mod relay_node;
+mod spread;
 mod text;
 mod up;
 mod usage;

@@ -1,6 +1,7 @@
 //! What a node must keep through kill -9, a full disk and a drain, seen by publishers and receivers.
 
 mod content;
+pub use content::Seeded;
 mod drain;
 mod full_disk;
 mod kill;
@@ -11,10 +12,10 @@ use relay::policy::Status;
 use rustix::process::Pid;
 
 /// The seed of a test's random choices: `IOEX_TEST_SEED`, else `default`. Shown if the test fails.
-struct Seed(u64);
+pub struct Seed(pub u64);
 
 impl Seed {
-    fn or(default: u64) -> Seed {
+    pub fn or(default: u64) -> Seed {
         let given = std::env::var("IOEX_TEST_SEED").ok();
         Seed(given.map_or(default, |text| text.parse().expect("IOEX_TEST_SEED is a whole number")))
     }

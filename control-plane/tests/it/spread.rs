@@ -1,0 +1,256 @@
+//! A file spread over real nodes: published with a code, audited, repaired after a node has gone; publishers that are
+//! killed and go on.
+
+use crate::crash::{Seed, Seeded};
+use crate::node::{Node, code, json, on};
+use crate::program::err;
+use control_plane::data_directory::DataDirectory;
+use control_plane::node_identity::NodeIdentity;
+use peer::{Client, ClientOptions, FetchOptions, Progress};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use store::Hash;
+use store::aead::SegmentCipher;
+use store::list::ListView;
+use tempfile::TempDir;
+
+/// Publishers that are killed before they are done.
+const KILLS: usize = 20;
+
+/// A publisher, and nodes that take what is theirs.
+struct Fleet {
+    vendor: TempDir,
+    homes: Vec<TempDir>,
+    nodes: Vec<Node>,
+}
+
+impl Fleet {
+    fn up(count: usize) -> Fleet {
+        let vendor = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::prepare(&vendor.path().join("data")).unwrap();
+        let uid = NodeIdentity::load_or_create(&directory).unwrap().0.uid();
+        let mut fleet = Fleet { vendor, homes: Vec::new(), nodes: Vec::new() };
+        for _ in 0..count {
+            let home = tempfile::tempdir().unwrap();
+            let settings = home.path().join("ioex.toml");
+            std::fs::write(&settings, format!("[publishers]\ntrusted = [\"{uid}\"]\n")).unwrap();
+            let node = Node::up(home.path(), &["--config", settings.to_str().unwrap()]);
+            fleet.homes.push(home);
+            fleet.nodes.push(node);
+        }
+        fleet
+    }
+
+    fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::url).collect()
+    }
+
+    fn file(&self, seed: u64, len: usize) -> (PathBuf, Vec<u8>) {
+        let mut seeded = Seeded(seed);
+        let content: Vec<u8> =
+            std::iter::repeat_with(|| seeded.next().to_le_bytes()).flatten().take(len).collect();
+        let path = self.vendor.path().join("firmware.img");
+        std::fs::write(&path, &content).unwrap();
+        (path, content)
+    }
+
+    /// `ioex COMMAND FIRST FLAG URL FLAG URL ... --json` as the publisher.
+    fn run(&self, command: &str, first: &Path, flag: &str, urls: &[String]) -> Command {
+        let mut ioex = on(self.vendor.path(), command);
+        ioex.arg(first).arg("--json");
+        for url in urls {
+            ioex.args([flag, url]);
+        }
+        ioex
+    }
+
+    fn end(self) {
+        self.nodes.into_iter().for_each(Node::end);
+    }
+}
+
+/// Gets every segment of the list from whichever node has it, opens it, and puts the file together.
+fn read_back(urls: &[String], list: &Hash) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::new(ClientOptions::default()).unwrap();
+        let nodes: Vec<_> = urls.iter().map(|url| client.node(url.parse().unwrap())).collect();
+        let options = FetchOptions { as_segment: true, ..FetchOptions::default() };
+        let get = async |hash: &Hash| {
+            let mut bytes = Vec::new();
+            let (progress, _) = tokio::sync::watch::channel(Progress::default());
+            peer::fetch_to_writer(&nodes, hash, &mut bytes, &options, &progress).await.unwrap();
+            bytes
+        };
+        let document = get(list).await;
+        let list = ListView::open(&document).unwrap();
+        let key = list.file_key(None).unwrap();
+        let cipher = key.map(|key| SegmentCipher::new(&key, list.file_id()));
+        let mut file = Vec::new();
+        for (index, entry) in list.entries().enumerate() {
+            let mut segment = get(&entry.hash).await;
+            match &cipher {
+                Some(cipher) => file.extend_from_slice(cipher.open(index as u64, &mut segment).unwrap()),
+                None => file.extend_from_slice(&segment),
+            }
+        }
+        client.wait_closed().await;
+        file
+    })
+}
+
+fn hash_of(published: &Value) -> Hash {
+    published["list"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_lost_node_is_noticed_and_made_good() {
+    let mut fleet = Fleet::up(4);
+    let urls = fleet.urls();
+    let (path, content) = fleet.file(1, (3 << 20) + 12_345);
+    let spread = ["--code", "4+2", "--segment-size", "128KiB", "--encrypt", "open"];
+    let published = json(&fleet.run("publish", &path, "--to", &urls).args(spread).output().unwrap());
+    assert_eq!(published["segments"], 25);
+    assert_eq!(published["spread"]["nodes_losable"], 1, "{published}");
+    assert_eq!(published["spread"]["shards_per_node_most"], 2);
+    let list = hash_of(&published);
+    assert_eq!(read_back(&urls, &list), content);
+
+    let name = list.to_string();
+    let audit = |urls: &[String]| {
+        let output =
+            fleet.run("audit", Path::new(&name), "--at", urls).args(["--percent", "100"]).output().unwrap();
+        let facts: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", err(&output)));
+        (output.status.code().unwrap(), facts)
+    };
+    let (exit, facts) = audit(&urls);
+    assert_eq!((exit, &facts["worst"]), (0, &"ok".into()), "{facts}");
+    // 25 data segments in 7 groups, each with two of parity.
+    assert_eq!(facts["challenged"], 25 + 14);
+
+    // A node goes, with all that it held.
+    fleet.nodes.remove(2).end();
+    let audit = |urls: &[String]| {
+        let output =
+            fleet.run("audit", Path::new(&name), "--at", urls).args(["--percent", "100"]).output().unwrap();
+        let facts: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", err(&output)));
+        (output.status.code().unwrap(), facts)
+    };
+    let (exit, facts) = audit(&urls);
+    assert_eq!((exit, &facts["worst"]), (6, &"offline".into()), "{facts}");
+    let left = fleet.urls();
+    let (exit, facts) = audit(&left);
+    assert_eq!((exit, &facts["worst"]), (3, &"missing".into()), "{facts}");
+    let missing: u64 =
+        facts["nodes"].as_array().unwrap().iter().map(|node| node["missing"].as_u64().unwrap()).sum();
+
+    let repaired = json(&fleet.run("repair", Path::new(&name), "--at", &left).output().unwrap());
+    assert_eq!((&repaired["restored"], &repaired["whole"]), (&missing.into(), &true.into()), "{repaired}");
+    let (exit, facts) = audit(&left);
+    assert_eq!((exit, &facts["worst"]), (0, &"ok".into()), "{facts}");
+    assert_eq!(read_back(&left, &list), content);
+
+    // Two more gone are too many; it is said which groups, and nothing is made up.
+    fleet.nodes.remove(0).end();
+    fleet.nodes.remove(0).end();
+    let last = fleet.urls();
+    let output = fleet.run("repair", Path::new(&name), "--at", &last).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", err(&output));
+    let repaired: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lost = repaired["lost_groups"].as_array().unwrap();
+    assert!(!lost.is_empty() && lost.iter().all(|group| group["missing"].as_u64() > Some(2)), "{repaired}");
+    fleet.end();
+}
+
+#[test]
+fn a_publisher_that_is_killed_goes_on() {
+    let seed = Seed::or(0x5eed);
+    let mut seeded = Seeded(seed.0);
+    let fleet = Fleet::up(3);
+    let urls = fleet.urls();
+    let flags = ["--code", "4+2", "--segment-size", "64KiB", "--encrypt", "open"];
+    let command = |path: &Path| {
+        let mut command = fleet.run("publish", path, "--to", &urls);
+        command.args(flags);
+        command
+    };
+    let (path, _) = fleet.file(seeded.next(), 4 << 20);
+    let started = Instant::now();
+    json(&command(&path).output().unwrap());
+    let undisturbed = started.elapsed();
+
+    let (mut killed, mut held) = (0, 0);
+    while killed < KILLS {
+        // Now and then the file, or a setting, is another when it goes on.
+        let (path, mut content) = fleet.file(seeded.next(), 4 << 20);
+        let kills = 1 + seeded.below(3);
+        for _ in 0..kills {
+            let mut publisher = command(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let wait = undisturbed.as_micros() as u64;
+            std::thread::sleep(Duration::from_micros(seeded.below(wait)));
+            publisher.kill().unwrap();
+            killed += usize::from(!publisher.wait().unwrap().success());
+        }
+        if seeded.below(4) == 0 {
+            content = fleet.file(seeded.next(), 4 << 20).1;
+        }
+        let published = json(&command(&path).output().unwrap());
+        let nodes = published["nodes"].as_array().unwrap();
+        held += nodes.iter().map(|node| node["bytes_held"].as_u64().unwrap()).sum::<u64>();
+        assert!(read_back(&urls, &hash_of(&published)) == content, "another file than was published");
+    }
+    assert!(held > 0, "nothing that was put before a kill was found again");
+    let unfinished = fleet.vendor.path().join("data/publish");
+    assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0, "keys of finished publications are kept");
+    fleet.end();
+}
+
+#[test]
+fn what_publish_repair_and_audit_refuse() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let directory = DataDirectory::prepare(&home.join("data")).unwrap();
+    NodeIdentity::load_or_create(&directory).unwrap();
+    let path = home.join("file");
+    std::fs::write(&path, "content").unwrap();
+    let file = path.to_str().unwrap();
+    let node = "https://127.0.0.1:9";
+    let hash = "ab".repeat(32);
+    let short = home.join("short");
+    std::fs::write(&short, "too short").unwrap();
+    let short = short.to_str().unwrap();
+    for (command, arguments, text) in [
+        ("publish", vec![file, "--to", node, "--code", "10"], "no code such as 10+4"),
+        ("publish", vec![file, "--to", node, "--code", "0+4"], "at least 1+1"),
+        ("publish", vec![file, "--to", node, "--code", "5000+4"], "at most 4096"),
+        ("publish", vec![file, "--to", node, "--encrypt", "private"], "--for UID"),
+        ("publish", vec![file, "--to", node, "--encrypt", "open", "--for", "x"], "is not a UID"),
+        ("publish", vec![file, "--to", node, "--for", "x"], "--encrypt"),
+        ("publish", vec![file, "--to", node, "--expires", "soon"], "--expires"),
+        ("publish", vec![file, "--to", node, "--expires", "2001-01-01"], "not in the future"),
+        ("publish", vec![file, "--to", node, "--encrypt", "open", "--convergent", short], "at least 16"),
+        (
+            "publish",
+            vec!["-", "--name", "x", "--to", node, "--encrypt", "open", "--convergent", file],
+            "twice",
+        ),
+        ("repair", vec![&hash], "--at"),
+        ("repair", vec!["abc", "--at", node], "no address of a list"),
+        ("repair", vec![&hash, "--at", node, "--memory", "much"], "--memory"),
+        ("audit", vec![&hash], "--at"),
+        ("audit", vec![&hash, "--at", node, "--percent", "0"], "--percent"),
+        ("audit", vec![&hash, "--at", node, "--percent", "5", "--count", "3"], "--count"),
+    ] {
+        let (exit, said) = code(on(home, command).args(&arguments).stdin(Stdio::null()));
+        if arguments.contains(&"--convergent") && arguments[0] == "-" {
+            // A secret that is too short is told first; both are wrong usage.
+            assert_eq!(exit, 2, "{said}");
+            continue;
+        }
+        assert!(exit == 2 && said.contains(text), "{command} {arguments:?}: {exit} {said}");
+    }
+}
