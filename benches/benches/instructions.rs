@@ -54,6 +54,29 @@ fn list_locate(view: ListView<'static>) -> u64 {
 }
 
 #[library_benchmark]
+#[bench::segments_4000(benches::pipeline::coded_list(4000))]
+fn coded_list_open(document: Vec<u8>) -> u64 {
+    black_box(benches::list_open_work(black_box(&document)))
+}
+
+/// A view of a list with parity that lives as long as the process.
+fn leaked_coded_view(segments: u32) -> ListView<'static> {
+    ListView::open(benches::pipeline::coded_list(segments).leak()).expect("the list is valid")
+}
+
+#[library_benchmark]
+#[bench::groups_400(leaked_coded_view(4000))]
+fn list_groups(view: ListView<'static>) -> u64 {
+    black_box(benches::pipeline::groups_work(black_box(&view)))
+}
+
+#[library_benchmark]
+#[bench::shard_1_mib(benches::pipeline::shard())]
+fn outboard_open(shard: (Vec<u8>, store::Hash, Vec<u8>)) -> u32 {
+    black_box(benches::pipeline::outboard_open_work(black_box(&shard)))
+}
+
+#[library_benchmark]
 #[bench::one_record(benches::pack_headers())]
 fn pack_headers(headers: (PackKey, Commit, Record)) -> u32 {
     black_box(benches::pack_headers_work(black_box(&headers)))
@@ -193,6 +216,9 @@ library_benchmark_group!(
         address_parse,
         list_open,
         list_locate,
+        coded_list_open,
+        list_groups,
+        outboard_open,
         pack_headers,
         policy_decode,
         frame_decode,

@@ -17,6 +17,9 @@ fn formats(c: &mut Criterion) {
     let list = benches::list(4096);
     measure(c, "list/open 4096 segments", list.as_slice(), benches::list_open_work);
     let view = ListView::open(&list).expect("the list is valid");
+    measure(c, "list/open 1000000 segments", benches::list(1_000_000).as_slice(), benches::list_open_work);
+    let coded = benches::pipeline::coded_list(100_000);
+    measure(c, "list/open 100000 segments, 10+4, outboards", coded.as_slice(), benches::list_open_work);
     measure(c, "list/locate 64 bytes", &view, benches::list_locate_work);
     measure(c, "pack/headers of a commit", &benches::pack_headers(), benches::pack_headers_work);
     measure(c, "policy/decode 1000 publishers", benches::policy_frame(1000).as_slice(), benches::policy_work);
@@ -97,6 +100,25 @@ fn dpos(c: &mut Criterion) {
     );
 }
 
+/// Bytes a second of a file or shard.
+fn pipeline(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pipeline");
+    let shard = benches::pipeline::shard();
+    group.throughput(Throughput::Bytes(shard.0.len() as u64));
+    group.bench_function("address and outboard of 1 MiB", |bencher| {
+        bencher.iter(|| benches::pipeline::outboard_create_work(black_box(&shard)));
+    });
+    group.bench_function("verify 1 MiB in pieces of 16 KiB", |bencher| {
+        bencher.iter(|| benches::pipeline::verify_work(black_box(&shard)));
+    });
+    let file = benches::pipeline::file();
+    group.throughput(Throughput::Bytes(file.len() as u64));
+    group.sample_size(20);
+    group.bench_function("encrypt, 10+4, addresses, one thread", |bencher| {
+        bencher.iter(|| benches::pipeline::encode_work(black_box(&file)));
+    });
+}
+
 /// Bytes a second that are encrypted.
 fn aead(c: &mut Criterion) {
     let mut group = c.benchmark_group("aead/AES-256-GCM, 64 KiB");
@@ -125,5 +147,18 @@ fn measure_mut<I, O>(c: &mut Criterion, name: &str, input: &mut I, work: fn(&mut
     });
 }
 
-criterion_group!(all, requests, formats, erasure, aead, packets, stun, turn, pow, transactions, dpos);
+criterion_group!(
+    all,
+    requests,
+    formats,
+    erasure,
+    aead,
+    pipeline,
+    packets,
+    stun,
+    turn,
+    pow,
+    transactions,
+    dpos
+);
 criterion_main!(all);

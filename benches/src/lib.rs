@@ -8,6 +8,7 @@
 pub mod aead;
 pub mod dpos;
 pub mod erasure;
+pub mod pipeline;
 pub mod pow;
 pub mod stun;
 pub mod transactions;

@@ -81,6 +81,14 @@ enum Scenario {
     ///
     /// Example: cargo run --release -p perf -- import --json perf/results/import.json
     Import(scenario::import::ImportArgs),
+    /// Publishing from the page cache: encryption, 10+4, addresses; at least 1 GB a CPU-second and 60 % of what the stages allow
+    ///
+    /// Takes a file through the pipeline without compression, measures each of its stages alone, restores groups with 4 of 14 shards
+    /// lost (at least 2 GB a CPU-second) and opens a list of 1,000,000 segments (under 50 ms), everything once a round. A full run takes
+    /// about a minute.
+    ///
+    /// Example: cargo run --release -p perf -- publish --json perf/results/publish.json
+    Publish(scenario::publish::PublishArgs),
     /// Opening a store of 1,000,000 small segments: under a second, no payload read, at most 80 bytes of memory each
     ///
     /// Makes the store, then opens it in new processes, from a cold page cache and from a warm one. Needs 9 GiB of free disk
@@ -120,6 +128,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Scenario::Relay(args) => finish(scenario::relay::run(&args)?, args.common())?,
         Scenario::RelayAllocations(args) => finish(scenario::relay::allocations::run(&args)?, args.common())?,
         Scenario::Import(args) => finish(scenario::import::run(&args)?, args.common())?,
+        Scenario::Publish(args) => finish(scenario::publish::run(&args)?, args.common())?,
         Scenario::Open(args) => finish(scenario::open::run(&args)?, args.common())?,
         Scenario::Chain(args) => finish(scenario::chain::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),

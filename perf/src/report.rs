@@ -58,7 +58,7 @@ const TERMINAL_METRICS: usize = 5;
 const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "open", "chain"];
+const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "publish", "open", "chain"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]

@@ -35,7 +35,7 @@ pub struct Subtree {
 
 impl Subtree {
     /// The part of the file's tree of a segment behind the first, whose address is not wanted: `hash` is zeros.
-    pub(crate) fn inner(offset: u64, bytes: &[u8]) -> Subtree {
+    pub fn inner(offset: u64, bytes: &[u8]) -> Subtree {
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(offset).update(bytes);
         Subtree { hash: Hash([0; 32]), value: hasher.finalize_non_root() }

@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod import;
 pub mod open;
+pub mod publish;
 pub mod relay;
 pub mod serve;
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
 use super::parity::{PaddedStripe, stripes};
 use crate::Hash;
 use crate::erasure::{Codec, ErasureError};
@@ -60,6 +61,8 @@ pub enum RestoreError {
 #[derive(Debug)]
 pub struct Restorer {
     codec: Codec,
+    /// Of shards that were brought back, given back when those are dropped: fresh pages would cost more than the code does.
+    buffers: Buffers,
 }
 
 impl Restorer {
@@ -69,7 +72,8 @@ impl Restorer {
     /// [`RestoreError::NoCode`].
     pub fn new(list: &ListView<'_>) -> Result<Restorer, RestoreError> {
         let (code, shape) = list.coding().ok_or(RestoreError::NoCode)?;
-        Ok(Restorer { codec: Codec::new(code, shape)? })
+        let buffers = Buffers::new(2 * shape.parity);
+        Ok(Restorer { codec: Codec::new(code, shape)?, buffers })
     }
 
     /// Brings back the shards `wanted` of group `group` of the list that this was made for: their stored bytes, without padding, in the order of
@@ -116,7 +120,7 @@ impl Restorer {
             return Err(wrong(wanted[at]));
         }
         let shard_len = layout.shard_len as usize;
-        let mut restored = vec![vec![0; shard_len]; wanted.len()];
+        let mut restored: Vec<_> = wanted.iter().map(|_| self.buffers.take_filled(shard_len)).collect();
         for range in stripes(shard_len) {
             let there = by_position.iter().flatten().copied();
             let stripe = PaddedStripe::new(&range, there);
@@ -133,18 +137,18 @@ impl Restorer {
             let mut outputs: Vec<(usize, &mut [u8])> = positions
                 .iter()
                 .copied()
-                .zip(restored.iter_mut().map(|shard| &mut shard[range.clone()]))
+                .zip(restored.iter_mut().map(|shard| &mut shard.bytes[range.clone()]))
                 .collect();
             self.codec.reconstruct(&inputs, &mut outputs)?;
         }
         let mut verified = Vec::with_capacity(wanted.len());
         for (shard, mut bytes) in wanted.iter().copied().zip(restored) {
             let (expected, len) = list.shard(shard).ok_or_else(|| wrong(shard))?;
-            bytes.truncate(len as usize);
-            if Hash::of(&bytes) != expected {
+            bytes.bytes.truncate(len as usize);
+            if Hash::of(&bytes.bytes) != expected {
                 return Err(RestoreError::Differs { group, shard, expected });
             }
-            verified.push(Bytes::from(bytes));
+            verified.push(bytes.into_bytes());
         }
         Ok(verified)
     }
