@@ -31,6 +31,12 @@ fn token_verify(token: benches::Token) -> bool {
 }
 
 #[library_benchmark]
+#[bench::held(benches::known_token())]
+fn token_known(known: benches::KnownToken) -> bool {
+    black_box(benches::known_token_work(black_box(&known)))
+}
+
+#[library_benchmark]
 #[bench::address(benches::address_text())]
 fn address_parse(text: String) -> [u8; 4] {
     black_box(benches::address_work(black_box(&text)))
@@ -213,6 +219,7 @@ library_benchmark_group!(
     benchmarks = [
         content_request,
         token_verify,
+        token_known,
         address_parse,
         list_open,
         list_locate,

@@ -10,6 +10,7 @@ use store::list::ListView;
 fn requests(c: &mut Criterion) {
     measure(c, "content/ranged GET, fields to response", &benches::get_fields(), benches::request_work);
     measure(c, "token/verify", &benches::token(), benches::token_work);
+    measure(c, "token/known", &benches::known_token(), benches::known_token_work);
     measure(c, "address/parse", benches::address_text().as_str(), benches::address_work);
 }
 

@@ -22,7 +22,10 @@ use engine::timers::Timers;
 use identity::token::{self, Action, Claims, Scope};
 use identity::{Address, SecretKey, Uid};
 use relay::content::{self, Read, Request};
+use relay::content::{Rules, Tokens};
 use relay::policy::{Decoder, FromEngine, Policy, ToEngine, encode_to_engine};
+use std::cell::RefCell;
+use std::sync::Arc;
 use store::Hash;
 use store::list::{ListBuilder, ListView};
 use store::pack::{Commit, PackKey, Record};
@@ -91,6 +94,7 @@ pub fn token() -> Token {
         action: Action::Put,
         scope: Scope::Any,
         bytes_max: Some(16 << 20),
+        lease_expires_s: None,
     };
     Token { text: token::to_text(&claims.sign(&issuer)), audience, issuer: issuer.uid() }
 }
@@ -98,9 +102,34 @@ pub fn token() -> Token {
 /// From the text of the `authorization` field to a decision, signature included.
 pub fn token_work(token: &Token) -> bool {
     let bytes = token::from_text(token.text.as_bytes()).expect("the text is a token's");
-    let claims =
-        token::verify(&bytes, NOW_S, &token.audience, |uid| *uid == token.issuer).expect("it is valid");
+    let claims = token::verify(&bytes, NOW_S, &token.audience, |claims| claims.issuer == token.issuer)
+        .expect("it is valid");
     claims.permits(Action::Put, &[9; 32], 1 << 20).is_ok()
+}
+
+/// A connection that has brought a token before, and the policy that it was judged by.
+pub struct KnownToken {
+    token: Token,
+    policy: Arc<Policy>,
+    tokens: RefCell<Tokens>,
+}
+
+/// A token that a connection has brought once.
+pub fn known_token() -> KnownToken {
+    let token = token();
+    let policy = Policy { publishers: vec![*token.issuer.as_bytes()], ..Policy::default() };
+    let known = KnownToken { token, policy: Arc::new(policy), tokens: RefCell::default() };
+    assert!(known_token_work(&known), "it is valid");
+    known
+}
+
+/// From the text of the `authorization` field to a decision, for a token that is known.
+pub fn known_token_work(known: &KnownToken) -> bool {
+    let KnownToken { token, policy, tokens } = known;
+    let rules = Rules { now_s: NOW_S, node: &token.audience, policy, is_owner: &|_| false };
+    let mut tokens = tokens.borrow_mut();
+    let claims = tokens.admit(token.text.as_bytes(), &rules).expect("it is valid");
+    relay::content::permit(claims, Action::Put, &[9; 32], 1 << 20, |_| false).is_ok()
 }
 
 /// A signed list of `segments` segments of 1 MiB.
@@ -172,7 +201,8 @@ pub fn timers_work((timers, start): &mut (Timers, Instant)) -> usize {
 /// A commit of one record in a pack.
 pub fn pack_headers() -> (PackKey, Commit, Record) {
     let commit = Commit { sequence: 9, extent_len: (1 << 20) + 4096, record_count: 1 };
-    let record = Record { hash: Hash([5; 32]), payload_offset: 8192, payload_len: 1 << 20 };
+    let record =
+        Record { hash: Hash([5; 32]), payload_offset: 8192, payload_len: 1 << 20, is_tombstone: false };
     (PackKey::new([1; 16], 3), commit, record)
 }
 

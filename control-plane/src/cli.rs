@@ -4,11 +4,13 @@ mod chain;
 mod custody;
 mod publish;
 mod relay;
+mod store;
 
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Repair};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
+pub use store::{Store, StoreAction};
 
 use crate::build_facts::{LONG_VERSION, VERSION};
 use crate::configuration::{Flags, Sources};
@@ -60,6 +62,9 @@ pub enum Command {
     /// The relay (STUN and TURN) of this node: its sessions, users and credentials
     #[command(after_long_help = relay::RELAY_EXAMPLES)]
     Relay(Relay),
+    /// What this node holds for others: sizes, leases, damage; deletion of what nobody wants any more
+    #[command(after_long_help = store::STORE_EXAMPLES)]
+    Store(Store),
     /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
     #[command(after_long_help = chain::chain_examples())]
     Chain(Chain),

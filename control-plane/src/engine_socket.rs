@@ -1,11 +1,11 @@
-//! The client of the engine's control socket (policy socket v2, drawn in `relay/docs`).
+//! The client of the engine's control socket (policy socket v4, drawn in `relay/docs`).
 //!
 //! Blocking, one request at a time. Who is at the other end is asked of the kernel (`SO_PEERCRED`), not of
 //! the message.
 
 use relay::policy::{
-    Decoder, FrameError, FromEngine, Imported, Policy, RelaySelector, RelaySession, Status, ToEngine,
-    encode_to_engine,
+    Decoder, FrameError, FromEngine, Imported, Policy, RelaySelector, RelaySession, Status, StoreAnswer,
+    StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, encode_to_engine,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{self, IoSlice, Read, Write};
@@ -186,6 +186,54 @@ impl EngineSocket {
         }
     }
 
+    /// Figures of the store.
+    pub fn store_stat(&mut self) -> Result<StoreStat, EngineSocketError> {
+        self.send(&ToEngine::Store(StoreRequest::Stat))?;
+        match self.answer()? {
+            FromEngine::Store(StoreAnswer::Stat(stat)) => Ok(*stat),
+            other => Err(unexpected("Store", &other)),
+        }
+    }
+
+    /// What the store holds, a page at a time.
+    pub fn store_list(
+        &mut self,
+        page: &mut dyn FnMut(Vec<StoreSegment>) -> io::Result<()>,
+    ) -> Result<(), EngineSocketError> {
+        self.send(&ToEngine::Store(StoreRequest::List))?;
+        loop {
+            match self.answer()? {
+                FromEngine::Store(StoreAnswer::Segments { segments, is_last }) => {
+                    page(segments).map_err(|source| self.io(source))?;
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                other => return Err(unexpected("Store", &other)),
+            }
+        }
+    }
+
+    /// Removes, collects, verifies or compacts; `progress` hears how many bytes are done, and of how many.
+    pub fn store_do(
+        &mut self,
+        request: StoreRequest,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<StoreDone, EngineSocketError> {
+        self.send(&ToEngine::Store(request))?;
+        // A large segment on a busy disk may take its time; if the engine dies, the connection ends.
+        self.stream.set_read_timeout(None).map_err(|source| self.io(source))?;
+        let done = loop {
+            match self.answer()? {
+                FromEngine::Store(StoreAnswer::Progress { bytes, total }) => progress(bytes, total),
+                FromEngine::Store(StoreAnswer::Done(done)) => break done,
+                other => return Err(unexpected("Store", &other)),
+            }
+        };
+        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(|source| self.io(source))?;
+        Ok(done)
+    }
+
     fn send(&mut self, message: &ToEngine) -> Result<(), EngineSocketError> {
         let frame = encode_to_engine(message)?;
         self.stream.write_all(&frame).map_err(|source| self.io(source))
@@ -251,6 +299,7 @@ fn unexpected(asked: &'static str, got: &FromEngine) -> EngineSocketError {
         FromEngine::Draining => "Draining",
         FromEngine::RelaySessions(_) => "RelaySessions",
         FromEngine::RelayKicked { .. } => "RelayKicked",
+        FromEngine::Store(_) => "Store",
     };
     EngineSocketError::Unexpected { asked, got: got.into() }
 }

@@ -8,7 +8,7 @@ use crate::engine_program::{self, EngineProgramError};
 use crate::engine_socket::{EngineSocket, EngineSocketError};
 use crate::relay_credentials::{RelayCredentialsError, RelayFiles};
 use identity::Uid;
-use relay::policy::{Policy, Status};
+use relay::policy::{CutOff, Policy, Status};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -318,7 +318,19 @@ impl Supervisor {
             .collect();
         publishers.sort_unstable();
         publishers.dedup();
-        Ok(Policy { generation, publishers, limits: configuration.limits.clone(), relay })
+        let revocations = &configuration.publishers;
+        let cut_off = |cut: &crate::configuration::CutOff| CutOff {
+            issuer: *cut.issuer.as_bytes(),
+            before_s: cut.before_s,
+        };
+        Ok(Policy {
+            generation,
+            publishers,
+            revoked_tokens: revocations.revoked.iter().map(|id| id.0).collect(),
+            cut_offs: revocations.cut_off.iter().map(cut_off).collect(),
+            limits: configuration.limits.clone(),
+            relay,
+        })
     }
 
     async fn kill(&self, process: &mut EngineProcess) {

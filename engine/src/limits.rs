@@ -34,6 +34,19 @@ pub const LOADS_AT_ONCE: usize = 16;
 /// of them verifies.
 pub const LOAD_THREADS: usize = 2;
 
+/// How often leases that are over are looked for, and observed time is kept. Each look reads every lease: about a second
+/// a million, in the share that upkeep has.
+pub const LEASE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How often packs with dead space are looked for; each look walks the index, about 50 ms a million segments.
+pub const COMPACT_LOOK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often the scrub's place is written down: a minute of reading is done again after a crash.
+pub const SCRUB_KEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Bytes that a step of scrub or compaction reads: some 10 ms of a disk's time, and one segment of the longest.
+pub const UPKEEP_STEP_LEN: u64 = 4 << 20;
+
 /// Nice value of the storage threads. The kernel gives a thread of nice 10 about a tenth of the time that a shard (nice
 /// 0) gets when both want the same core, and all of it when the shard sleeps.
 pub const STORAGE_NICE: i32 = 10;

@@ -19,6 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use store::Reader;
+use store::leases::Leases;
 
 /// Commands that may wait in a shard's mailbox, handed-over datagrams being most of them.
 pub const MAILBOX_LEN: usize = 1_024;
@@ -68,6 +69,8 @@ pub struct ShardConfig {
     pub policy: PolicyView,
     /// This shard's reader of the store.
     pub reader: Reader,
+    /// Who wants kept what.
+    pub leases: Arc<Leases>,
     /// This shard's way to the storage executors; replies wake it by the same waker.
     pub storage: StorageClient,
     /// Where it counts.
@@ -235,6 +238,7 @@ fn run(
         storage: config.storage,
         node: config.node,
         policy: config.policy.current(),
+        leases: config.leases,
         shard_count: config.count,
         counters: Arc::clone(&config.counters),
     });

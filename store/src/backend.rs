@@ -71,9 +71,14 @@ pub enum WriteOp {
         /// New name, in the same file system.
         to: Arc<Path>,
     },
+    /// Removes a file's name; no matter if it is gone already. Whoever has the file mapped goes on reading it.
+    Remove {
+        /// The file.
+        path: Arc<Path>,
+    },
 }
 
-/// Runs [`WriteOp`]s. The only way to the file system for creating, writing, syncing, cutting and renaming.
+/// Runs [`WriteOp`]s. The only way to the file system for creating, writing, syncing, cutting, renaming and removing.
 pub trait Backend: Send + Sync + 'static {
     /// Runs one operation to its end.
     ///
@@ -188,6 +193,13 @@ impl Backend for FileBackend {
                 // A kept descriptor would go on under the old name.
                 self.forget();
                 fs::rename(from, to)
+            }
+            WriteOp::Remove { path } => {
+                self.forget();
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                }
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Advice, fadvise};
 
@@ -18,10 +20,25 @@ const SEEK_COST: u64 = 32 << 10;
 
 /// Checks the structure of all packs up to what is committed now.
 pub(crate) fn check_structure(inner: &Inner) -> Result<Vec<Damage>, OpenError> {
+    check_packs(inner, &inner.packs.all())
+}
+
+/// Checks the structure of one pack up to what is committed now; returns what was not known.
+pub(crate) fn check_one(inner: &Inner, pack: &Arc<Pack>) -> Result<Vec<Damage>, OpenError> {
+    check_packs(inner, std::slice::from_ref(pack))
+}
+
+fn check_packs(inner: &Inner, packs: &[Arc<Pack>]) -> Result<Vec<Damage>, OpenError> {
     let mut damage = Vec::new();
     let mut doubts = Doubts::default();
-    for pack in inner.packs.all() {
-        check_pack(&pack, pack.committed_len(), inner.store_id, &mut damage, &mut doubts)?;
+    for pack in packs {
+        let checked = check_pack(pack, pack.committed_len(), inner.store_id, &mut damage, &mut doubts);
+        match checked {
+            // Compacted away meanwhile.
+            Err(OpenError::Io { source, .. })
+                if source.kind() == ErrorKind::NotFound && inner.packs.get(pack.number).is_none() => {}
+            checked => drop(checked?),
+        }
     }
     doubts.apply(&inner.index, &mut damage);
     let mut quarantined = inner.quarantined();
@@ -120,8 +137,9 @@ pub(crate) fn note_damage(
 ) {
     for region in regions {
         let (from, to) = region.within;
-        let inside =
-            records.iter().map(|record| record.payload_offset).filter(|offset| (from..to).contains(offset));
+        // A tombstone has no payload, and the offset in it may be its neighbour's.
+        let inside = records.iter().filter(|record| !record.is_tombstone);
+        let inside = inside.map(|record| record.payload_offset).filter(|offset| (from..to).contains(offset));
         doubts.push(number, from, to, inside.collect(), damage.len());
         let (offset, len, kind) = (region.offset, region.len, region.kind);
         damage.push(Damage { path: path.to_owned(), offset, len, kind, hash: None });

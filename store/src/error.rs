@@ -178,6 +178,12 @@ pub enum LoadError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// It was deleted, or quarantined by somebody else, since it was looked up.
+    #[error("segment {hash} is gone: it was deleted or found damaged since it was looked up")]
+    Deleted {
+        /// The segment.
+        hash: Hash,
+    },
 }
 
 /// Why the index snapshot was not written. The old one stands.

@@ -17,11 +17,13 @@ pub mod aead;
 mod append;
 mod backend;
 mod check;
+mod compact;
 pub mod erasure;
 mod error;
 mod hash;
 pub mod import;
 mod index;
+pub mod leases;
 pub mod list;
 mod lock;
 #[expect(unsafe_code, reason = "mapping files, and surviving what happens to them")]
@@ -30,18 +32,22 @@ mod open;
 pub mod outboard;
 pub mod pack;
 mod packs;
+mod payload;
 pub mod pipeline;
 mod quarantine;
 mod reader;
 mod scan;
+mod scrub;
 pub mod split;
 mod store;
 
 pub use append::{AppendPlan, Committed};
 pub use backend::{Backend, Ended, FileBackend, WriteOp};
+pub use compact::{CompactError, Compacted, Compaction, PackUse};
 pub use error::{AppendError, Damage, DamageKind, LoadError, OpenError, SnapshotError};
 pub use hash::{Hash, HashParseError};
 pub use reader::{ColdSegment, Lookup, Reader, Segment};
+pub use scrub::{ScrubPosition, Scrubbed};
 pub use store::{Cut, OpenReport, Options, Stats, Store};
 
 /// Length of a segment unless the publisher chooses another, in bytes.

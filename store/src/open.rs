@@ -45,6 +45,7 @@ pub(crate) fn open(
     };
     let snapshot = opening.snapshot()?;
     let numbers = packs::list_packs(dir).map_err(|source| io_error(&packs::packs_dir(dir), source))?;
+    let numbers = opening.remove_retired(&snapshot.meta, numbers)?;
     let store_id = opening.store_id(&snapshot.meta, &numbers)?;
     let known: Vec<Damage> = snapshot.meta.quarantined.iter().map(quarantine::from_meta).collect();
 
@@ -61,8 +62,8 @@ pub(crate) fn open(
     let Opening { mut report, doubts, found, next_pack, sequence, active, .. } = opening;
     let index = Index::new(Arc::new(snapshot));
     doubts.apply(&index, &mut report.damage);
-    for (hash, location) in &found {
-        index.insert(*hash, TailEntry::At(*location));
+    for (hash, entry) in &found {
+        index.insert(*hash, *entry);
     }
     report.damage.retain(|damage| !known.iter().any(|known| known.is_same_place(damage)));
     report.segments = index.len();
@@ -81,6 +82,7 @@ pub(crate) fn open(
         packs,
         writer: Mutex::new(Writer { busy: false, active, next_pack, sequence, bytes_used, bytes_max }),
         writer_free: Condvar::new(),
+        retired: Mutex::default(),
         snapshotting: Mutex::new(()),
         quarantined: Mutex::new(quarantined),
         _lock: lock,
@@ -101,8 +103,8 @@ struct Opening<'a> {
     backend: &'a DynBackend,
     report: OpenReport,
     doubts: Doubts,
-    /// Records behind the snapshot, in the order in which they were appended.
-    found: Vec<(Hash, Location)>,
+    /// What the records behind the snapshot say, in the order in which they were appended: the last one counts.
+    found: Vec<(Hash, TailEntry)>,
     next_pack: u32,
     sequence: u64,
     active: Option<u32>,
@@ -225,7 +227,8 @@ impl Opening<'_> {
 
         for record in &scan.records {
             let (offset, len) = (record.payload_offset, record.payload_len);
-            self.found.push((record.hash, Location { offset, pack: number, len }));
+            let at = TailEntry::At(Location { offset, pack: number, len });
+            self.found.push((record.hash, if record.is_tombstone { TailEntry::Gone } else { at }));
         }
         self.sequence = self.sequence.max(scan.sequence);
         let is_whole = self.report.damage.len() == damage_before;
@@ -257,12 +260,31 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Ends compactions that a crash has cut short between the snapshot, which says that a pack holds nothing any more, and
+    /// the removal of its file. Returns the packs that count.
+    fn remove_retired(&self, meta: &Meta, mut numbers: Vec<u32>) -> Result<Vec<u32>, OpenError> {
+        let retired = meta.packs.iter().filter(|covered| covered.is_retired()).map(|covered| covered.pack);
+        let retired: Vec<u32> = retired.filter(|number| numbers.contains(number)).collect();
+        for &number in &retired {
+            let path = packs::pack_path(self.dir, number);
+            let removed = self.backend.run(&WriteOp::Remove { path: Arc::clone(&path) });
+            removed.map_err(|source| io_error(&path, source))?;
+        }
+        if !retired.is_empty() {
+            let path = packs::packs_dir(self.dir);
+            let synced = self.backend.run(&WriteOp::SyncDir { path: path.clone() });
+            synced.map_err(|source| io_error(&path, source))?;
+            numbers.retain(|number| !retired.contains(number));
+        }
+        Ok(numbers)
+    }
+
     /// Packs that the snapshot knows and the directory does not have.
     fn missing_packs(&mut self, meta: &Meta, packs: &Packs) {
         for covered in &meta.packs {
             self.sequence = self.sequence.max(covered.sequence);
             self.next_pack = self.next_pack.max(covered.pack.saturating_add(1));
-            if packs.get(covered.pack).is_none() {
+            if packs.get(covered.pack).is_none() && !covered.is_retired() {
                 self.doubts.push(covered.pack, 0, u64::MAX, HashSet::new(), self.report.damage.len());
                 let path = packs::pack_path(self.dir, covered.pack);
                 self.damage(&path, DamageKind::Missing, 0, covered.committed_len);
@@ -340,6 +362,9 @@ fn read_start(path: &Path) -> Result<Vec<u8>, OpenError> {
 }
 
 fn verify_payload(file: &File, record: &Record) -> io::Result<bool> {
+    if record.is_tombstone {
+        return Ok(true);
+    }
     let mut payload = vec![0u8; record.payload_len as usize];
     let got = scan::read_up_to(file, &mut payload, record.payload_offset)?;
     Ok(got == payload.len() && Hash::of(&payload) == record.hash)

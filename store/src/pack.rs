@@ -66,6 +66,9 @@ pub struct CommitHeader {
     checksum: [u8; 8],
 }
 
+/// Flag of a record: a tombstone.
+const FLAG_TOMBSTONE: u16 = 1;
+
 /// One entry of a commit's table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -112,8 +115,10 @@ pub struct Record {
     pub hash: Hash,
     /// Where it lies, from the start of the pack, in bytes.
     pub payload_offset: u64,
-    /// Its length in bytes.
+    /// Its length in bytes; 0 in a tombstone.
     pub payload_len: u32,
+    /// Says that the segment was deleted: records of it before this one do not count. Has no payload.
+    pub is_tombstone: bool,
 }
 
 /// Why 64 bytes are not the header that they should be.
@@ -229,7 +234,7 @@ impl PackKey {
         let mut header = RecordHeader {
             magic: RECORD_MAGIC,
             version: VERSION.into(),
-            flags: 0.into(),
+            flags: if record.is_tombstone { FLAG_TOMBSTONE } else { 0 }.into(),
             payload_offset: record.payload_offset.into(),
             payload_len: record.payload_len.into(),
             sequence_low: (sequence as u32).into(),
@@ -264,12 +269,14 @@ impl PackKey {
             hash: Hash(header.hash),
             payload_offset: header.payload_offset.get(),
             payload_len: header.payload_len.get(),
+            is_tombstone: header.flags.get() & FLAG_TOMBSTONE != 0,
         };
         let end = record.payload_offset.checked_add(u64::from(record.payload_len));
         let is_sane = record.payload_len <= SEGMENT_LEN_MAX
             && record.payload_offset.is_multiple_of(payload_align(record.payload_len))
             && record.payload_offset >= commit_offset + commit.table_len()
-            && end.is_some_and(|end| end <= commit_offset + commit.extent_len);
+            && end.is_some_and(|end| end <= commit_offset + commit.extent_len)
+            && !(record.is_tombstone && record.payload_len > 0);
         if is_sane { Ok(record) } else { Err(HeaderError::Invalid) }
     }
 
@@ -319,6 +326,11 @@ pub fn layout(commit_offset: u64, lens: &[u32]) -> (Vec<u64>, u64) {
 /// What the offset of a payload of `len` bytes is a multiple of.
 fn payload_align(len: u32) -> u64 {
     if len >= ALIGNED_LEN_MIN { PAGE_LEN } else { SHORT_ALIGN }
+}
+
+/// Bytes that a payload takes with its record header, the commit's own left out.
+pub(crate) fn framed_len(payload_len: u32) -> u64 {
+    HEADER_LEN + u64::from(payload_len).next_multiple_of(payload_align(payload_len))
 }
 
 /// Bytes of a commit header and a table of `records`.

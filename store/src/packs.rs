@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub(crate) struct Pack {
     frontier: Mutex<Frontier>,
     /// Bytes to map: the longest that the pack may become.
     mapped_len: u64,
+    /// Compacted away: its file is being removed, and must not be mapped again.
+    retired: AtomicBool,
     /// Made at the first look-up, and again when it was poisoned.
     mapping: RwLock<Option<Arc<Mapping>>>,
     /// A bit for every [`ALIGNED_LEN_MIN`] bytes, named by the start of a long payload: verified since it was last
@@ -53,6 +55,7 @@ impl Pack {
             path,
             frontier: Mutex::new(Frontier { committed_len, sequence }),
             mapped_len,
+            retired: AtomicBool::new(false),
             mapping: RwLock::new(None),
             verified: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -71,6 +74,13 @@ impl Pack {
     /// A commit has become durable.
     pub(crate) fn grow(&self, to: Frontier) {
         *self.frontier.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Lets go of the mapping, for good. Slices that somebody holds keep it, and with it the file's bytes, until they go.
+    pub(crate) fn retire(&self) {
+        let mut slot = self.mapping.write().unwrap_or_else(PoisonError::into_inner);
+        self.retired.store(true, Ordering::Release);
+        *slot = None;
     }
 
     /// The segment at `location`, if it is resident now and verified since it was last read from disk.
@@ -130,7 +140,11 @@ impl Pack {
         Ok(mapping)
     }
 
+    /// Called with the slot locked for writing.
     fn map(&self) -> io::Result<Arc<Mapping>> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let len = usize::try_from(self.mapped_len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         Mapping::new(&File::open(&self.path)?, len)
     }
@@ -187,6 +201,10 @@ impl Packs {
 
     pub(crate) fn insert(&self, pack: Arc<Pack>) {
         self.packs.write().unwrap_or_else(PoisonError::into_inner).insert(pack.number, pack);
+    }
+
+    pub(crate) fn remove(&self, number: u32) {
+        self.packs.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     /// All of them, in the order of their numbers.

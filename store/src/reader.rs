@@ -40,11 +40,24 @@ impl Reader {
     /// Finds a segment without waiting for a disk. Segments below 64 KiB are hashed each time, which takes at most
     /// some 20 microseconds; longer ones are verified once, and again whenever they had left the page cache.
     pub fn lookup(&mut self, hash: &Hash) -> Lookup {
-        let Some(location) = self.inner.index.get(hash) else { return Lookup::Absent };
-        let Some(pack) = self.pack(location.pack) else { return Lookup::Absent };
-        match pack.ready(&location, hash) {
-            Some(segment) => Lookup::Ready(segment),
-            None => Lookup::Cold(ColdSegment { inner: Arc::clone(&self.inner), pack, location, hash: *hash }),
+        let mut location = self.inner.index.get(hash);
+        loop {
+            let Some(at) = location else { return Lookup::Absent };
+            let Some(pack) = self.pack(at.pack) else {
+                // Compaction moved the segment between the two looks, or the pack is missing.
+                location = self.inner.index.get(hash);
+                if location == Some(at) {
+                    return Lookup::Absent;
+                }
+                continue;
+            };
+            return match pack.ready(&at, hash) {
+                Some(segment) => Lookup::Ready(segment),
+                None => {
+                    let inner = Arc::clone(&self.inner);
+                    Lookup::Cold(ColdSegment { inner, pack, location: at, hash: *hash })
+                }
+            };
         }
     }
 
@@ -94,33 +107,49 @@ impl ColdSegment {
     ///
     /// # Errors
     /// [`LoadError::Damaged`] with file and offset if the bytes are gone or do not match their hash; the record is then
-    /// quarantined, and looking it up again finds nothing.
-    pub fn load(self) -> Result<Segment, LoadError> {
-        let range = self.location.offset..self.location.end();
-        let io = |source: io::Error| LoadError::Io { path: self.pack.path.to_path_buf(), source };
-        match fs::metadata(&self.pack.path) {
-            Ok(metadata) if metadata.len() < range.end => return Err(self.damaged(DamageKind::Truncated)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(self.damaged(DamageKind::Missing));
+    /// quarantined, and looking it up again finds nothing. [`LoadError::Deleted`] if the segment was deleted since.
+    pub fn load(mut self) -> Result<Segment, LoadError> {
+        loop {
+            let kind = match self.try_load() {
+                Ok(segment) => return Ok(segment),
+                Err(Fault::Io(source)) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(LoadError::Io { path: self.pack.path.to_path_buf(), source });
+                }
+                Err(Fault::Io(_)) => DamageKind::Missing,
+                Err(Fault::Damage(kind)) => kind,
+            };
+            // What was compacted away since the lookup is not damaged: it lies elsewhere, or was deleted.
+            match self.inner.index.get(&self.hash) {
+                None => return Err(LoadError::Deleted { hash: self.hash }),
+                Some(location) if location == self.location => return Err(self.damaged(kind)),
+                Some(location) => {
+                    let Some(pack) = self.inner.packs.get(location.pack) else { continue };
+                    (self.location, self.pack) = (location, pack);
+                }
             }
-            Err(error) => return Err(io(error)),
         }
-        let mapping = self.pack.fresh_mapping().map_err(io)?;
+    }
+
+    fn try_load(&self) -> Result<Segment, Fault> {
+        let range = self.location.offset..self.location.end();
+        if fs::metadata(&self.pack.path).map_err(Fault::Io)?.len() < range.end {
+            return Err(Fault::Damage(DamageKind::Truncated));
+        }
+        let mapping = self.pack.fresh_mapping().map_err(Fault::Io)?;
         if !range.is_empty() {
             match mapping.populate(range.clone()) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(self.damaged(DamageKind::Unreadable));
+                    return Err(Fault::Damage(DamageKind::Unreadable));
                 }
-                populated => populated.map_err(io)?,
+                populated => populated.map_err(Fault::Io)?,
             }
         }
         let matches = mapping.get(range).is_some_and(|bytes| Hash::of(bytes) == self.hash);
         if mapping.is_poisoned() {
-            return Err(self.damaged(DamageKind::Unreadable));
+            return Err(Fault::Damage(DamageKind::Unreadable));
         }
         let segment = if matches { self.pack.segment(mapping, &self.location) } else { None };
-        let Some(segment) = segment else { return Err(self.damaged(DamageKind::Payload)) };
+        let Some(segment) = segment else { return Err(Fault::Damage(DamageKind::Payload)) };
         self.pack.set_verified(&self.location, true);
         Ok(segment)
     }
@@ -136,6 +165,12 @@ impl ColdSegment {
         self.inner.quarantine(&self.hash, &self.location, damage.clone());
         LoadError::Damaged(damage)
     }
+}
+
+/// Why a try to load gave nothing.
+enum Fault {
+    Io(io::Error),
+    Damage(DamageKind),
 }
 
 /// A segment in a mapped pack. Clones share the mapping.

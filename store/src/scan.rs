@@ -108,6 +108,30 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
+/// The first commit at `from` or behind it, where it starts and what is in it; `None` if there is none before `to`. A start
+/// above `from` means that what lies between is damaged.
+pub(crate) fn scan_next(
+    file: &File,
+    key: &PackKey,
+    (from, to): (u64, u64),
+) -> io::Result<Option<(u64, Commit, Scan)>> {
+    let mut page = vec![0u8; PAGE_LEN as usize];
+    let mut offset = from;
+    while offset < to {
+        let got = read_up_to(file, &mut page, offset)?;
+        if let Ok(commit) = key.read_commit_header(offset, &page[..got]) {
+            let mut scan = Scan { end: offset + commit.extent_len, ..Scan::default() };
+            scan_commit(file, key, offset, &commit, &page[..got], &mut scan)?;
+            return Ok(Some((offset, commit, scan)));
+        }
+        match next_commit(file, key, offset + PAGE_LEN, to, 0)? {
+            Some(next) => offset = next,
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
 /// Reads the record table of a commit whose first page is `page`.
 fn scan_commit(
     file: &File,

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::error::{Damage, OpenError, SnapshotError};
 use crate::index::{Index, Location, Meta, PackMeta, Snapshot, SnapshotFault, SnapshotWriter};
 use crate::lock::Lock;
-use crate::packs::{Frontier, Packs};
+use crate::packs::{Frontier, Pack, Packs};
 use crate::reader::Reader;
 
 /// A snapshot is due when the tail has this many entries, and at least an eighth of the snapshot's: so the tail's
@@ -103,6 +103,8 @@ pub(crate) struct Inner {
     pub(crate) writer: Mutex<Writer>,
     /// Signalled when a plan has ended.
     pub(crate) writer_free: Condvar,
+    /// Packs that were compacted away and whose files are not removed yet.
+    pub(crate) retired: Mutex<Vec<Arc<Pack>>>,
     /// Held while a snapshot is written: one at a time. Nobody else waits for it.
     pub(crate) snapshotting: Mutex<()>,
     pub(crate) quarantined: Mutex<Vec<Damage>>,
@@ -167,6 +169,22 @@ impl Store {
         Arc::clone(&self.inner.backend.0)
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Segments from this address on, with their lengths, in the order of their addresses: at most `max`.
+    pub fn segments_from(&self, from: &Hash, max: usize) -> Vec<(Hash, u32)> {
+        let entries = self.inner.index.entries_from(from);
+        entries.iter().take(max).map(|(hash, location)| (hash, location.len)).collect()
+    }
+
+    /// Length of a segment in bytes, or `None` if the store does not hold it.
+    pub fn len_of(&self, hash: &Hash) -> Option<u32> {
+        self.inner.index.get(hash).map(|location| location.len)
+    }
+
     /// Whether the store holds this segment.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.inner.index.get(hash).is_some()
@@ -226,6 +244,10 @@ impl Inner {
         self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn retired(&self) -> MutexGuard<'_, Vec<Arc<Pack>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_snapshot_due(&self) -> bool {
         let due = TAIL_SEGMENTS_DUE.max(self.index.snapshot().len() / 8);
         self.index.tail.len() >= due
@@ -249,10 +271,14 @@ impl Inner {
         // What the snapshot covers is noted before the tail is copied: a commit in between is then found again by
         // the next opening, never lost.
         let packs = self.packs.all();
-        let packs = packs.iter().map(|pack| {
+        // Packs first: one that is compacted away meanwhile is then in either list, and retired if it is in both.
+        let retired: Vec<_> = self.retired().iter().map(|pack| PackMeta::retired(pack.number)).collect();
+        let is_retired = |number| retired.iter().any(|meta| meta.pack == number);
+        let packs = packs.iter().filter(|pack| !is_retired(pack.number)).map(|pack| {
             let Frontier { committed_len, sequence } = pack.frontier();
             PackMeta { pack: pack.number, committed_len, sequence }
         });
+        let packs = packs.chain(retired.iter().copied());
         let quarantined = self.quarantined().iter().map(crate::quarantine::to_meta).collect();
         let meta = Meta { store_id: self.store_id, packs: packs.collect(), quarantined };
         let tail = self.index.tail.sorted();

@@ -11,6 +11,7 @@ mod local_node;
 mod publish;
 mod relay;
 mod repair;
+mod store;
 mod transfer_failure;
 mod up;
 
@@ -29,6 +30,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Up(arguments) => up::run(&arguments),
         Command::Chain(arguments) => chain::run(&arguments),
         Command::Relay(arguments) => relay::run(arguments),
+        Command::Store(arguments) => store::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

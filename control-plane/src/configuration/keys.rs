@@ -57,6 +57,69 @@ pub struct Engine {
 pub struct Publishers {
     /// UIDs whose tokens permit `PUT`. The node's own UID always may.
     pub trusted: Vec<Uid>,
+    /// Ids of tokens that do not count any more.
+    pub revoked: Vec<TokenId>,
+    /// Issuers whose earlier tokens do not count any more.
+    pub cut_off: Vec<CutOff>,
+}
+
+/// The id of a capability token, 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenId(pub [u8; 16]);
+
+/// An issuer and a time: its tokens that start before do not count. `UID` alone: none counts; `UID@SECONDS`: seconds since
+/// 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// The issuer.
+    pub issuer: Uid,
+    /// Seconds since 1970-01-01 UTC.
+    pub before_s: u64,
+}
+
+impl std::str::FromStr for TokenId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TokenId, String> {
+        let wrong = || format!("`{text}` is not a token's id: 32 hexadecimal digits");
+        let mut id = [0; 16];
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for (byte, at) in id.iter_mut().zip((0..32).step_by(2)) {
+            let digits = text.get(at..at + 2).filter(|_| is_hex).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(TokenId(id))
+    }
+}
+
+impl std::fmt::Display for TokenId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for CutOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CutOff, String> {
+        let (uid, before) = text.split_once('@').map_or((text, None), |(uid, before)| (uid, Some(before)));
+        let issuer = uid.parse().map_err(|e| format!("`{uid}` is not a UID: {e}"))?;
+        let seconds = |before: &str| {
+            before.parse().map_err(|_| {
+                format!("`{before}` is not a time in seconds since 1970, as `date +%s` shows it")
+            })
+        };
+        Ok(CutOff { issuer, before_s: before.map_or(Ok(u64::MAX), seconds)? })
+    }
+}
+
+impl std::fmt::Display for CutOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.before_s {
+            u64::MAX => write!(f, "{}", self.issuer),
+            before_s => write!(f, "{}@{before_s}", self.issuer),
+        }
+    }
 }
 
 /// The network driver of a shard.
@@ -337,6 +400,28 @@ const KEYS: &[Key] = &[
         },
         show: |c| Value::List(c.publishers.trusted.iter().map(|uid| Value::Text(uid.to_string())).collect()),
     },
+    Key {
+        section: "publishers",
+        name: "revoked",
+        meaning: "Ids of capability tokens that do not count any more; may be dropped when the token has ended.",
+        allowed: Allowed::Words("a list of token ids, 32 hexadecimal digits each"),
+        set: |c, value| {
+            c.publishers.revoked = value.list(str::parse)?;
+            Ok(())
+        },
+        show: |c| Value::List(c.publishers.revoked.iter().map(|id| Value::Text(id.to_string())).collect()),
+    },
+    Key {
+        section: "publishers",
+        name: "cut_off",
+        meaning: "Issuers whose tokens do not count any more, all of them or those that start before a time.",
+        allowed: Allowed::Words("a list of UID or UID@SECONDS, seconds since 1970 as `date +%s` shows them"),
+        set: |c, value| {
+            c.publishers.cut_off = value.list(str::parse)?;
+            Ok(())
+        },
+        show: |c| Value::List(c.publishers.cut_off.iter().map(|cut| Value::Text(cut.to_string())).collect()),
+    },
     limit!(connections_max: u32, "QUIC connections open at once, a shard; above it new ones are refused."),
     limit!(handshakes_max: u32, "Connections whose handshake is not complete, a shard; above it Initials are dropped."),
     limit!(retry_handshakes_min: u32, "Handshakes in flight from which clients must prove their address first (Retry)."),
@@ -349,6 +434,13 @@ const KEYS: &[Key] = &[
     limit!(send_queue_bytes_max: u32 in bytes, "Response bytes under way and not acknowledged, a connection."),
     limit!(upload_bytes_in_flight_max: u64 in bytes, "Upload bytes held in memory, the node; above it PUT gets 503."),
     limit!(store_bytes_max: u64 in bytes, "Payload bytes in the store, the node; above it PUT gets 507."),
+    limit!(publisher_bytes_max: u64 in bytes, "Bytes that one publisher may have leases on, the node; above it PUT gets 507."),
+    limit!(reservation_timeout_ms: u32, "How long an upload's room is reserved; after it PUT gets 408."),
+    limit!(lease_default_s: u32, "How long a segment is kept whose token names no end."),
+    limit!(lease_grace_s: u32, "How long a segment is kept after its last lease is over."),
+    limit!(scrub_period_s: u32, "Time in which everything stored is read and verified once; 0: never."),
+    limit!(upkeep_share_percent: u32, "Most time that scrub and compaction take together, in percent."),
+    limit!(compact_dead_percent: u32, "Dead share of a pack from which it is rewritten, in percent."),
     limit!(drain_timeout_ms: u32, "How long a drain waits for what is in flight."),
 ];
 

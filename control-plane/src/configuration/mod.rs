@@ -15,7 +15,8 @@ mod value;
 
 pub use chain::Chain;
 pub use keys::{
-    Allowed, Configuration, Driver, Engine, Key, Node, Publishers, StorageExecutor, keys, keys_of, sections,
+    Allowed, Configuration, CutOff, Driver, Engine, Key, Node, Publishers, StorageExecutor, TokenId, keys,
+    keys_of, sections,
 };
 pub use load::{Flags, Loaded, Origin, Sources, load, parse};
 pub use problem::{ConfigurationError, Place, Problem};

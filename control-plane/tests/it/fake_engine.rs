@@ -2,8 +2,8 @@
 //! to it.
 
 use relay::policy::{
-    Decoder, FromEngine, Imported, Policy, RelaySelector, RelaySession, RelaySessions, Status, ToEngine,
-    encode_from_engine,
+    Decoder, FromEngine, Imported, Policy, RelaySelector, RelaySession, RelaySessions, Status, StoreAnswer,
+    StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, encode_from_engine,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::fs::File;
@@ -133,6 +133,7 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
                 seen.kicks.push(selector);
                 vec![FromEngine::RelayKicked { count }]
             }
+            ToEngine::Store(request) => store_answers(&request),
             ToEngine::RelayDrain { draining } => {
                 seen.relay_drains.push(draining);
                 vec![FromEngine::PolicyApplied { generation }]
@@ -143,4 +144,32 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
             stream.write_all(&encode_from_engine(&answer).unwrap()).unwrap();
         }
     }
+}
+
+/// A store with three segments: one under lease, one whose lease is over, one of the node's own.
+fn store_answers(request: &StoreRequest) -> Vec<FromEngine> {
+    let segment = |fill, ends_s| StoreSegment { hash: [fill; 32], len: 1 << 20, leases: 1, ends_s };
+    let page = |segments, is_last| StoreAnswer::Segments { segments, is_last };
+    let damage =
+        vec![StoreDamage { text: "packs/0000000001.pack at offset 8192".into(), hash: Some([3; 32]) }];
+    let answers = match request {
+        StoreRequest::Stat => {
+            let owners = vec![([9; 32], 2, 2 << 20), ([0; 32], 1, 1 << 20)];
+            let stat = StoreStat { segments: 3, observed_s: 1000, owners, ..StoreStat::default() };
+            vec![StoreAnswer::Stat(Box::new(stat))]
+        }
+        StoreRequest::List => vec![
+            page(vec![segment(1, Some(1000 + 86_400)), segment(2, Some(400))], false),
+            page(vec![segment(3, None)], true),
+        ],
+        StoreRequest::Verify => vec![
+            StoreAnswer::Progress { bytes: 1, total: 3 },
+            StoreAnswer::Done(StoreDone { segments: 3, bytes: 3 << 20, damage, ..StoreDone::default() }),
+        ],
+        StoreRequest::Remove { .. } => {
+            return vec![FromEngine::Rejected { reason: "it is under lease".into() }];
+        }
+        _ => vec![StoreAnswer::Done(StoreDone { packs: 2, bytes_freed: 5 << 20, ..StoreDone::default() })],
+    };
+    answers.into_iter().map(FromEngine::Store).collect()
 }

@@ -16,6 +16,7 @@ mod reachable;
 mod relay;
 mod relay_node;
 mod spread;
+mod store;
 mod text;
 mod up;
 mod usage;

@@ -4,7 +4,7 @@ use super::frames::Frames;
 use super::policy_file::PolicyFile;
 use super::sessions::RelayShards;
 use crate::metrics::NodeCounters;
-use crate::storage::{AsyncStorageClient, ImportEvent, Reply, Request, Storage};
+use crate::storage::{AsyncStorageClient, ImportEvent, Lease, Reply, Request, Storage};
 use bytes::Bytes;
 use relay::policy::{FromEngine, Imported, Policy, RelaySessions, Status, ToEngine};
 use rustix::fs::OFlags;
@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use store::Hash;
+use store::leases::NEVER;
 use store::list::ListView;
 use tokio::sync::watch;
 
@@ -58,6 +59,7 @@ impl Control {
                 self.relay.kick(&selector).await.map(|count| FromEngine::RelayKicked { count })
             }
             ToEngine::RelayDrain { draining } => self.drain_relay(draining).await,
+            ToEngine::Store(request) => self.ask_store(request, frames).await,
         };
         match result {
             Ok(answer) => frames.write(&answer).await,
@@ -162,13 +164,17 @@ impl Control {
     }
 
     async fn append(&self, hash: Hash, bytes: Bytes) -> Result<(), String> {
-        match self.client.request(Request::Append { hash, bytes }).await {
+        // What the operator gives the node is the node's own.
+        let lease = Lease { owner: self.storage.leases().node(), ends_s: NEVER };
+        match self.client.request(Request::Append { hash, bytes, lease }).await {
             Ok(Reply::Appended { .. }) => Ok(()),
             Ok(Reply::Full) => {
                 Err("the store or its file system is full; free space or raise store_bytes_max".into())
             }
             Ok(Reply::Failed(why)) => Err(why),
-            Ok(Reply::Loaded(_) | Reply::NotFound) => Err("an append was answered as a load".into()),
+            Ok(Reply::Loaded(_) | Reply::Ended(_) | Reply::NotFound) => {
+                Err("an append was answered as something else".into())
+            }
             Err(busy) => Err(busy.to_string()),
         }
     }

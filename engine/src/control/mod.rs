@@ -7,6 +7,7 @@ mod answer;
 mod frames;
 mod policy_file;
 mod sessions;
+mod store;
 
 pub use answer::Control;
 pub use policy_file::{PolicyFile, PolicyFileError};

@@ -2,16 +2,21 @@
 
 use super::Waiter;
 use super::lists::{List, Lists};
+use super::upload::{Complete, Reserved};
 use crate::metrics::ShardCounters;
-use crate::storage::{Reply, Request, RequestId, StorageClient};
+use crate::storage::{Lease, Reply, Request, RequestId, StorageClient};
 use bytes::Bytes;
 use identity::Uid;
+use identity::token::Claims;
+use relay::content::Problem;
 use relay::policy::{Limits, Policy};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use store::leases::{Leases, NEVER, NoRoom, Outcome as Ended, Reservation as Room};
 use store::{Hash, Lookup, Reader};
 
 /// What a shard's content service is made of.
@@ -25,6 +30,8 @@ pub struct ContentOptions {
     pub node: Uid,
     /// Who may write, and the bounds.
     pub policy: Arc<Policy>,
+    /// Who wants kept what.
+    pub leases: Arc<Leases>,
     /// Shards among which the node's bounds are divided.
     pub shard_count: usize,
     /// Where everything is counted.
@@ -38,6 +45,7 @@ pub struct Content {
     storage: StorageClient,
     pub(super) node: Uid,
     pub(super) policy: Arc<Policy>,
+    pub(super) leases: Arc<Leases>,
     shard_count: usize,
     pub(super) counters: Arc<ShardCounters>,
     lists: Lists,
@@ -55,7 +63,8 @@ pub struct Content {
 #[derive(Debug)]
 enum Asked {
     Load(Hash),
-    Append { waiter: Waiter, _reservation: Reservation },
+    Append { waiter: Waiter, _reserved: Reserved },
+    End { waiter: Waiter },
 }
 
 /// Bytes of the upload budget; given back when dropped.
@@ -132,6 +141,10 @@ pub enum AppendOutcome {
     },
     /// The store is full.
     Full,
+    /// A lease was to be ended: this came of it.
+    Ended(Ended),
+    /// The segment that was to be leased was deleted a moment before.
+    Gone,
     /// The disk failed.
     Failed,
 }
@@ -151,6 +164,7 @@ impl Content {
             storage: options.storage,
             node: options.node,
             policy: options.policy,
+            leases: options.leases,
             shard_count: options.shard_count,
             counters: options.counters,
             lists: Lists::default(),
@@ -182,11 +196,13 @@ impl Content {
     pub fn settle(&mut self, id: RequestId, reply: Reply) -> Vec<(Waiter, Outcome)> {
         match self.requests.remove(&id) {
             None => Vec::new(),
-            Some(Asked::Append { waiter, .. }) => {
+            Some(Asked::Append { waiter, .. } | Asked::End { waiter }) => {
                 let outcome = match reply {
                     Reply::Appended { existed } => AppendOutcome::Stored { existed },
                     Reply::Full => AppendOutcome::Full,
-                    Reply::Loaded(_) | Reply::NotFound | Reply::Failed(_) => AppendOutcome::Failed,
+                    Reply::Ended(outcome) => AppendOutcome::Ended(outcome),
+                    Reply::NotFound => AppendOutcome::Gone,
+                    Reply::Loaded(_) | Reply::Failed(_) => AppendOutcome::Failed,
                 };
                 vec![(waiter, Outcome::Append(outcome))]
             }
@@ -194,7 +210,9 @@ impl Content {
                 let bytes = match reply {
                     Reply::Loaded(bytes) => Ok(bytes),
                     Reply::NotFound => Err(Unavailable::Absent),
-                    Reply::Appended { .. } | Reply::Full | Reply::Failed(_) => Err(Unavailable::Damaged),
+                    Reply::Appended { .. } | Reply::Ended(_) | Reply::Full | Reply::Failed(_) => {
+                        Err(Unavailable::Damaged)
+                    }
                 };
                 let outcome = Outcome::Segment(SegmentOutcome { hash, bytes });
                 let waiters = self.loads.remove(&hash).unwrap_or_default();
@@ -314,21 +332,68 @@ impl Content {
         Some(Reservation { len, total: Rc::clone(&self.upload_bytes) })
     }
 
-    /// Asks for a verified segment to be made durable; [`Outcome::Append`] follows. False if the executors' queue is full.
-    pub(super) fn append(
-        &mut self,
-        hash: Hash,
-        bytes: Bytes,
-        reservation: Reservation,
-        waiter: Waiter,
-    ) -> bool {
+    /// Room in the store and in the owner's quota for an upload, before its first byte.
+    pub(super) fn reserve_room(&self, lease: &Lease, hash: &Hash, len: u64) -> Result<Room, Problem> {
+        let quota = self.policy.limits.publisher_bytes_max;
+        self.leases.reserve(lease.owner, hash, len, quota).map_err(|no| match no {
+            NoRoom::Store => {
+                self.counters.uploads_refused_space.increment();
+                Problem::insufficient_storage()
+            }
+            NoRoom::Quota => {
+                self.counters.uploads_refused_quota.increment();
+                Problem::quota_exceeded(quota)
+            }
+        })
+    }
+
+    /// The lease that a token for PUT gives its issuer.
+    pub(super) fn lease(&self, claims: &Claims) -> Lease {
+        let usual = || {
+            let now_s = unix_time_s().max(self.leases.observed_s());
+            now_s.saturating_add(self.policy.limits.lease_default_s.into())
+        };
+        let ends_s = claims.lease_expires_s.unwrap_or_else(usual);
+        // A publisher cannot have what only the node itself has: a lease without an end.
+        Lease { owner: *claims.issuer.as_bytes(), ends_s: ends_s.min(NEVER - 1) }
+    }
+
+    /// Asks for a verified segment and its lease to be made durable; [`Outcome::Append`] follows. False if the executors'
+    /// queue is full.
+    pub(super) fn store(&mut self, complete: Complete, waiter: Waiter) -> bool {
+        let Complete { hash, bytes, lease, reserved } = complete;
+        let request = match bytes {
+            Some(bytes) => Request::Append { hash, bytes, lease },
+            None => Request::Grant { hash, lease },
+        };
+        self.ask(request, Asked::Append { waiter, _reserved: reserved })
+    }
+
+    /// Asks for the end of the lease that a token's issuer has on a segment; [`Outcome::Append`] follows. False if the
+    /// executors' queue is full.
+    pub(super) fn end(&mut self, hash: Hash, claims: &Claims, waiter: Waiter) -> bool {
+        let request = Request::End {
+            hash,
+            owner: *claims.issuer.as_bytes(),
+            token_id: claims.token_id,
+            token_expires_s: claims.expires_s,
+        };
+        self.ask(request, Asked::End { waiter })
+    }
+
+    fn ask(&mut self, request: Request, asked: Asked) -> bool {
         let id = self.next_request;
-        if self.storage.submit(id, Request::Append { hash, bytes }).is_err() {
+        if self.storage.submit(id, request).is_err() {
             self.counters.storage_stalled.increment();
             return false;
         }
         self.next_request += 1;
-        self.requests.insert(id, Asked::Append { waiter, _reservation: reservation });
+        self.requests.insert(id, asked);
         true
     }
+}
+
+/// The machine's clock, in seconds since 1970-01-01 UTC.
+pub(super) fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

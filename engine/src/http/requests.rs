@@ -1,17 +1,18 @@
 //! Requests as they come in: what they ask for, who may write, and the bodies of uploads.
 
 use super::body::Pieces;
-use super::content::{Content, OpenList};
-use super::session::{AcceptedToken, GoingAway, Session, State};
-use super::upload::{Complete, Upload};
+use super::content::{Content, OpenList, unix_time_s};
+use super::session::{GoingAway, Session, State};
+use super::upload::Upload;
 use super::{Waiter, fields};
 use crate::quic::QuicConnection;
 use identity::Uid;
+use identity::token::{Action as TokenAction, Claims};
 use quiche::Shutdown;
 use quiche::h3::{self, NameValue, WireErrorCode};
-use relay::content::{self as logic, Action, Problem, Read, Request, Response, Target};
+use relay::content::{self as logic, Action, Problem, Read, Request, Response, Rules, Target};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use store::Hash;
 
 /// What every segment and file is.
@@ -76,9 +77,18 @@ impl Session {
             Action::Health { head } => self.answer(now, waiter.stream, Response::healthy(head), None, head),
             Action::Put { hash, token, len } => {
                 let hash = Hash(hash);
-                self.authorize(content, token, &hash, len)?;
-                let upload = Box::new(Upload::start(content, hash, len)?);
+                let claims = self.authorize(content, token, TokenAction::Put, &hash, len)?;
+                let lease = content.lease(&claims);
+                let upload = Box::new(Upload::start(now, content, hash, len, lease)?);
                 self.requests.insert(waiter.stream, State::Uploading { upload, progress: now });
+            }
+            Action::Delete { hash, token } => {
+                let hash = Hash(hash);
+                let claims = self.authorize(content, token, TokenAction::Delete, &hash, 0)?;
+                if !content.end(hash, &claims, waiter) {
+                    return Err(Problem::overloaded("storage requests", logic::RETRY_AFTER_S));
+                }
+                self.requests.insert(waiter.stream, State::Deleting);
             }
         }
         Ok(())
@@ -153,7 +163,7 @@ impl Session {
             let _ = quic.stream_shutdown(stream, Shutdown::Read, WireErrorCode::NoError as u64);
             return;
         };
-        match upload.receive(&mut self.h3, quic, stream, &mut content.scratch) {
+        match upload.receive(now, &mut self.h3, quic, stream, &mut content.scratch) {
             Ok(0) => {}
             Ok(len) => {
                 *progress = now;
@@ -176,9 +186,9 @@ impl Session {
         }
         let Some(State::Uploading { upload, .. }) = self.requests.remove(&stream) else { return };
         let response = match upload.finish() {
-            Ok(Complete::Held(hash)) => Response::stored(hash.as_bytes(), true),
-            Ok(Complete::Store(hash, bytes, reservation)) => {
-                if content.append(hash, bytes, reservation, waiter) {
+            Ok(complete) => {
+                let hash = complete.hash;
+                if content.store(complete, waiter) {
                     self.requests.insert(stream, State::Appending { hash });
                     return;
                 }
@@ -189,32 +199,24 @@ impl Session {
         self.answer(now, stream, response, None, false);
     }
 
-    /// Checks a token, or that the same text was accepted before under the same policy and has not expired.
+    /// Checks that a token is accepted and allows this; one that this connection has brought before is found again.
     fn authorize(
         &mut self,
         content: &mut Content,
         text: &[u8],
+        action: TokenAction,
         hash: &Hash,
         len: u64,
-    ) -> Result<(), Problem> {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        if let Some(token) = &self.token
-            && token.text == text
-            && Arc::ptr_eq(&token.policy, &content.policy)
-            && now_s < token.claims.expires_s
-        {
-            return token
-                .claims
-                .permits_listed(identity::token::Action::Put, hash.as_bytes(), len, |list| {
-                    content.list_names(&Hash(*list), hash)
-                })
-                .map_err(|denied| Problem::forbidden(format!("{denied}.")));
-        }
-        let (node, policy) = (content.node, Arc::clone(&content.policy));
-        let is_publisher = |uid: &Uid| policy.trusts(uid.as_bytes());
-        let list_names = |list: &[u8; 32], hash: &[u8; 32]| content.list_names(&Hash(*list), &Hash(*hash));
-        let claims = logic::authorize(text, hash.as_bytes(), len, now_s, &node, is_publisher, list_names)?;
-        self.token = Some(AcceptedToken { text: text.to_vec(), policy, claims });
-        Ok(())
+    ) -> Result<Claims, Problem> {
+        let (policy, leases) = (Arc::clone(&content.policy), Arc::clone(&content.leases));
+        let rules = Rules {
+            now_s: unix_time_s(),
+            node: &content.node,
+            policy: &policy,
+            is_owner: &|uid: &Uid| leases.is_owner(uid.as_bytes()),
+        };
+        let claims = self.tokens.admit(text, &rules)?.clone();
+        logic::permit(&claims, action, hash.as_bytes(), len, |list| content.list_names(&Hash(*list), hash))?;
+        Ok(claims)
     }
 }

@@ -8,12 +8,11 @@ use super::{ConnectionRef, Waiter};
 use crate::quic::{Outstanding, QuicConnection, RateLimit};
 use foldhash::fast::RandomState;
 use quiche::h3::{self, WireErrorCode};
-use relay::content::{Problem, Read, Response};
-use relay::policy::Policy;
+use relay::content::{self as logic, Problem, Read, Response, Tokens};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Hash;
+use store::leases::Outcome as Ended;
 
 /// Field sections above the bound are answered with 431 up to this many times the bound; above that quiche closes the
 /// connection with H3_EXCESSIVE_LOAD without reading them.
@@ -33,8 +32,8 @@ pub struct Session {
     pub(super) requests_rate: RateLimit,
     pub(super) completed: u64,
     pub(super) aborted: u64,
-    /// The last token that was accepted, for clients that send many bodies under one.
-    pub(super) token: Option<AcceptedToken>,
+    /// The tokens that were accepted, for clients that send many bodies under one.
+    pub(super) tokens: Tokens,
     pub(super) going_away: GoingAway,
     pub(super) stall_timeout: Duration,
 }
@@ -56,16 +55,10 @@ pub(super) enum State {
     },
     /// Is being uploaded.
     Uploading { upload: Box<Upload>, progress: Instant },
-    /// Has been handed to storage.
+    /// Has been handed to storage: a body, or a lease on what is held.
     Appending { hash: Hash },
-}
-
-/// A token that was verified, as long as the policy it was verified under is in force: this one, not another of the
-/// same generation, which an operator may have put in its place.
-pub(super) struct AcceptedToken {
-    pub(super) text: Vec<u8>,
-    pub(super) policy: Arc<Policy>,
-    pub(super) claims: identity::token::Claims,
+    /// Has been handed to storage: the end of a lease.
+    Deleting,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +89,7 @@ impl Session {
             requests_rate: RateLimit::new(limits.requests_per_s_max, now),
             completed: 0,
             aborted: 0,
-            token: None,
+            tokens: Tokens::default(),
             going_away: GoingAway::No,
             stall_timeout: Duration::from_millis(limits.stall_timeout_ms.into()),
         })
@@ -276,7 +269,11 @@ impl Session {
         stream: u64,
         outcome: AppendOutcome,
     ) {
-        let Some(State::Appending { hash }) = self.requests.get(&stream) else { return };
+        let hash = match self.requests.get(&stream) {
+            Some(State::Appending { hash }) => *hash,
+            Some(State::Deleting) => Hash([0; 32]),
+            _ => return,
+        };
         match outcome {
             AppendOutcome::Stored { existed } => {
                 content.counters.uploads_stored.increment();
@@ -284,6 +281,17 @@ impl Session {
             }
             AppendOutcome::Full => {
                 self.refuse(now, quic, content, stream, &Problem::insufficient_storage(), false);
+            }
+            AppendOutcome::Ended(Ended::Ended) => {
+                self.answer(now, stream, Response::deleted(), None, false);
+            }
+            AppendOutcome::Ended(Ended::Replayed) => {
+                self.refuse(now, quic, content, stream, &Problem::token_used(), false);
+            }
+            AppendOutcome::Ended(_) => self.refuse(now, quic, content, stream, &Problem::no_lease(), false),
+            AppendOutcome::Gone => {
+                let problem = Problem::overloaded("deletions of this address", logic::RETRY_AFTER_S);
+                self.refuse(now, quic, content, stream, &problem, false);
             }
             AppendOutcome::Failed => self.refuse(now, quic, content, stream, &Problem::internal(), false),
         }
@@ -303,7 +311,7 @@ impl State {
             Self::Answering { progress, .. } | Self::Uploading { progress, .. } => Some(*progress),
             Self::OpeningList { since, .. } => Some(*since),
             // Storage always answers.
-            Self::Appending { .. } => None,
+            Self::Appending { .. } | Self::Deleting => None,
         }
     }
 }

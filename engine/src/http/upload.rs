@@ -5,10 +5,13 @@
 
 use super::content::{Content, Reservation};
 use crate::quic::QuicConnection;
+use crate::storage::Lease;
 use bytes::{BufMut, Bytes, BytesMut};
 use quiche::h3;
 use relay::content::Problem;
+use std::time::{Duration, Instant};
 use store::Hash;
+use store::leases::Reservation as Room;
 
 /// Bytes that are hashed at a time: enough to fill BLAKE3's widest SIMD four times over, little enough to be in the
 /// cache still, and a whole subtree of its tree, so that nothing is hashed one block after the other.
@@ -22,6 +25,13 @@ pub(super) struct Upload {
     received: usize,
     hasher: blake3::Hasher,
     body: Destination,
+    lease: Lease,
+    /// Room in the store and in the owner's quota.
+    room: Room,
+    /// When that is given back.
+    deadline: Instant,
+    /// How long that was to be, for the answer.
+    reserved_for_ms: u64,
 }
 
 #[derive(Debug)]
@@ -32,21 +42,38 @@ enum Destination {
     Compare,
 }
 
-/// What to do with a body that is complete and has the right hash.
+/// A body that is complete and has the right hash, to be made durable together with its lease.
 #[derive(Debug)]
-pub(super) enum Complete {
-    /// Make it durable.
-    Store(Hash, Bytes, Reservation),
-    /// Nothing: the store holds it.
-    Held(Hash),
+pub(super) struct Complete {
+    pub(super) hash: Hash,
+    /// None: the store holds it, and gets the lease alone.
+    pub(super) bytes: Option<Bytes>,
+    pub(super) lease: Lease,
+    pub(super) reserved: Reserved,
+}
+
+/// What an upload holds until it is durable or given up.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    _memory: Option<Reservation>,
+    _room: Room,
 }
 
 impl Upload {
-    /// A body of `len` bytes that must have the address `hash`.
+    /// A body of `len` bytes that must have the address `hash`, for which room is taken now.
     ///
     /// # Errors
-    /// 503 while uploads hold as much memory as they may.
-    pub(super) fn start(content: &mut Content, hash: Hash, len: u64) -> Result<Self, Problem> {
+    /// 507 without room in the store or in the owner's quota, 503 while uploads hold as much memory as they may.
+    pub(super) fn start(
+        now: Instant,
+        content: &mut Content,
+        hash: Hash,
+        len: u64,
+        lease: Lease,
+    ) -> Result<Self, Problem> {
+        let room = content.reserve_room(&lease, &hash, len)?;
+        let reserved_for_ms = u64::from(content.limits().reservation_timeout_ms);
+        let deadline = now + Duration::from_millis(reserved_for_ms);
         // A held segment of another length cannot have this hash; the comparison will say so.
         let body = if content.len_of(&hash).is_some() {
             Destination::Compare
@@ -60,20 +87,25 @@ impl Upload {
             Destination::Buffer { bytes: BytesMut::with_capacity(len), hashed: 0, reservation }
         };
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        Ok(Self { hash, len, received: 0, hasher: blake3::Hasher::new(), body })
+        let hasher = blake3::Hasher::new();
+        Ok(Self { hash, len, received: 0, hasher, body, lease, room, deadline, reserved_for_ms })
     }
 
     /// Takes what has arrived. Returns how many bytes that was.
     ///
     /// # Errors
-    /// 400 if the body is longer than was announced.
+    /// 400 if the body is longer than was announced, 408 if its reservation is over.
     pub(super) fn receive(
         &mut self,
+        now: Instant,
         h3: &mut h3::Connection,
         quic: &mut QuicConnection,
         stream: u64,
         scratch: &mut [u8],
     ) -> Result<usize, Problem> {
+        if now > self.deadline {
+            return Err(Problem::reservation_timeout(self.reserved_for_ms));
+        }
         let before = self.received;
         while self.received < self.len {
             let room = self.len - self.received;
@@ -116,11 +148,11 @@ impl Upload {
         if self.hasher.finalize() != blake3::Hash::from_bytes(self.hash.0) {
             return Err(Problem::hash_mismatch());
         }
-        Ok(match self.body {
-            Destination::Buffer { bytes, reservation, .. } => {
-                Complete::Store(self.hash, bytes.freeze(), reservation)
-            }
-            Destination::Compare => Complete::Held(self.hash),
-        })
+        let (bytes, memory) = match self.body {
+            Destination::Buffer { bytes, reservation, .. } => (Some(bytes.freeze()), Some(reservation)),
+            Destination::Compare => (None, None),
+        };
+        let reserved = Reserved { _memory: memory, _room: self.room };
+        Ok(Complete { hash: self.hash, bytes, lease: self.lease, reserved })
     }
 }

@@ -22,6 +22,19 @@ counters! {
         /// Group commits; appends divided by commits is how many segments share one sync.
         storage_commits: counter "ioex_storage_commits_total" [],
 
+        /// Leases that their owners ended.
+        leases_ended: counter "ioex_leases_ended_total" [],
+        /// Segments that the sweep deleted since their leases were over.
+        segments_swept: counter "ioex_segments_swept_total" [],
+        /// Packs rewritten to give the space of dead segments back.
+        packs_compacted: counter "ioex_packs_compacted_total" [],
+        /// Bytes that this gave back.
+        compacted_bytes: counter "ioex_compacted_bytes_total" [],
+        /// Bytes that the scrub has read and verified.
+        scrubbed_bytes: counter "ioex_scrubbed_bytes_total" [],
+        /// Damaged places that the scrub has found.
+        scrub_damage: counter "ioex_scrub_damage_total" [],
+
         /// TCP connections that are open now.
         tcp_connections: gauge "ioex_tcp_connections" [],
         /// TCP connections accepted.

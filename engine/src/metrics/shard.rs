@@ -131,6 +131,10 @@ counters! {
         uploads_stored: counter "ioex_uploads_stored_total" [],
         /// Uploads refused because others hold the memory for them.
         uploads_refused_memory: counter "ioex_uploads_refused_total" [("cause", "upload_bytes_in_flight_max")],
+        /// Uploads refused because the store has no room, with what is reserved.
+        uploads_refused_space: counter "ioex_uploads_refused_total" [("cause", "store_bytes_max")],
+        /// Uploads refused because their publisher's quota is used up.
+        uploads_refused_quota: counter "ioex_uploads_refused_total" [("cause", "publisher_bytes_max")],
         /// Requests refused because their fields were longer than allowed (among those refused).
         requests_refused_header: counter "ioex_requests_refused_total" [("cause", "header_bytes_max")],
         /// Requests refused because their connection made too many (among those refused).

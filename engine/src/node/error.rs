@@ -11,6 +11,7 @@ use crate::{storage, tcp};
 use std::io;
 use std::net::SocketAddr;
 use store::OpenError;
+use store::leases::LeaseError;
 
 /// Why a node does not start, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum NodeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The leases on what it holds.
+    #[error(transparent)]
+    Leases(#[from] LeaseError),
     /// The storage executors.
     #[error(transparent)]
     Storage(#[from] storage::StartError),

@@ -40,6 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
+use store::leases::{Found, Leases};
 use store::{FileBackend, OpenReport, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -120,7 +121,8 @@ impl Node {
         let (store, report) = open_store(&directory, &policy)?;
         policy.govern(store.clone());
         let counters = Arc::new(NodeCounters::default());
-        let storage = Storage::start(&store, options.storage, &counters)?;
+        let leases = Arc::new(open_leases(&store, &uid)?);
+        let storage = Storage::start(&leases, policy.shared(), options.storage, &counters)?;
 
         if report.packs_unchecked > 0 {
             storage.check_structure()?;
@@ -316,6 +318,10 @@ impl Node {
             return true;
         }
         self.shards.stop();
+        // Observed time is kept now and then; what passed since would only make leases last longer.
+        if let Err(error) = self.storage.leases().tidy(storage::now()) {
+            tracing::warn!(%error, "the time that leases go by was not written down");
+        }
         // A snapshot is not needed for anything but a fast start.
         if let Err(error) = self.store.snapshot() {
             tracing::warn!(%error, "the index snapshot was not written; the next start takes longer");
@@ -425,6 +431,18 @@ fn open_store(directory: &DataDirectory, policy: &PolicyFile) -> Result<(Store, 
         "the store is open"
     );
     Ok((store, report))
+}
+
+fn open_leases(store: &Store, node: &identity::Uid) -> Result<Leases, NodeError> {
+    let (leases, found) = Leases::open(store, *node.as_bytes(), storage::now())?;
+    match found {
+        Found::Whole => {}
+        Found::New => tracing::info!("no leases yet; what the store holds is the node's own, without an end"),
+        Found::Lost => tracing::error!(
+            "the leases were damaged and moved to quarantine/; everything is kept until the operator removes it"
+        ),
+    }
+    Ok(leases)
 }
 
 fn load_quic_tls(directory: &DataDirectory, secret: &QuicSecret) -> Result<Arc<Tls>, NodeError> {

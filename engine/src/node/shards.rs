@@ -97,6 +97,7 @@ impl Shards {
                 node: options.uid,
                 policy: options.policy.view(),
                 reader: options.store.reader(),
+                leases: Arc::clone(options.storage.leases()),
                 counters: Arc::clone(&counters),
             })?;
             shards.driver = running.driver;

@@ -11,8 +11,9 @@
 
 use super::client::Message;
 use super::event::Event;
-use super::group::{Group, Groups, Lane};
+use super::group::{Group, GroupError, Groups, Lane};
 use super::load::{self, Load};
+use super::upkeep::Upkeep;
 use super::{Alive, StartError, Work, lower_weight};
 use crate::limits::{LOAD_THREADS, LOADS_AT_ONCE};
 use crate::metrics::NodeCounters;
@@ -42,6 +43,12 @@ const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// Weight of the appends: a writer waits for its acknowledgement with all of its upload.
 const APPEND_SHARES: usize = 600;
 
+/// Blocking threads beside those that load: one for leases, snapshots and what else an append brings, one for upkeep.
+const OTHER_THREADS: usize = 2;
+
+/// Weight of upkeep: what is left by the others. It bounds its own share of time besides.
+const UPKEEP_SHARES: usize = 10;
+
 /// Weight of the loads. They mostly wait for the disk.
 const LOAD_SHARES: usize = 400;
 
@@ -61,7 +68,7 @@ pub(super) fn start(work: Work, event: Arc<Event>) -> Result<JoinHandle<()>, Sta
             .name("storage")
             .io_memory(IO_MEMORY)
             .ring_depth(RING_DEPTH)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(LOAD_THREADS))
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(LOAD_THREADS + OTHER_THREADS))
             .make();
         match executor {
             Ok(executor) => {
@@ -115,7 +122,12 @@ fn run(executor: &LocalExecutor, work: Work, event: Arc<Event>, bell: OwnedFd) {
         });
         // SAFETY: the descriptor is owned and handed over; the file closes it.
         let bell = unsafe { BufferedFile::from_raw_fd(bell.into_raw_fd()) };
-        dispatch(&shelf, &bell, queue(APPEND_SHARES, "append"), queue(LOAD_SHARES, "load")).await
+        let upkeep = run_upkeep(Upkeep::new(&shelf.work), Alive(Arc::clone(&shelf.work.ended)));
+        let upkeep = glommio::spawn_local_into(upkeep, queue(UPKEEP_SHARES, "upkeep"))?;
+        let ended = dispatch(&shelf, &bell, queue(APPEND_SHARES, "append"), queue(LOAD_SHARES, "load")).await;
+        // A step that has begun ends on its blocking thread.
+        upkeep.cancel().await;
+        ended
     });
     if let Err(error) = result {
         // Every job that still waits answers by itself when its lane goes.
@@ -163,6 +175,21 @@ async fn dispatch(
     }
 }
 
+/// Steps of upkeep on the blocking threads, with the pauses that it asks for.
+async fn run_upkeep(mut upkeep: Upkeep, alive: Alive) {
+    let _alive = alive;
+    loop {
+        let (back, pause) = glommio::executor()
+            .spawn_blocking(move || {
+                let pause = upkeep.step();
+                (upkeep, pause)
+            })
+            .await;
+        upkeep = back;
+        glommio::timer::sleep(pause).await;
+    }
+}
+
 /// Appends group after group until the lane is empty. Between finding it empty and ending nothing else runs on this
 /// thread, so whatever comes later finds no task running and starts one.
 async fn run_appends(shelf: Rc<Shelf>) {
@@ -188,7 +215,8 @@ async fn run_appends(shelf: Rc<Shelf>) {
 
 async fn append(shelf: &Shelf, groups: &mut Groups, mut group: Group, counters: &NodeCounters) {
     let store = &shelf.work.store;
-    let result = match store.plan_append(group.segments()) {
+    let changes = group.changes();
+    let appended = match store.plan_append(group.segments()) {
         Ok(mut plan) => {
             group.forget_bytes();
             match shelf.run(std::mem::take(&mut plan.ops)).await {
@@ -208,6 +236,16 @@ async fn append(shelf: &Shelf, groups: &mut Groups, mut group: Group, counters: 
             glommio::executor().spawn_blocking(move || store.append(segments).map(drop)).await
         }
         Err(error) => Err(error),
+    };
+    let result = match appended {
+        Ok(()) => {
+            let leases = Arc::clone(&shelf.work.leases);
+            glommio::executor()
+                .spawn_blocking(move || leases.apply(&changes))
+                .await
+                .map_err(GroupError::Lease)
+        }
+        Err(error) => Err(GroupError::Append(error)),
     };
     groups.finish(group, result, counters);
     if store.stats().snapshot_due {
@@ -303,6 +341,7 @@ fn path_of(op: &WriteOp) -> Arc<Path> {
         | WriteOp::Write { path, .. }
         | WriteOp::Truncate { path, .. }
         | WriteOp::Sync { path }
+        | WriteOp::Remove { path }
         | WriteOp::Rename { from: path, .. } => Arc::clone(path),
     }
 }

@@ -1,4 +1,5 @@
-//! Group commit: appends that arrived while the disk was busy are written together and share one sync.
+//! Group commit: appends that arrived while the disk was busy are written together and share one sync; their leases, and
+//! those that are granted or ended beside them, share one transaction behind it.
 
 use super::client::{Job, Message};
 use super::{Reply, Request};
@@ -7,20 +8,32 @@ use crate::metrics::NodeCounters;
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
 use std::collections::{HashSet, VecDeque};
+use store::leases::{Change, LeaseError, Outcome};
 use store::{AppendError, Hash, Store};
 
-/// Appends on their way into the store, in groups.
+/// Appends and changes of leases on their way into the store, in groups.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     waiting: VecDeque<Vec<Job>>,
 }
 
-/// Appends that become durable together.
+/// What becomes durable together.
 #[derive(Debug)]
 pub(super) struct Group {
     jobs: Vec<Job>,
     /// Held before this group, or twice in it.
     existed: Vec<bool>,
+}
+
+/// Why a group is not durable.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GroupError {
+    /// The segments.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The leases. Segments without one are found and deleted in time.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
 }
 
 /// Whether more can come out of a lane.
@@ -33,13 +46,13 @@ pub(super) enum Lane {
 impl Groups {
     /// Takes `first` and whatever waits behind it in the lane, up to the limits of a group.
     pub(super) fn gather(&mut self, first: Job, lane: &Receiver<Message>) -> Lane {
-        let mut bytes = segment_of(&first).1.len();
+        let mut bytes = len_of(&first);
         let mut jobs = vec![first];
         let mut state = Lane::Open;
         while jobs.len() < COMMIT_SEGMENTS_MAX && bytes < COMMIT_BYTES_MAX {
             match lane.try_recv() {
                 Ok(Message::Job(job)) => {
-                    bytes += segment_of(&job).1.len();
+                    bytes += len_of(&job);
                     jobs.push(job);
                 }
                 Ok(Message::Stop) => {
@@ -60,7 +73,7 @@ impl Groups {
         let existed = jobs
             .iter()
             .map(|job| {
-                let (hash, _) = segment_of(job);
+                let hash = hash_of(job);
                 store.contains(&hash) || !seen.insert(hash)
             })
             .collect();
@@ -72,12 +85,14 @@ impl Groups {
     pub(super) fn finish(
         &mut self,
         mut group: Group,
-        result: Result<(), AppendError>,
+        result: Result<Vec<Outcome>, GroupError>,
         counters: &NodeCounters,
     ) {
         match result {
-            Ok(()) => group.acknowledge(counters),
-            Err(AppendError::Full { .. } | AppendError::BatchTooLong { .. }) if group.jobs.len() > 1 => {
+            Ok(outcomes) => group.acknowledge(&outcomes, counters),
+            Err(GroupError::Append(AppendError::Full { .. } | AppendError::BatchTooLong { .. }))
+                if group.jobs.len() > 1 =>
+            {
                 let half = group.jobs.split_off(group.jobs.len() / 2);
                 self.waiting.push_front(half);
                 self.waiting.push_front(group.jobs);
@@ -90,11 +105,28 @@ impl Groups {
 impl Group {
     /// The segments, for the store.
     pub(super) fn segments(&self) -> Vec<(Hash, Bytes)> {
-        let segment = |job| {
-            let (hash, bytes) = segment_of(job);
-            (hash, bytes.clone())
+        let segment = |job: &Job| match &job.request {
+            Request::Append { hash, bytes, .. } => Some((*hash, bytes.clone())),
+            _ => None,
         };
-        self.jobs.iter().map(segment).collect()
+        self.jobs.iter().filter_map(segment).collect()
+    }
+
+    /// What changes of the leases once the segments are durable, one change a job.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let change = |job: &Job| match &job.request {
+            Request::Append { hash, lease, .. } | Request::Grant { hash, lease } => {
+                Change::Grant { hash: *hash, owner: lease.owner, ends_s: lease.ends_s }
+            }
+            Request::End { hash, owner, token_id, token_expires_s } => Change::End {
+                hash: *hash,
+                owner: *owner,
+                token_id: *token_id,
+                token_expires_s: *token_expires_s,
+            },
+            Request::Load { .. } => unreachable!("loads travel in a lane of their own"),
+        };
+        self.jobs.iter().map(change).collect()
     }
 
     /// Lets go of the bytes once a plan owns them, so that an executor which needs vectors takes them over uncopied.
@@ -106,20 +138,32 @@ impl Group {
         }
     }
 
-    fn acknowledge(self, counters: &NodeCounters) {
+    fn acknowledge(self, outcomes: &[Outcome], counters: &NodeCounters) {
         counters.storage_commits.increment();
-        for (job, existed) in self.jobs.into_iter().zip(self.existed) {
-            if existed {
-                counters.storage_appends_existing.increment();
-            } else {
-                counters.storage_appends.increment();
-            }
-            job.answer(Reply::Appended { existed });
+        for ((job, existed), outcome) in self.jobs.into_iter().zip(self.existed).zip(outcomes) {
+            let reply = match outcome {
+                Outcome::Granted => {
+                    let counter =
+                        if existed { &counters.storage_appends_existing } else { &counters.storage_appends };
+                    counter.increment();
+                    Reply::Appended { existed }
+                }
+                // Deleted between the moment when somebody found it and this.
+                Outcome::NotHeld => Reply::NotFound,
+                Outcome::Ended | Outcome::NoLease | Outcome::Replayed => {
+                    if *outcome == Outcome::Ended {
+                        counters.leases_ended.increment();
+                    }
+                    Reply::Ended(*outcome)
+                }
+            };
+            job.answer(reply);
         }
     }
 
-    fn refuse(self, error: &AppendError, counters: &NodeCounters) {
-        let full = matches!(error, AppendError::Full { .. } | AppendError::NoSpace { .. });
+    fn refuse(self, error: &GroupError, counters: &NodeCounters) {
+        let full =
+            matches!(error, GroupError::Append(AppendError::Full { .. } | AppendError::NoSpace { .. }));
         if full {
             tracing::warn!(%error, segments = self.jobs.len(), "no room for segments");
         } else {
@@ -137,10 +181,19 @@ impl Group {
     }
 }
 
-/// The segment that an append carries.
-fn segment_of(job: &Job) -> (Hash, &Bytes) {
+fn hash_of(job: &Job) -> Hash {
     match &job.request {
-        Request::Append { hash, bytes } => (*hash, bytes),
-        Request::Load { .. } => unreachable!("loads travel in a lane of their own"),
+        Request::Append { hash, .. }
+        | Request::Grant { hash, .. }
+        | Request::End { hash, .. }
+        | Request::Load { hash } => *hash,
+    }
+}
+
+/// Bytes that a job brings.
+fn len_of(job: &Job) -> usize {
+    match &job.request {
+        Request::Append { bytes, .. } => bytes.len(),
+        _ => 0,
     }
 }

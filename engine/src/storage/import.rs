@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 use store::import::{ImportError, Imported, Input, import};
+use store::leases::LeaseError;
 use tokio::sync::mpsc;
 
 /// Events that wait for a slow reader. A report that does not fit is left out: the next one says more.
@@ -27,7 +28,18 @@ pub enum ImportEvent {
         bytes: u64,
     },
     /// The end.
-    Done(Result<Imported, ImportError>),
+    Done(Result<Imported, ImportFailure>),
+}
+
+/// Why an import failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportFailure {
+    /// The segments.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The node's leases on them.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
 }
 
 /// Why no import starts.
@@ -52,11 +64,17 @@ impl Storage {
         let regular = file.metadata()?.is_file();
         let input = if regular { Input::File(file) } else { Input::Reader(Box::new(file)) };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let store = self.store.clone();
+        let leases = Arc::clone(&self.leases);
         std::thread::Builder::new().name("storage-import".into()).spawn(move || {
             lower_weight();
             let mut progress = |bytes| drop(sender.try_send(ImportEvent::Progress { bytes }));
-            let result = import(&store, input, segment_len, 0, &mut progress);
+            // What a crash leaves without a lease is kept for the usual grace, in which the import can be repeated.
+            let result = import(leases.store(), input, segment_len, 0, &mut progress)
+                .map_err(ImportFailure::Import)
+                .and_then(|imported| {
+                    leases.keep(&imported.segments)?;
+                    Ok(imported)
+                });
             drop(running);
             // The end is not left out; a reader that has gone does not hold it up.
             let _ = sender.blocking_send(ImportEvent::Done(result));

@@ -6,6 +6,7 @@ use crate::metrics::NodeCounters;
 use store::{ColdSegment, Hash, LoadError, Lookup, Reader, Segment};
 
 /// What a load has to do.
+#[expect(clippy::large_enum_variant, reason = "looked at where it is made, and never kept")]
 pub(super) enum Load {
     /// It was answered at once: absent, or resident by now.
     Answered,
@@ -36,6 +37,10 @@ pub(super) fn finish(job: Job, hash: &Hash, result: Result<Segment, LoadError>, 
         Ok(segment) => {
             counters.storage_loads.increment();
             job.answer(Reply::Loaded(segment.bytes()));
+        }
+        Err(LoadError::Deleted { .. }) => {
+            counters.storage_loads_absent.increment();
+            job.answer(Reply::NotFound);
         }
         Err(error) => {
             tracing::error!(%error, %hash, "a segment did not load");

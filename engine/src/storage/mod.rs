@@ -12,12 +12,15 @@ mod group;
 mod import;
 mod load;
 mod threads;
+mod upkeep;
+
+pub(crate) use upkeep::now;
 
 pub use client::{AsyncStorageClient, Busy, StorageClient};
-pub use import::{ImportEvent, ImportJob, ImportStartError};
+pub use import::{ImportEvent, ImportFailure, ImportJob, ImportStartError};
 
 use crate::driver::Waker;
-use crate::limits::{STORAGE_NICE, STORAGE_QUEUE_LEN};
+use crate::limits::{STORAGE_NICE, STORAGE_QUEUE_LEN, SharedPolicy};
 use crate::metrics::NodeCounters;
 use bytes::Bytes;
 use client::{Bell, Lanes, Message};
@@ -28,6 +31,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use store::leases::{Leases, Outcome, Owner};
 use store::{Hash, Store};
 use tokio::sync::Notify;
 
@@ -42,13 +46,42 @@ pub enum Request {
         /// The segment's address.
         hash: Hash,
     },
-    /// Append a segment whose hash was verified as its bytes arrived. The reply comes when it is durable.
+    /// Append a segment whose hash was verified as its bytes arrived. The reply comes when it and its lease are durable.
     Append {
         /// The segment's address.
         hash: Hash,
         /// Its bytes.
         bytes: Bytes,
+        /// Who wants it kept.
+        lease: Lease,
     },
+    /// Add a lease to a segment that the store held when the caller looked. The reply comes when it is durable.
+    Grant {
+        /// The segment's address.
+        hash: Hash,
+        /// Who wants it kept.
+        lease: Lease,
+    },
+    /// End an owner's lease. The reply comes when that is durable, and the segment gone if nobody else wants it.
+    End {
+        /// The segment's address.
+        hash: Hash,
+        /// Whose lease.
+        owner: Owner,
+        /// The token's id, which counts once for each segment.
+        token_id: [u8; 16],
+        /// The token's end, seconds since 1970-01-01 UTC.
+        token_expires_s: u64,
+    },
+}
+
+/// Who wants a segment kept, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// A UID.
+    pub owner: Owner,
+    /// Seconds since 1970-01-01 UTC, or [`store::leases::NEVER`].
+    pub ends_s: u64,
 }
 
 /// What came of a [`Request`].
@@ -56,12 +89,14 @@ pub enum Request {
 pub enum Reply {
     /// [`Request::Load`] succeeded: verified and resident.
     Loaded(Bytes),
-    /// [`Request::Append`] succeeded and is durable. `existed`: it was held already.
+    /// [`Request::Append`] or [`Request::Grant`] succeeded and is durable. `existed`: it was held already.
     Appended {
         /// The store held this segment before.
         existed: bool,
     },
-    /// The segment is not in the store (or has been quarantined).
+    /// What came of a [`Request::End`]: ended, no such lease, or a replay.
+    Ended(Outcome),
+    /// The segment is not in the store (any more, or has been quarantined).
     NotFound,
     /// The store or its file system is full.
     Full,
@@ -94,7 +129,7 @@ pub struct Storage {
     kind: Kind,
     /// Why the first choice does not run, if it does not.
     fallback: Option<String>,
-    store: Store,
+    leases: Arc<Leases>,
     lanes: Lanes,
     /// How many threads take messages from each lane, and so how many must be told to stop.
     lane_readers: LaneReaders,
@@ -113,6 +148,8 @@ struct LaneReaders {
 /// What an executor works with: the other ends of the lanes.
 struct Work {
     store: Store,
+    leases: Arc<Leases>,
+    policy: Arc<SharedPolicy>,
     loads: Receiver<Message>,
     appends: Receiver<Message>,
     counters: Arc<NodeCounters>,
@@ -133,46 +170,50 @@ impl Storage {
     ///
     /// # Errors
     /// The executor that was asked for cannot run here, or no thread can be made.
-    pub fn start(store: &Store, choice: Choice, counters: &Arc<NodeCounters>) -> Result<Storage, StartError> {
+    pub fn start(
+        leases: &Arc<Leases>,
+        policy: &Arc<SharedPolicy>,
+        choice: Choice,
+        counters: &Arc<NodeCounters>,
+    ) -> Result<Storage, StartError> {
+        let parts = (leases, policy, counters);
         match choice {
-            Choice::Only(Kind::Glommio) => Self::on_glommio(store, counters, None),
-            Choice::Only(Kind::Threads) => Self::on_threads(store, counters, None),
-            Choice::Auto => Self::on_glommio(store, counters, None).or_else(|error| {
+            Choice::Only(Kind::Glommio) => Self::on_glommio(parts, None),
+            Choice::Only(Kind::Threads) => Self::on_threads(parts, None),
+            Choice::Auto => Self::on_glommio(parts, None).or_else(|error| {
                 tracing::warn!(%error, "storage runs on plain threads");
-                Self::on_threads(store, counters, Some(error.to_string()))
+                Self::on_threads(parts, Some(error.to_string()))
             }),
         }
     }
 
-    fn on_glommio(
-        store: &Store,
-        counters: &Arc<NodeCounters>,
-        fallback: Option<String>,
-    ) -> Result<Storage, StartError> {
+    fn on_glommio(parts: Parts<'_>, fallback: Option<String>) -> Result<Storage, StartError> {
         let event = Arc::new(event::Event::new().map_err(StartError::Thread)?);
-        let (lanes, work) = lanes(store, counters, Bell::Event(Arc::clone(&event)));
+        let (lanes, work) = lanes(parts, Bell::Event(Arc::clone(&event)));
         let ended = Arc::clone(&work.ended);
         let threads = vec![glommio::start(work, event)?];
         let lane_readers = LaneReaders { loads: 1, appends: 1 };
-        let (store, importing) = (store.clone(), Arc::default());
-        Ok(Storage { kind: Kind::Glommio, fallback, store, lanes, lane_readers, threads, ended, importing })
+        let (leases, importing) = (Arc::clone(parts.0), Arc::default());
+        Ok(Storage { kind: Kind::Glommio, fallback, leases, lanes, lane_readers, threads, ended, importing })
     }
 
-    fn on_threads(
-        store: &Store,
-        counters: &Arc<NodeCounters>,
-        fallback: Option<String>,
-    ) -> Result<Storage, StartError> {
-        let (lanes, work) = lanes(store, counters, Bell::Channel);
+    fn on_threads(parts: Parts<'_>, fallback: Option<String>) -> Result<Storage, StartError> {
+        let (lanes, work) = lanes(parts, Bell::Channel);
         let (threads, lane_readers) = threads::start(&work).map_err(StartError::Thread)?;
-        let (store, ended, importing) = (store.clone(), work.ended, Arc::default());
-        Ok(Storage { kind: Kind::Threads, fallback, store, lanes, lane_readers, threads, ended, importing })
+        let (leases, ended, importing) = (Arc::clone(parts.0), work.ended, Arc::default());
+        Ok(Storage { kind: Kind::Threads, fallback, leases, lanes, lane_readers, threads, ended, importing })
     }
 
     /// Waits until an executor's thread has ended that was not told to. A node without its executors reads nothing that
     /// is not in memory and stores nothing.
     pub async fn ended(&self) {
         self.ended.notified().await;
+    }
+
+    /// The leases on what it stores.
+    #[must_use]
+    pub fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     /// Which executor runs.
@@ -205,7 +246,7 @@ impl Storage {
     /// # Errors
     /// No thread can be made.
     pub fn check_structure(&self) -> Result<(), StartError> {
-        let store = self.store.clone();
+        let store = self.leases.store().clone();
         let check = move || {
             lower_weight();
             match store.check_structure() {
@@ -254,11 +295,16 @@ impl Drop for Storage {
     }
 }
 
-fn lanes(store: &Store, counters: &Arc<NodeCounters>, bell: Bell) -> (Lanes, Work) {
+/// What the executors work with.
+type Parts<'a> = (&'a Arc<Leases>, &'a Arc<SharedPolicy>, &'a Arc<NodeCounters>);
+
+fn lanes((leases, policy, counters): Parts<'_>, bell: Bell) -> (Lanes, Work) {
     let (loads, loads_receiver) = bounded(STORAGE_QUEUE_LEN);
     let (appends, appends_receiver) = bounded(STORAGE_QUEUE_LEN);
     let work = Work {
-        store: store.clone(),
+        store: leases.store().clone(),
+        leases: Arc::clone(leases),
+        policy: Arc::clone(policy),
         loads: loads_receiver,
         appends: appends_receiver,
         counters: Arc::clone(counters),
@@ -268,7 +314,7 @@ fn lanes(store: &Store, counters: &Arc<NodeCounters>, bell: Bell) -> (Lanes, Wor
 }
 
 /// Gives the calling thread the low weight of storage. On Linux the nice value belongs to the thread.
-fn lower_weight() {
+pub(crate) fn lower_weight() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), STORAGE_NICE) {
         tracing::debug!(%error, "storage threads keep the weight of the shards");

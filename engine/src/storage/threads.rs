@@ -1,16 +1,18 @@
-//! The executor for where io_uring is blocked: one thread that appends, a few that load.
+//! The executor for where io_uring is blocked: one thread that appends, a few that load, one for upkeep.
 
 use super::client::Message;
-use super::group::{Groups, Lane};
+use super::group::{GroupError, Groups, Lane};
 use super::load::{self, Load};
+use super::upkeep::Upkeep;
 use super::{Alive, LaneReaders, Work, lower_weight};
 use crate::limits::LOAD_THREADS;
 use crate::metrics::NodeCounters;
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use store::Store;
+use store::leases::Leases;
 
 /// Starts the threads.
 ///
@@ -27,23 +29,36 @@ pub(super) fn start(work: &Work) -> io::Result<(Vec<JoinHandle<()>>, LaneReaders
         };
         threads.push(Builder::new().name(format!("storage-load-{i}")).spawn(run)?);
     }
-    let (store, lane, counters) = (work.store.clone(), work.appends.clone(), Arc::clone(&work.counters));
+    let (leases, lane, counters) =
+        (Arc::clone(&work.leases), work.appends.clone(), Arc::clone(&work.counters));
+    let alive = Alive(Arc::clone(&work.ended));
+    // Dropped when the appends end, which wakes upkeep.
+    let (ended, when_ended) = bounded::<()>(0);
+    let run = move || {
+        let (_alive, _ended) = (alive, ended);
+        run_appends(&leases, &lane, &counters);
+    };
+    threads.push(Builder::new().name("storage-append".into()).spawn(run)?);
+    let mut upkeep = Upkeep::new(work);
     let alive = Alive(Arc::clone(&work.ended));
     let run = move || {
         let _alive = alive;
-        run_appends(&store, &lane, &counters);
+        lower_weight();
+        // Sleeps between the steps; a disconnected channel is the end.
+        while when_ended.recv_timeout(upkeep.step()) == Err(RecvTimeoutError::Timeout) {}
     };
-    threads.push(Builder::new().name("storage-append".into()).spawn(run)?);
+    threads.push(Builder::new().name("storage-upkeep".into()).spawn(run)?);
     Ok((threads, LaneReaders { loads: LOAD_THREADS, appends: 1 }))
 }
 
-fn run_appends(store: &Store, lane: &Receiver<Message>, counters: &NodeCounters) {
+fn run_appends(leases: &Leases, lane: &Receiver<Message>, counters: &NodeCounters) {
     lower_weight();
     let mut groups = Groups::default();
     while let Ok(Message::Job(first)) = lane.recv() {
         let state = groups.gather(first, lane);
-        while let Some(group) = groups.next(store) {
-            let result = store.append(group.segments()).map(drop);
+        while let Some(group) = groups.next(leases.store()) {
+            let appended = leases.store().append(group.segments()).map_err(GroupError::Append);
+            let result = appended.and_then(|_| Ok(leases.apply(&group.changes())?));
             groups.finish(group, result, counters);
         }
         if state == Lane::Ended {

@@ -97,7 +97,7 @@ impl Content {
             Ok(Reply::Loaded(bytes)) => Ok(Some(bytes)),
             Ok(Reply::NotFound) => Ok(None),
             Ok(Reply::Failed(why)) => Err(Unavailable::Failed(why)),
-            Ok(Reply::Appended { .. } | Reply::Full) => {
+            Ok(Reply::Appended { .. } | Reply::Ended(_) | Reply::Full) => {
                 Err(Unavailable::Failed("a load was answered as an append".into()))
             }
             Err(_) => Err(Unavailable::Busy),

@@ -64,8 +64,8 @@ impl Service {
             Action::Health { .. } if *self.draining.borrow() => Err(Problem::draining()),
             Action::Health { head } => Ok(self.response(content::Response::healthy(head), None)),
             Action::Read(read) => self.read(&read).await,
-            // Not reached: this service does not write, so `route` refuses PUT.
-            Action::Put { .. } => Err(Problem::method_not_allowed(false)),
+            // Not reached: this service does not write, so `route` refuses these.
+            Action::Put { .. } | Action::Delete { .. } => Err(Problem::method_not_allowed(false)),
         }
     }
 

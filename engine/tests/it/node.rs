@@ -115,6 +115,7 @@ impl Node {
             action: Action::Put,
             scope: Scope::Hash(hash.0),
             bytes_max: None,
+            lease_expires_s: None,
         };
         token::to_text(&claims.sign(key))
     }

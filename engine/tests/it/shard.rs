@@ -61,6 +61,7 @@ impl Shards {
                 node: node.key.uid(),
                 policy: policy.view(),
                 reader: node.store.reader(),
+                leases: Arc::clone(node.storage.leases()),
                 counters: Arc::clone(counters),
             };
             shard::spawn(config).expect("a shard")

@@ -1,11 +1,11 @@
-//! Capability token v1: what lets its holder PUT to a node.
+//! Capability token v1: what lets its holder PUT to a node, or DELETE what its issuer has placed there.
 //!
 //! A CBOR Web Token (RFC 8392) in a `COSE_Sign1` (RFC 9052) with EdDSA over Ed25519, carried in HTTP as
 //! `authorization: Bearer <base64url without padding>` (RFC 6750). Drawn in `identity/docs/token.md`.
 //!
 //! A node that verifies is strict: one algorithm, no header it does not know, no claim it does not know (an unknown
-//! claim may be a restriction), one encoding (RFC 8949 section 4.2.1), bounded size before any parsing. Not a goal:
-//! revocation. Tokens live for hours or days, and an issuer is cut off by taking it out of the node's policy.
+//! claim may be a restriction), one encoding (RFC 8949 section 4.2.1), bounded size before any parsing. What this crate
+//! cannot know (whom a node trusts, which tokens it has revoked, which deletions it has carried out) is the node's to ask.
 
 mod error;
 
@@ -20,8 +20,9 @@ use coset::{CborSerializable, CoseSign1, Header, ProtectedHeader, TaggedCborSeri
 use crate::key::{Domain, SecretKey, Signature};
 use crate::uid::Uid;
 
-/// The longest token in bytes. The longest that v1 can say has 316: three UIDs of 47 (141), two times of 10 (20), id 18,
-/// action 6, scope 41, largest body 14, and 76 around them (tag, array, headers, map and byte string heads, signature).
+/// The longest token in bytes. The longest that v1 can say has 330: three UIDs of 47 (141), two times of 10 (20), id 18,
+/// action 6, scope 41, largest body and lease end 14 each (28), and 76 around them (tag, array, headers, map and byte
+/// string heads, signature).
 pub const TOKEN_LEN_MAX: usize = 512;
 
 /// The longest text of a token: four base64url characters for every three bytes.
@@ -30,21 +31,27 @@ pub const TOKEN_TEXT_LEN_MAX: usize = TOKEN_LEN_MAX.div_ceil(3) * 4;
 /// How far the verifier's clock may be off, in seconds: a token counts this long before its start and after its end.
 pub const CLOCK_LEEWAY_S: u64 = 60;
 
-/// The longest life of a token in seconds (31 days). Longer ones are refused, since nothing revokes a token.
+/// The longest life of a token in seconds (31 days). Longer ones are refused: a node remembers revoked tokens and used
+/// deletions only as long as they could count.
 pub const LIFETIME_S_MAX: u64 = 31 * 24 * 3600;
 
-/// Claim label of the action: unsigned integer, 1 = PUT. Labels below -65536 are for private use (RFC 8392 section 9.1).
+/// Claim label of the action: unsigned integer, 1 = PUT, 2 = DELETE. Labels below -65536 are for private use (RFC 8392 section 9.1).
 pub const CLAIM_ACTION: i64 = -65537;
 /// Claim label of the scope: an array `[0]` (any), `[1, bstr(32)]` (hash) or `[2, bstr(32)]` (list).
 pub const CLAIM_SCOPE: i64 = -65538;
 /// Claim label of the largest body in bytes: unsigned integer; absent means that the node's own bounds alone hold.
 pub const CLAIM_BYTES_MAX: i64 = -65539;
+/// Claim label of the lease's end: seconds since 1970-01-01 UTC, unsigned integer; absent means the node's usual lease.
+/// In tokens for PUT alone.
+pub const CLAIM_LEASE_END: i64 = -65540;
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Store a segment.
+    /// Store a segment: the issuer becomes the owner of a lease on it.
     Put,
+    /// End the issuer's own lease on a segment. Never of any content, and never a lease of somebody else's.
+    Delete,
 }
 
 /// Which content a token is about.
@@ -79,6 +86,8 @@ pub struct Claims {
     pub scope: Scope,
     /// The largest body of one request in bytes.
     pub bytes_max: Option<u64>,
+    /// Until when what is put is to be kept, in seconds since 1970-01-01 UTC.
+    pub lease_expires_s: Option<u64>,
 }
 
 impl Claims {
@@ -127,12 +136,19 @@ impl Claims {
             Scope::Hash(hash) => vec![Value::from(SCOPE_HASH), Value::Bytes(hash.to_vec())],
             Scope::List(list) => vec![Value::from(SCOPE_LIST), Value::Bytes(list.to_vec())],
         };
+        let action = match self.action {
+            Action::Put => ACTION_PUT,
+            Action::Delete => ACTION_DELETE,
+        };
         let mut private = vec![
-            (ClaimName::PrivateUse(CLAIM_ACTION), Value::from(ACTION_PUT)),
+            (ClaimName::PrivateUse(CLAIM_ACTION), Value::from(action)),
             (ClaimName::PrivateUse(CLAIM_SCOPE), Value::Array(scope)),
         ];
         if let Some(bytes_max) = self.bytes_max {
             private.push((ClaimName::PrivateUse(CLAIM_BYTES_MAX), Value::from(bytes_max)));
+        }
+        if let Some(lease_expires_s) = self.lease_expires_s {
+            private.push((ClaimName::PrivateUse(CLAIM_LEASE_END), Value::from(lease_expires_s)));
         }
         let claims = ClaimsSet {
             issuer: Some(self.issuer.to_string()),
@@ -157,19 +173,21 @@ impl Claims {
 }
 
 const ACTION_PUT: u64 = 1;
+const ACTION_DELETE: u64 = 2;
 const SCOPE_ANY: u64 = 0;
 const SCOPE_HASH: u64 = 1;
 const SCOPE_LIST: u64 = 2;
 
 /// Checks a token: its size, form, algorithm, times (with [`CLOCK_LEEWAY_S`]), that it is for `audience`, that its
-/// issuer is trusted, and the issuer's signature, which is checked last because it costs most.
+/// issuer is trusted, and the issuer's signature, which is checked last because it costs most. `is_trusted` gets claims
+/// that nobody has vouched for yet; it says whether this issuer may have this action at all.
 ///
 /// `now_s` is in seconds since 1970-01-01 UTC. Never panics, whatever the bytes.
 pub fn verify(
     token: &[u8],
     now_s: u64,
     audience: &Uid,
-    is_trusted: impl Fn(&Uid) -> bool,
+    is_trusted: impl FnOnce(&Claims) -> bool,
 ) -> Result<Claims, TokenError> {
     if token.is_empty() || token.len() > TOKEN_LEN_MAX {
         return Err(TokenError::Length { len: token.len() });
@@ -196,7 +214,7 @@ pub fn verify(
     if claims.audience != *audience {
         return Err(TokenError::OtherAudience { audience: claims.audience });
     }
-    if !is_trusted(&claims.issuer) {
+    if !is_trusted(&claims) {
         return Err(TokenError::UntrustedIssuer { issuer: claims.issuer });
     }
     claims.issuer.verify_raw(&signed, &Signature(signature))?;
@@ -266,6 +284,7 @@ fn read_claims(set: ClaimsSet) -> Result<Claims, TokenError> {
     let mut action = None;
     let mut scope = None;
     let mut bytes_max = None;
+    let mut lease_expires_s = None;
     for (name, value) in set.rest {
         match name {
             ClaimName::PrivateUse(CLAIM_ACTION) => action = Some(read_action(&value)?),
@@ -273,10 +292,21 @@ fn read_claims(set: ClaimsSet) -> Result<Claims, TokenError> {
             ClaimName::PrivateUse(CLAIM_BYTES_MAX) => {
                 bytes_max = Some(read_u64(&value).ok_or(TokenError::Claim { name: "bytes_max" })?);
             }
+            ClaimName::PrivateUse(CLAIM_LEASE_END) => {
+                lease_expires_s = Some(read_u64(&value).ok_or(TokenError::Claim { name: "lease end" })?);
+            }
             ClaimName::PrivateUse(label) => return Err(TokenError::UnknownClaim { label }),
             ClaimName::Assigned(label) => return Err(TokenError::UnknownClaim { label: label as i64 }),
             ClaimName::Text(_) => return Err(TokenError::Claim { name: "with a text label" }),
         }
+    }
+    let action = action.ok_or(TokenError::Claim { name: "action" })?;
+    let scope = scope.ok_or(TokenError::Claim { name: "scope" })?;
+    if action == Action::Delete && scope == Scope::Any {
+        return Err(TokenError::Claim { name: "scope" });
+    }
+    if action == Action::Delete && lease_expires_s.is_some() {
+        return Err(TokenError::Claim { name: "lease end" });
     }
     Ok(Claims {
         issuer: read_uid(set.issuer, "iss")?,
@@ -285,9 +315,10 @@ fn read_claims(set: ClaimsSet) -> Result<Claims, TokenError> {
         not_before_s: read_time(set.not_before.as_ref(), "nbf")?,
         expires_s: read_time(set.expiration_time.as_ref(), "exp")?,
         token_id: set.cwt_id.and_then(|id| id.try_into().ok()).ok_or(TokenError::Claim { name: "cti" })?,
-        action: action.ok_or(TokenError::Claim { name: "action" })?,
-        scope: scope.ok_or(TokenError::Claim { name: "scope" })?,
+        action,
+        scope,
         bytes_max,
+        lease_expires_s,
     })
 }
 
@@ -311,6 +342,7 @@ fn read_u64(value: &Value) -> Option<u64> {
 fn read_action(value: &Value) -> Result<Action, TokenError> {
     match read_u64(value) {
         Some(ACTION_PUT) => Ok(Action::Put),
+        Some(ACTION_DELETE) => Ok(Action::Delete),
         _ => Err(TokenError::Claim { name: "action" }),
     }
 }

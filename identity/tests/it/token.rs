@@ -21,7 +21,7 @@ fn tokens_are_those_of_the_vectors() {
         assert_eq!(claims.sign(&key), token, "{}", vector["name"]);
         assert_eq!(token::to_text(&token), text(&vector["text"]));
         assert_eq!(token::from_text(text(&vector["text"]).as_bytes()), Ok(token.clone()));
-        let verified = token::verify(&token, now_s, &claims.audience, |uid| *uid == key.uid());
+        let verified = token::verify(&token, now_s, &claims.audience, |claims| claims.issuer == key.uid());
         assert_eq!(verified, Ok(claims), "{}", vector["name"]);
     }
 }
@@ -33,7 +33,8 @@ fn every_wrong_token_of_the_vectors_is_refused_for_its_own_reason() {
     let audience: Uid = text(&vectors["audience"]).parse().unwrap();
     let now_s = vectors["now_s"].as_u64().unwrap();
     for vector in items(&vectors["refused"]) {
-        let result = token::verify(&bytes(&vector["token"]), now_s, &audience, |uid| *uid == issuer);
+        let result =
+            token::verify(&bytes(&vector["token"]), now_s, &audience, |claims| claims.issuer == issuer);
         let error = result.expect_err(text(&vector["name"]));
         let variant = format!("{error:?}");
         let variant = variant.split([' ', '(', '{']).next().unwrap();
@@ -55,9 +56,10 @@ fn claims_of(vectors: &Value, vector: &Value) -> Claims {
         not_before_s: vectors["not_before_s"].as_u64().unwrap(),
         expires_s: vectors["expires_s"].as_u64().unwrap(),
         token_id: array(&vectors["token_id"]),
-        action: Action::Put,
+        action: if vector["action"] == "delete" { Action::Delete } else { Action::Put },
         scope,
         bytes_max: vector["bytes_max"].as_u64(),
+        lease_expires_s: vector["lease_expires_s"].as_u64(),
     }
 }
 
@@ -76,6 +78,7 @@ fn claims() -> Claims {
         action: Action::Put,
         scope: Scope::Any,
         bytes_max: None,
+        lease_expires_s: None,
     }
 }
 
@@ -122,10 +125,11 @@ fn the_longest_token_fits_with_room() {
         expires_s: u64::MAX,
         scope: Scope::List([0xff; 32]),
         bytes_max: Some(u64::MAX),
+        lease_expires_s: Some(u64::MAX),
         ..claims()
     };
     let token = longest.sign(&key());
-    assert_eq!(token.len(), 316);
+    assert_eq!(token.len(), 330);
     assert!(token.len() < TOKEN_LEN_MAX);
 }
 
@@ -134,8 +138,8 @@ fn trust_is_asked_of_the_issuer_and_before_the_signature_is_computed() {
     let mut token = claims().sign(&key());
     *token.last_mut().unwrap() ^= 1;
     let asked = std::cell::Cell::new(None);
-    let untrusting = |uid: &Uid| {
-        asked.set(Some(*uid));
+    let untrusting = |claims: &Claims| {
+        asked.set(Some(claims.issuer));
         false
     };
     let result = token::verify(&token, 1_000_000, &claims().audience, untrusting);
@@ -185,6 +189,15 @@ fn permits_goes_by_scope_and_length() {
 }
 
 #[test]
+fn an_action_permits_itself_alone() {
+    let hash = [4; 32];
+    let delete = Claims { action: Action::Delete, scope: Scope::Hash(hash), ..claims() };
+    assert_eq!(delete.permits(Action::Delete, &hash, 0), Ok(()));
+    assert_eq!(delete.permits(Action::Put, &hash, 0), Err(Denied::Action));
+    assert_eq!(claims().permits(Action::Delete, &hash, 0), Err(Denied::Action));
+}
+
+#[test]
 fn texts_are_base64url_without_padding_and_bounded() {
     assert_eq!(token::from_text(b""), Err(TokenError::TextLength { len: 0 }));
     let long = vec![b'A'; TOKEN_TEXT_LEN_MAX + 1];
@@ -203,17 +216,23 @@ fn any_claims() -> impl Strategy<Value = Claims> {
         any::<[u8; 32]>().prop_map(Scope::List)
     ];
     let times = (0u64..1 << 40, 1..=LIFETIME_S_MAX);
-    (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>(), times, scope, any::<Option<u64>>()).prop_map(
-        |(subject, audience, token_id, (not_before_s, lifetime_s), scope, bytes_max)| Claims {
-            issuer: key().uid(),
-            subject: Uid::from_bytes(subject),
-            audience: Uid::from_bytes(audience),
-            not_before_s,
-            expires_s: not_before_s + lifetime_s,
-            token_id,
-            action: Action::Put,
-            scope,
-            bytes_max,
+    let ids = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
+    let bounds = (any::<Option<u64>>(), any::<Option<u64>>());
+    (ids, times, scope, bounds, any::<bool>()).prop_map(
+        |((subject, audience, token_id), (not_before_s, lifetime_s), scope, bounds, delete)| {
+            let action = if delete && scope != Scope::Any { Action::Delete } else { Action::Put };
+            Claims {
+                issuer: key().uid(),
+                subject: Uid::from_bytes(subject),
+                audience: Uid::from_bytes(audience),
+                not_before_s,
+                expires_s: not_before_s + lifetime_s,
+                token_id,
+                action,
+                scope,
+                bytes_max: bounds.0,
+                lease_expires_s: bounds.1.filter(|_| action == Action::Put),
+            }
         },
     )
 }
@@ -223,7 +242,7 @@ proptest! {
     fn tokens_round_trip(claims in any_claims()) {
         let token = claims.sign(&key());
         prop_assert_eq!(token::from_text(token::to_text(&token).as_bytes()), Ok(token.clone()));
-        let verified = token::verify(&token, claims.not_before_s, &claims.audience, |uid| *uid == claims.issuer);
+        let verified = token::verify(&token, claims.not_before_s, &claims.audience, |asked| asked.issuer == claims.issuer);
         prop_assert_eq!(verified, Ok(claims));
     }
 

@@ -141,17 +141,17 @@ def certificate():
 
 
 ISS, SUB, AUD, EXP, NBF, IAT, CTI = 1, 2, 3, 4, 5, 6, 7
-ACTION, SCOPE, BYTES_MAX = -65537, -65538, -65539
+ACTION, SCOPE, BYTES_MAX, LEASE_END = -65537, -65538, -65539, -65540
 TOKEN_ID = bytes(range(0xA0, 0xB0))
 
 
 def claims(**changes):
     values = {
         ISS: base58(A.uid), SUB: base58(B.uid), AUD: base58(NODE.uid), EXP: END, NBF: START, CTI: TOKEN_ID,
-        ACTION: 1, SCOPE: (0,), BYTES_MAX: None,
+        ACTION: 1, SCOPE: (0,), BYTES_MAX: None, LEASE_END: None,
     }
     names = {"iss": ISS, "sub": SUB, "aud": AUD, "exp": EXP, "nbf": NBF, "cti": CTI, "action": ACTION, "scope": SCOPE,
-             "bytes_max": BYTES_MAX}
+             "bytes_max": BYTES_MAX, "lease_end": LEASE_END}
     values.update({names[name]: value for name, value in changes.items()})
     return [(label, value) for label, value in values.items() if value is not None]
 
@@ -171,6 +171,12 @@ def tokens():
         ("one address", claims(scope=(1, HASH), bytes_max=23), {"scope": "hash", "address": HASH.hex(), "bytes_max": 23}),
         ("one list", claims(scope=(2, LIST), bytes_max=(1 << 64) - 1),
          {"scope": "list", "address": LIST.hex(), "bytes_max": (1 << 64) - 1}),
+        ("one list, with a lease", claims(scope=(2, LIST), bytes_max=1 << 20, lease_end=END + 90 * 86400),
+         {"scope": "list", "address": LIST.hex(), "bytes_max": 1 << 20, "lease_expires_s": END + 90 * 86400}),
+        ("deletion of one address", claims(action=2, scope=(1, HASH)),
+         {"action": "delete", "scope": "hash", "address": HASH.hex()}),
+        ("deletion of one list", claims(action=2, scope=(2, LIST)),
+         {"action": "delete", "scope": "list", "address": LIST.hex()}),
     ]
     whole = token(claims())
     signature_raw = A.private.sign(b"ioex token v1\0" + cbor(claims()))
@@ -201,7 +207,10 @@ def tokens():
         ("a token id of 15 bytes", token(claims(cti=TOKEN_ID[:15])), "Claim"),
         ("a start before 1970", token(claims(nbf=-1)), "Claim"),
         ("an end with a fraction", token(claims(exp=Raw(b"\xfb\x41\xda\xd2\x74\x80\x20\x00\x00"))), "Claim"),
-        ("action 2", token(claims(action=2)), "Claim"),
+        ("action 3", token(claims(action=3)), "Claim"),
+        ("deletion of any content", token(claims(action=2)), "Claim"),
+        ("deletion with a lease", token(claims(action=2, scope=(1, HASH), lease_end=END)), "Claim"),
+        ("a negative lease end", token(claims(lease_end=-1)), "Claim"),
         ("no action", token(claims(action=None)), "Claim"),
         ("no scope", token(claims(scope=None)), "Claim"),
         ("scope 3", token(claims(scope=(3, HASH))), "Claim"),
@@ -210,7 +219,7 @@ def tokens():
         ("a negative bound", token(claims(bytes_max=-1)), "Claim"),
         ("a claim with a text label", token(cbor(claims() + [("note", 1)])), "Claim"),
         ("claim iat", token(cbor(claims()[:5] + [(IAT, START)] + claims()[5:])), "UnknownClaim"),
-        ("private claim -65540", token(cbor(claims() + [(-65540, 1)])), "UnknownClaim"),
+        ("private claim -65541", token(cbor(claims() + [(-65541, 1)])), "UnknownClaim"),
         ("a signature of 63 bytes", whole[:-66] + b"\x58\x3f" + whole[-63:], "SignatureLength"),
         ("a map of indefinite length", token(indefinite), "NotCanonical"),
         ("a number in more bytes than it needs", token(claims(action=Raw(b"\x18\x01"))), "NotCanonical"),

@@ -45,6 +45,7 @@ impl NodeToken {
                 action: Action::Put,
                 scope: Scope::Any,
                 bytes_max: Some(u64::from(store::SEGMENT_LEN_MAX)),
+                lease_expires_s: None,
             };
             self.text = token::to_text(&claims.sign(key)).into();
             self.renew_at_s = now_s + LIFETIME.as_secs() / 2;

@@ -454,7 +454,8 @@ async fn put(
     let Some(token) = token else { return problem(&mut stream, 401, None).await };
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let publishers = shared.publishers.lock().unwrap().clone();
-    let claims = match token::verify(&token, now_s, &shared.uid, |uid| publishers.contains(uid)) {
+    let claims = match token::verify(&token, now_s, &shared.uid, |claims| publishers.contains(&claims.issuer))
+    {
         Ok(claims) => claims,
         Err(token::TokenError::UntrustedIssuer { .. }) => return problem(&mut stream, 403, None).await,
         Err(_) => return problem(&mut stream, 401, None).await,

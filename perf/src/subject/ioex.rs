@@ -134,6 +134,7 @@ impl Node {
             action: Action::Put,
             scope: Scope::Any,
             bytes_max: None,
+            lease_expires_s: None,
         };
         Ok(format!("Bearer {}", token::to_text(&claims.sign(&self.publisher))))
     }

@@ -1,31 +1,107 @@
-//! The Authorization field of a PUT, and what its token allows.
+//! The Authorization field of a PUT or DELETE, and what its token allows.
+
+use std::sync::Arc;
 
 use identity::Uid;
 use identity::token::{self, Action, Claims};
 
 use super::Problem;
+use crate::policy::Policy;
 
-/// Verifies the token of a PUT and that it allows this body: 401 for a token that is not accepted, 403 for one that does
-/// not allow this content.
-///
-/// `token_text` is what [`super::Action::Put`] carries; `now_s` is in seconds since 1970-01-01 UTC; `node` is the node's own
-/// UID; `is_publisher` asks the policy; `list_names(list, hash)` asks whether a list that the node holds names the hash.
-pub fn authorize(
-    token_text: &[u8],
+/// Tokens that a connection keeps: one for each of a few lists or actions that a client works on side by side.
+const TOKENS_KEPT_MAX: usize = 8;
+
+/// By what a token is judged.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// Seconds since 1970-01-01 UTC.
+    pub now_s: u64,
+    /// The node's own UID.
+    pub node: &'a Uid,
+    /// Whom the node trusts, and what it has revoked.
+    pub policy: &'a Arc<Policy>,
+    /// Whether somebody owns a lease here: who was taken out of the publishers may still give up what is his.
+    pub is_owner: &'a dyn Fn(&Uid) -> bool,
+}
+
+/// The tokens that a connection has brought, each verified once. What comes again is found by its text, and counts as long
+/// as the policy that it was judged by is in force (this one, not another of the same generation, which an operator may
+/// have put in its place) and it has not expired.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    accepted: Vec<Accepted>,
+    /// Which one the next token replaces, once there are [`TOKENS_KEPT_MAX`].
+    oldest: usize,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    text: Vec<u8>,
+    policy: Arc<Policy>,
+    claims: Claims,
+}
+
+impl Tokens {
+    /// What a token says, if it is accepted; else 401. `text` is what [`super::Action::Put`] or
+    /// [`super::Action::Delete`] carries.
+    pub fn admit(&mut self, text: &[u8], rules: &Rules<'_>) -> Result<&Claims, Problem> {
+        let known = self.accepted.iter().position(|accepted| accepted.text == text);
+        if let Some(known) = known {
+            let Accepted { policy, claims, .. } = &self.accepted[known];
+            // A token that has just ended is judged again: it may count for a moment more, or the answer says why not.
+            if Arc::ptr_eq(policy, rules.policy) && rules.now_s < claims.expires_s {
+                return Ok(&self.accepted[known].claims);
+            }
+        }
+        let claims = verify(text, rules)?;
+        let accepted = Accepted { text: text.to_vec(), policy: Arc::clone(rules.policy), claims };
+        let at = match known {
+            Some(known) => known,
+            None if self.accepted.len() < TOKENS_KEPT_MAX => self.accepted.len(),
+            None => {
+                self.oldest = (self.oldest + 1) % TOKENS_KEPT_MAX;
+                self.oldest
+            }
+        };
+        if at == self.accepted.len() {
+            self.accepted.push(accepted);
+        } else {
+            self.accepted[at] = accepted;
+        }
+        Ok(&self.accepted[at].claims)
+    }
+}
+
+/// Verifies a token, signature included: 401 says why it is not accepted.
+fn verify(text: &[u8], rules: &Rules<'_>) -> Result<Claims, Problem> {
+    let may_act = |claims: &Claims| {
+        let issuer = claims.issuer.as_bytes();
+        match claims.action {
+            Action::Put => rules.policy.trusts(issuer),
+            Action::Delete => rules.policy.trusts(issuer) || (rules.is_owner)(&claims.issuer),
+        }
+    };
+    let claims = token::from_text(text)
+        .and_then(|bytes| token::verify(&bytes, rules.now_s, rules.node, may_act))
+        .map_err(|error| Problem::invalid_token(format!("{error}.")))?;
+    if rules.policy.has_revoked(claims.issuer.as_bytes(), &claims.token_id, claims.not_before_s) {
+        return Err(Problem::invalid_token("The token has been revoked; ask its issuer for a new one."));
+    }
+    Ok(claims)
+}
+
+/// Checks that a token allows `action` on the content with this BLAKE3 address and length in bytes: else 403.
+/// `list_names(list)` asks whether a list that the node holds names the address.
+pub fn permit(
+    claims: &Claims,
+    action: Action,
     hash: &[u8; 32],
     len: u64,
-    now_s: u64,
-    node: &Uid,
-    is_publisher: impl Fn(&Uid) -> bool,
-    list_names: impl FnOnce(&[u8; 32], &[u8; 32]) -> bool,
-) -> Result<Claims, Problem> {
-    let claims = token::from_text(token_text)
-        .and_then(|bytes| token::verify(&bytes, now_s, node, is_publisher))
-        .map_err(|error| Problem::invalid_token(format!("{error}.")))?;
+    list_names: impl FnOnce(&[u8; 32]) -> bool,
+) -> Result<(), Problem> {
     claims
-        .permits_listed(Action::Put, hash, len, |list| list_names(list, hash))
-        .map_err(|denied| Problem::forbidden(format!("{denied}.")))?;
-    Ok(claims)
+        .permits_listed(action, hash, len, list_names)
+        .map_err(|denied| Problem::forbidden(format!("{denied}.")))
 }
 
 /// The token's text in `Bearer <token>` (RFC 6750 section 2.1; the scheme's name is case-insensitive).

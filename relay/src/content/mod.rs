@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! GET HEAD      /b3/<64 hex>      a segment                      200 206 304 404 416
-//! PUT           /b3/<64 hex>      store a segment, with a token  201 200 400 401 403 411 413 422 503 507
+//! PUT           /b3/<64 hex>      store a segment, with a token  201 200 400 401 403 408 411 413 422 503 507
+//! DELETE        /b3/<64 hex>      end one's own lease, with a token      204 400 401 403 404 409 503
 //! GET HEAD      /list/<64 hex>    the whole file of a list       200 206 304 404 416
 //! GET HEAD      /healthz          whether the node serves        200 503
 //! ```
@@ -19,7 +20,7 @@ mod range;
 mod request;
 mod response;
 
-pub use authorize::authorize;
+pub use authorize::{Rules, Tokens, permit};
 pub use problem::{Problem, RETRY_AFTER_S};
 pub use range::{ByteRange, Ranged};
 pub use request::{Request, content_length};
@@ -56,7 +57,7 @@ impl Target {
 pub enum Action<'a> {
     /// Read a target.
     Read(Read),
-    /// Store a segment. The engine verifies the token (see [`authorize`]) and the hash.
+    /// Store a segment. The engine verifies the token (see [`Tokens`] and [`permit`]) and the hash.
     Put {
         /// The address that the body must have.
         hash: [u8; 32],
@@ -64,6 +65,13 @@ pub enum Action<'a> {
         token: &'a [u8],
         /// The body's length in bytes, 1 to [`PUT_LEN_MAX`].
         len: u64,
+    },
+    /// End the lease that the token's issuer has on a segment. The engine verifies the token, and remembers its use.
+    Delete {
+        /// The address.
+        hash: [u8; 32],
+        /// The capability token's text, base64url, as it stands after `Bearer`.
+        token: &'a [u8],
     },
     /// Say whether the node serves; answered by [`Response::healthy`] or [`Problem::draining`].
     Health {
@@ -110,7 +118,7 @@ impl Read {
     }
 }
 
-/// Decides what a request asks for. `can_write` is whether this service takes PUT (HTTP/3 does, TCP does not).
+/// Decides what a request asks for. `can_write` is whether this service takes PUT and DELETE (HTTP/3 does, TCP does not).
 ///
 /// Never panics, whatever the bytes; looks at each byte of the request a constant number of times.
 pub fn route<'a>(request: &Request<'a>, can_write: bool) -> Result<Action<'a>, Problem> {
@@ -121,6 +129,7 @@ pub fn route<'a>(request: &Request<'a>, can_write: bool) -> Result<Action<'a>, P
         (b"GET" | b"HEAD", Resource::Segment(hash)) => Ok(Action::Read(read(request, Target::Segment(hash)))),
         (b"GET" | b"HEAD", Resource::List(hash)) => Ok(Action::Read(read(request, Target::List(hash)))),
         (b"PUT", Resource::Segment(hash)) if can_write => put(request, hash),
+        (b"DELETE", Resource::Segment(hash)) if can_write => delete(request, hash),
         _ => Err(Problem::method_not_allowed(writable)),
     }
 }
@@ -182,5 +191,14 @@ fn put<'a>(request: &Request<'a>, hash: [u8; 32]) -> Result<Action<'a>, Problem>
         Some(0) => Err(Problem::empty_body()),
         Some(len) if len > PUT_LEN_MAX => Err(Problem::content_too_large(len, PUT_LEN_MAX)),
         Some(len) => Ok(Action::Put { hash, token, len }),
+    }
+}
+
+/// RFC 9110 section 9.3.5: content in a DELETE has no meaning; here it is refused, so that nobody believes it had one.
+fn delete<'a>(request: &Request<'a>, hash: [u8; 32]) -> Result<Action<'a>, Problem> {
+    let token = authorize::bearer(request.authorization)?;
+    match request.content_length {
+        None | Some(0) => Ok(Action::Delete { hash, token }),
+        Some(_) => Err(Problem::bad_request("A DELETE has no body.")),
     }
 }

@@ -115,9 +115,16 @@ impl Problem {
         Problem::new(404, "no-such-resource", "The path is unknown", detail)
     }
 
-    /// 405: a method that the resource does not have; `writable` is whether it takes PUT.
+    /// 404: a deletion of what its owner has no lease on.
+    pub fn no_lease() -> Problem {
+        let detail =
+            "The token's issuer has no lease on this address here; other owners' leases are not touched.";
+        Problem::new(404, "no-lease", "There is no lease to end", detail)
+    }
+
+    /// 405: a method that the resource does not have; `writable` is whether it takes PUT and DELETE.
     pub fn method_not_allowed(writable: bool) -> Problem {
-        let allow = if writable { "GET, HEAD, PUT" } else { "GET, HEAD" };
+        let allow = if writable { "GET, HEAD, PUT, DELETE" } else { "GET, HEAD" };
         Problem::new(
             405,
             "method-not-allowed",
@@ -125,6 +132,23 @@ impl Problem {
             format!("Allowed are {allow}."),
         )
         .with("allow", allow)
+    }
+
+    /// 408: the body took longer than its reservation of space lasts.
+    pub fn reservation_timeout(timeout_ms: u64) -> Problem {
+        let detail = format!(
+            "The body did not arrive within {} s, for which its space was reserved; nothing was stored. Try again, or send \
+             smaller segments.",
+            timeout_ms / 1000
+        );
+        Problem::new(408, "reservation-timeout", "The body took too long", detail)
+    }
+
+    /// 409: a deletion with a token that has deleted this before.
+    pub fn token_used() -> Problem {
+        let detail = "This token has ended a lease on this address before, and the one there now is newer; a deletion counts \
+                      once. Make a token with another id.";
+        Problem::new(409, "token-used", "The deletion was carried out before", detail)
     }
 
     /// 409: another upload of the same address is under way and the node will not hold both.
@@ -197,5 +221,14 @@ impl Problem {
         let detail =
             "The store has no room for this body; nothing was stored, and what it holds is served on.";
         Problem::new(507, "insufficient-storage", "The store is full", detail)
+    }
+
+    /// 507: the publisher has used up what this node gives it.
+    pub fn quota_exceeded(bytes_max: u64) -> Problem {
+        let detail = format!(
+            "A publisher may have {bytes_max} bytes here, and this one's leases and uploads under way take them up; end \
+             leases, or use another node."
+        );
+        Problem::new(507, "quota-exceeded", "The publisher's quota is used up", detail)
     }
 }

@@ -62,6 +62,11 @@ impl Response {
         Response { status: if existed { 200 } else { 201 }, headers, body: Body::None }
     }
 
+    /// A DELETE that ended its owner's lease, durably, now or when it came before: 204.
+    pub fn deleted() -> Response {
+        Response { status: 204, headers: Headers::default(), body: Body::None }
+    }
+
     /// The node serves: 200, "ok".
     pub fn healthy(head: bool) -> Response {
         let text = b"ok\n";

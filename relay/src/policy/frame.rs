@@ -15,7 +15,7 @@ use super::{FromEngine, Imported, Policy, Status, ToEngine};
 pub const MAGIC: [u8; 4] = *b"IOXP";
 
 /// The contract's version. Any change of a message, or of how rkyv lays it out, is a new one.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;
@@ -188,6 +188,7 @@ mod kind {
     pub(super) const RELAY_SESSIONS: u16 = 0x0006;
     pub(super) const RELAY_KICK: u16 = 0x0007;
     pub(super) const RELAY_DRAIN: u16 = 0x0008;
+    pub(super) const STORE: u16 = 0x0009;
 
     pub(super) const POLICY_APPLIED: u16 = 0x8001;
     pub(super) const REJECTED: u16 = 0x8002;
@@ -198,11 +199,12 @@ mod kind {
     pub(super) const DRAINING: u16 = 0x8007;
     pub(super) const RELAY_SESSIONS_ARE: u16 = 0x8008;
     pub(super) const RELAY_KICKED: u16 = 0x8009;
+    pub(super) const STORE_SAYS: u16 = 0x800A;
 }
 
 impl sealed::Codec for ToEngine {
     fn has_kind(kind: u16) -> bool {
-        (kind::SET_POLICY..=kind::RELAY_DRAIN).contains(&kind)
+        (kind::SET_POLICY..=kind::STORE).contains(&kind)
     }
 
     fn write(&self) -> (u16, AlignedVec<16>) {
@@ -215,6 +217,7 @@ impl sealed::Codec for ToEngine {
             ToEngine::RelaySessions => (kind::RELAY_SESSIONS, AlignedVec::new()),
             ToEngine::RelayKick(selector) => (kind::RELAY_KICK, archive(selector)),
             ToEngine::RelayDrain { draining } => (kind::RELAY_DRAIN, archive(draining)),
+            ToEngine::Store(request) => (kind::STORE, archive(request)),
         }
     }
 
@@ -228,6 +231,7 @@ impl sealed::Codec for ToEngine {
             kind::RELAY_SESSIONS => payload.is_empty().then_some(ToEngine::RelaySessions),
             kind::RELAY_KICK => unarchive(payload).map(ToEngine::RelayKick),
             kind::RELAY_DRAIN => unarchive(payload).map(|draining| ToEngine::RelayDrain { draining }),
+            kind::STORE => unarchive(payload).map(ToEngine::Store),
             _ => None,
         }
     }
@@ -235,7 +239,7 @@ impl sealed::Codec for ToEngine {
 
 impl sealed::Codec for FromEngine {
     fn has_kind(kind: u16) -> bool {
-        (kind::POLICY_APPLIED..=kind::RELAY_KICKED).contains(&kind)
+        (kind::POLICY_APPLIED..=kind::STORE_SAYS).contains(&kind)
     }
 
     fn write(&self) -> (u16, AlignedVec<16>) {
@@ -251,6 +255,7 @@ impl sealed::Codec for FromEngine {
             FromEngine::Draining => (kind::DRAINING, AlignedVec::new()),
             FromEngine::RelaySessions(sessions) => (kind::RELAY_SESSIONS_ARE, archive(sessions)),
             FromEngine::RelayKicked { count } => (kind::RELAY_KICKED, archive(count)),
+            FromEngine::Store(answer) => (kind::STORE_SAYS, archive(answer)),
         }
     }
 
@@ -268,6 +273,7 @@ impl sealed::Codec for FromEngine {
             kind::DRAINING => payload.is_empty().then_some(FromEngine::Draining),
             kind::RELAY_SESSIONS_ARE => unarchive(payload).map(FromEngine::RelaySessions),
             kind::RELAY_KICKED => unarchive(payload).map(|count| FromEngine::RelayKicked { count }),
+            kind::STORE_SAYS => unarchive(payload).map(FromEngine::Store),
             _ => None,
         }
     }

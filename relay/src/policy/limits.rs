@@ -39,9 +39,29 @@ pub struct Limits {
     pub upload_bytes_in_flight_max: u64,
     /// Payload bytes in the store, the node. 1 TiB; the file system's own end usually comes first. Above it PUT gets 507.
     pub store_bytes_max: u64,
+    /// Bytes of segments on which one publisher has leases or for which it has reserved room, the node. The largest number:
+    /// no quota unless the operator sets one. Above it PUT gets 507.
+    pub publisher_bytes_max: u64,
+    /// How long an upload may take from its first byte to its last, for which room in the store is reserved. 600 s carry
+    /// the largest segment (16 MiB) at 224 kbit/s. After it PUT gets 408.
+    pub reservation_timeout_ms: u32,
+    /// Life of a lease whose token names no end. 90 days.
+    pub lease_default_s: u32,
+    /// How long a segment is kept after its last lease is over. A week in which an owner who was late comes back.
+    pub lease_grace_s: u32,
+    /// Time in which everything in the store is read once and verified; 0: never. 30 days: 1 TiB is 424 kB/s.
+    pub scrub_period_s: u32,
+    /// Most of a core's and of the disk's time that scrub and compaction take together, in percent. At 500 MB/s, 5 % are
+    /// 25 MB/s, 60 times what the scrub of 1 TiB in 30 days needs.
+    pub upkeep_share_percent: u32,
+    /// Dead share of a pack from which it is rewritten, in percent. At 50 % each byte given back costs one byte of writing.
+    pub compact_dead_percent: u32,
     /// How long a drain waits for what is in flight. 30 s: a 1 MiB segment at 280 kbit/s.
     pub drain_timeout_ms: u32,
 }
+
+/// The longest time that a limit in seconds may be.
+const YEARS_10_S: u64 = 10 * 365 * 86_400;
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -58,6 +78,13 @@ impl Default for Limits {
             send_queue_bytes_max: 4 << 20,
             upload_bytes_in_flight_max: 256 << 20,
             store_bytes_max: 1 << 40,
+            publisher_bytes_max: 1 << 60,
+            reservation_timeout_ms: 600_000,
+            lease_default_s: 90 * 86_400,
+            lease_grace_s: 7 * 86_400,
+            scrub_period_s: 30 * 86_400,
+            upkeep_share_percent: 5,
+            compact_dead_percent: 50,
             drain_timeout_ms: 30_000,
         }
     }
@@ -65,7 +92,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Name, value, least and most of every bound, for checks, messages and documents. Names are those of the fields.
-    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 13] {
+    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 20] {
         let millis = |value: u32, min: u64, max_s: u64| (u64::from(value), min, max_s * 1000);
         let named = |name, (value, min, max)| (name, value, min, max);
         [
@@ -81,6 +108,13 @@ impl Limits {
             ("send_queue_bytes_max", u64::from(self.send_queue_bytes_max), 64 << 10, 1 << 30),
             ("upload_bytes_in_flight_max", self.upload_bytes_in_flight_max, 16 << 20, 1 << 40),
             ("store_bytes_max", self.store_bytes_max, 16 << 20, 1 << 60),
+            ("publisher_bytes_max", self.publisher_bytes_max, 1 << 20, 1 << 60),
+            named("reservation_timeout_ms", millis(self.reservation_timeout_ms, 1_000, 86_400)),
+            ("lease_default_s", u64::from(self.lease_default_s), 1, YEARS_10_S),
+            ("lease_grace_s", u64::from(self.lease_grace_s), 0, YEARS_10_S),
+            ("scrub_period_s", u64::from(self.scrub_period_s), 0, YEARS_10_S),
+            ("upkeep_share_percent", u64::from(self.upkeep_share_percent), 1, 100),
+            ("compact_dead_percent", u64::from(self.compact_dead_percent), 1, 100),
             named("drain_timeout_ms", millis(self.drain_timeout_ms, 0, 3_600)),
         ]
     }

@@ -1,4 +1,4 @@
-//! Policy socket v3: what `ioex` and `ioex-engine` say to each other.
+//! Policy socket v4: what `ioex` and `ioex-engine` say to each other.
 //!
 //! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
 //! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root
@@ -12,6 +12,7 @@ mod cidr;
 mod frame;
 mod limits;
 mod relay;
+mod store;
 
 pub use cidr::{Cidr, CidrError};
 pub use frame::{
@@ -25,10 +26,18 @@ pub use relay::{
     RelaySelector, RelaySession, RelaySessions, RelayUser,
 };
 
+pub use store::{
+    STORE_SEGMENTS_PER_FRAME_MAX, StoreAnswer, StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat,
+};
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The most publishers that a policy can name: 65,536 UIDs are 2 MiB.
 pub const PUBLISHERS_MAX: usize = 1 << 16;
+
+/// The most revoked tokens, and the most cut-off issuers, that a policy can name. Tokens live for 31 days at most, after
+/// which a revocation may be forgotten.
+pub const REVOCATIONS_MAX: usize = 1 << 16;
 
 /// What the control plane sets: who may write, and every bound of the engine.
 ///
@@ -40,6 +49,10 @@ pub struct Policy {
     pub generation: u64,
     /// The UIDs (Ed25519 public keys) whose capability tokens allow PUT.
     pub publishers: Vec<[u8; 32]>,
+    /// Ids of tokens that do not count any more, whoever made them.
+    pub revoked_tokens: Vec<[u8; 16]>,
+    /// Issuers whose earlier tokens do not count any more.
+    pub cut_offs: Vec<CutOff>,
     /// The bounds.
     pub limits: Limits,
     /// Who may use the relay, and how much.
@@ -47,15 +60,17 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Checks every bound, and that there are at most [`PUBLISHERS_MAX`] publishers.
+    /// Checks every bound, and that there are at most [`PUBLISHERS_MAX`] publishers and [`REVOCATIONS_MAX`] revocations.
     pub fn check(&self) -> Result<(), LimitError> {
-        if self.publishers.len() > PUBLISHERS_MAX {
-            return Err(LimitError::Range {
-                name: "publishers",
-                value: self.publishers.len() as u64,
-                min: 0,
-                max: PUBLISHERS_MAX as u64,
-            });
+        let lists = [
+            ("publishers", self.publishers.len(), PUBLISHERS_MAX),
+            ("revoked_tokens", self.revoked_tokens.len(), REVOCATIONS_MAX),
+            ("cut_offs", self.cut_offs.len(), REVOCATIONS_MAX),
+        ];
+        for (name, len, max) in lists {
+            if len > max {
+                return Err(LimitError::Range { name, value: len as u64, min: 0, max: max as u64 });
+            }
         }
         self.limits.check()?;
         self.relay.check()
@@ -65,6 +80,23 @@ impl Policy {
     pub fn trusts(&self, uid: &[u8; 32]) -> bool {
         self.publishers.contains(uid)
     }
+
+    /// Whether a token of `issuer` with this id and start is revoked: by its id, or because the issuer was cut off after it
+    /// was made.
+    pub fn has_revoked(&self, issuer: &[u8; 32], token_id: &[u8; 16], not_before_s: u64) -> bool {
+        let is_cut_off = |cut: &CutOff| cut.issuer == *issuer && not_before_s < cut.before_s;
+        self.revoked_tokens.contains(token_id) || self.cut_offs.iter().any(is_cut_off)
+    }
+}
+
+/// An issuer whose tokens count only if they start later: for a key that was used by somebody else for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CutOff {
+    /// Its UID.
+    pub issuer: [u8; 32],
+    /// Tokens whose start (`nbf`) lies before this do not count; seconds since 1970-01-01 UTC. The largest number: none
+    /// counts.
+    pub before_s: u64,
 }
 
 /// What the control plane asks of the engine.
@@ -97,6 +129,8 @@ pub enum ToEngine {
         /// Whether to refuse.
         draining: bool,
     },
+    /// Look at the store, or tidy it up. Answered by [`FromEngine::Store`], as many as it takes.
+    Store(StoreRequest),
 }
 
 /// What the engine answers.
@@ -137,6 +171,8 @@ pub enum FromEngine {
         /// How many.
         count: u64,
     },
+    /// What the store says. Final unless it is [`StoreAnswer::Progress`] or a page that is not the last.
+    Store(StoreAnswer),
 }
 
 /// What an import gave.

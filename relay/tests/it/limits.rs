@@ -13,7 +13,7 @@ fn the_default_policy_is_valid() {
 #[test]
 fn every_bound_is_held_to_its_range() {
     type Set = fn(&mut Limits, u64);
-    let setters: [(&str, Set); 13] = [
+    let setters: [(&str, Set); 20] = [
         ("connections_max", |limits, value| limits.connections_max = value as u32),
         ("handshakes_max", |limits, value| limits.handshakes_max = value as u32),
         ("retry_handshakes_min", |limits, value| limits.retry_handshakes_min = value as u32),
@@ -26,6 +26,13 @@ fn every_bound_is_held_to_its_range() {
         ("send_queue_bytes_max", |limits, value| limits.send_queue_bytes_max = value as u32),
         ("upload_bytes_in_flight_max", |limits, value| limits.upload_bytes_in_flight_max = value),
         ("store_bytes_max", |limits, value| limits.store_bytes_max = value),
+        ("publisher_bytes_max", |limits, value| limits.publisher_bytes_max = value),
+        ("reservation_timeout_ms", |limits, value| limits.reservation_timeout_ms = value as u32),
+        ("lease_default_s", |limits, value| limits.lease_default_s = value as u32),
+        ("lease_grace_s", |limits, value| limits.lease_grace_s = value as u32),
+        ("scrub_period_s", |limits, value| limits.scrub_period_s = value as u32),
+        ("upkeep_share_percent", |limits, value| limits.upkeep_share_percent = value as u32),
+        ("compact_dead_percent", |limits, value| limits.compact_dead_percent = value as u32),
         ("drain_timeout_ms", |limits, value| limits.drain_timeout_ms = value as u32),
     ];
     let ranges = Limits::default().ranges();

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 use relay::policy::{
-    Cidr, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
+    Cidr, CutOff, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
     RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy,
-    RelaySelector, RelaySession, RelaySessions, RelayUser, Status, ToEngine, encode_from_engine,
-    encode_to_engine,
+    RelaySelector, RelaySession, RelaySessions, RelayUser, Status, StoreAnswer, StoreDamage, StoreDone,
+    StoreRequest, StoreSegment, StoreStat, ToEngine, encode_from_engine, encode_to_engine,
 };
 
 /// One frame a line: its name, a space, its bytes in hexadecimal.
@@ -23,6 +23,13 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("to-engine.relay-kick-user", to_engine(ToEngine::RelayKick(RelaySelector::User("alice".into())))),
         ("to-engine.relay-kick-id", to_engine(ToEngine::RelayKick(RelaySelector::Id(0x0001_0000_0000_002a)))),
         ("to-engine.relay-drain", to_engine(ToEngine::RelayDrain { draining: true })),
+        ("to-engine.store-list", to_engine(ToEngine::Store(StoreRequest::List))),
+        ("to-engine.store-remove", to_engine(ToEngine::Store(StoreRequest::Remove { hash: [0xcd; 32] }))),
+        ("to-engine.store-collect", to_engine(ToEngine::Store(StoreRequest::Collect { accept_clock: true }))),
+        (
+            "to-engine.store-compact",
+            to_engine(ToEngine::Store(StoreRequest::Compact { dead_percent_min: 50 })),
+        ),
         ("from-engine.policy-applied", from_engine(FromEngine::PolicyApplied { generation: 7 })),
         (
             "from-engine.rejected",
@@ -35,6 +42,16 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("from-engine.draining", from_engine(FromEngine::Draining)),
         ("from-engine.relay-sessions", from_engine(FromEngine::RelaySessions(sessions()))),
         ("from-engine.relay-kicked", from_engine(FromEngine::RelayKicked { count: 3 })),
+        ("from-engine.store-stat", from_engine(FromEngine::Store(StoreAnswer::Stat(Box::new(stat()))))),
+        (
+            "from-engine.store-segments",
+            from_engine(FromEngine::Store(StoreAnswer::Segments { segments: segments(), is_last: true })),
+        ),
+        (
+            "from-engine.store-progress",
+            from_engine(FromEngine::Store(StoreAnswer::Progress { bytes: 5, total: 9 })),
+        ),
+        ("from-engine.store-done", from_engine(FromEngine::Store(StoreAnswer::Done(done())))),
     ]
 }
 
@@ -42,6 +59,8 @@ fn policy() -> Policy {
     Policy {
         generation: 7,
         publishers: vec![[1; 32], [2; 32]],
+        revoked_tokens: vec![[5; 16]],
+        cut_offs: vec![CutOff { issuer: [6; 32], before_s: 1_790_000_000 }],
         limits: Limits::default(),
         relay: RelayPolicy {
             realm: "example.com".into(),
@@ -57,6 +76,34 @@ fn policy() -> Policy {
 
 fn cidrs(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().expect("a prefix")).collect()
+}
+
+fn stat() -> StoreStat {
+    StoreStat {
+        segments: 2,
+        live_bytes: 5,
+        pack_bytes: 16_384,
+        packs: 1,
+        bytes_max: 1 << 40,
+        leases: 3,
+        owners: vec![([7; 32], 3, 8)],
+        observed_s: 1_790_000_000,
+        scrub_completed_s: Some(1_789_000_000),
+        damage: done().damage,
+        ..StoreStat::default()
+    }
+}
+
+fn segments() -> Vec<StoreSegment> {
+    vec![
+        StoreSegment { hash: [8; 32], len: 3, leases: 2, ends_s: Some(1_797_776_000) },
+        StoreSegment { hash: [9; 32], len: 2, leases: 1, ends_s: None },
+    ]
+}
+
+fn done() -> StoreDone {
+    let damage = StoreDamage { text: "packs/0000000001.pack at offset 8192".into(), hash: Some([8; 32]) };
+    StoreDone { segments: 1, bytes: 2, packs: 3, bytes_freed: 4, damage: vec![damage] }
 }
 
 fn sessions() -> RelaySessions {
@@ -122,7 +169,7 @@ fn frames_are_those_of_the_vectors() {
 #[test]
 fn the_header_is_as_drawn() {
     let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
-    assert_eq!(frame[..12], *b"IOXP\x03\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[..12], *b"IOXP\x04\x00\x03\x00\x04\x00\x00\x00");
     assert_eq!(frame[16..], [4, 3, 2, 1]);
     // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
     let mut crc = !0u32;
@@ -201,15 +248,15 @@ fn a_header_is_refused_before_its_payload_arrives() {
     let cases = [
         (header(b"HTTP", 3, 2, 0), FrameError::Magic),
         (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
-        (header(b"IOXP", 3, 0, 0), FrameError::Kind { kind: 0 }),
-        (header(b"IOXP", 3, 9, 0), FrameError::Kind { kind: 9 }),
-        (header(b"IOXP", 3, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
+        (header(b"IOXP", 4, 0, 0), FrameError::Kind { kind: 0 }),
+        (header(b"IOXP", 4, 10, 0), FrameError::Kind { kind: 10 }),
+        (header(b"IOXP", 4, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
         (
-            header(b"IOXP", 3, 4, PAYLOAD_LEN_MAX as u32 + 1),
+            header(b"IOXP", 4, 4, PAYLOAD_LEN_MAX as u32 + 1),
             FrameError::PayloadLen { len: PAYLOAD_LEN_MAX + 1 },
         ),
-        (header(b"IOXP", 3, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
-        (header(b"IOXP", 3, 2, 0), FrameError::Checksum { kind: 2 }),
+        (header(b"IOXP", 4, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
+        (header(b"IOXP", 4, 2, 0), FrameError::Checksum { kind: 2 }),
     ];
     for (bytes, error) in cases {
         let mut decoder = Decoder::<ToEngine>::new();
@@ -275,16 +322,18 @@ fn payloads_are_validated_even_with_a_checksum_that_fits() {
     );
 
     // Bytes where none belong.
-    let mut frame = header(b"IOXP", 3, 2, 1);
+    let mut frame = header(b"IOXP", 4, 2, 1);
     frame.push(0);
     assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 2 }));
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    (any::<u64>(), any::<Vec<[u8; 32]>>(), any::<[u32; 11]>(), any::<[u64; 2]>(), any_relay_policy())
+    (any::<u64>(), any::<Vec<[u8; 32]>>(), any::<[u32; 17]>(), any::<[u64; 3]>(), any_relay_policy())
         .prop_map(|(generation, publishers, narrow, wide, relay)| Policy {
             relay,
             generation,
+            revoked_tokens: publishers.iter().map(|uid| std::array::from_fn(|i| uid[i])).collect(),
+            cut_offs: publishers.iter().map(|uid| CutOff { issuer: *uid, before_s: wide[0] }).collect(),
             publishers,
             limits: Limits {
                 connections_max: narrow[0],
@@ -300,6 +349,13 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 drain_timeout_ms: narrow[10],
                 upload_bytes_in_flight_max: wide[0],
                 store_bytes_max: wide[1],
+                publisher_bytes_max: wide[2],
+                reservation_timeout_ms: narrow[11],
+                lease_default_s: narrow[12],
+                lease_grace_s: narrow[13],
+                scrub_period_s: narrow[14],
+                upkeep_share_percent: narrow[15],
+                compact_dead_percent: narrow[16],
             },
         })
 }
@@ -400,8 +456,8 @@ proptest! {
 
     /// The archive's own checks, with header and checksum in order.
     #[test]
-    fn no_payload_panics(kind in prop_oneof![1u16..9, 0x8001u16..0x800a], payload: Vec<u8>) {
-        let mut frame = header(b"IOXP", 3, kind, payload.len() as u32);
+    fn no_payload_panics(kind in prop_oneof![1u16..10, 0x8001u16..0x800b], payload: Vec<u8>) {
+        let mut frame = header(b"IOXP", 4, kind, payload.len() as u32);
         frame.extend_from_slice(&payload);
         let frame = with_checksum(frame);
         let _ = decode::<ToEngine>(&frame, 1000);

@@ -31,7 +31,12 @@ fn every_problem_is_a_document_with_its_status_and_fields() {
         (Problem::not_found(), 404, "not-found", None),
         (Problem::not_plain(), 404, "not-plain", None),
         (Problem::no_such_resource(), 404, "no-such-resource", None),
-        (Problem::method_not_allowed(true), 405, "method-not-allowed", Some(("allow", "GET, HEAD, PUT"))),
+        (
+            Problem::method_not_allowed(true),
+            405,
+            "method-not-allowed",
+            Some(("allow", "GET, HEAD, PUT, DELETE")),
+        ),
         (Problem::method_not_allowed(false), 405, "method-not-allowed", Some(("allow", "GET, HEAD"))),
         (Problem::upload_in_progress(), 409, "upload-in-progress", Some(("retry-after", "1"))),
         (Problem::length_required(), 411, "length-required", None),

@@ -52,13 +52,16 @@ fn an_address_has_one_spelling() {
 fn other_methods_are_told_what_is_allowed() {
     let list = format!("/list/{HASH_TEXT}");
     let cases = [
-        (SEGMENT_PATH, true, "GET, HEAD, PUT"),
+        (SEGMENT_PATH, true, "GET, HEAD, PUT, DELETE"),
         (SEGMENT_PATH, false, "GET, HEAD"),
         (&list, true, "GET, HEAD"),
         ("/healthz", true, "GET, HEAD"),
     ];
     for (path, can_write, allow) in cases {
         for method in ["POST", "DELETE", "OPTIONS", "CONNECT", "get", "GET ", ""] {
+            if method == "DELETE" && allow.contains(method) {
+                continue;
+            }
             let request = Request { method: method.as_bytes(), path: path.as_bytes(), ..Request::default() };
             let problem = route(&request, can_write).expect_err(method);
             assert_eq!((problem.status, problem.field()), (405, Some(("allow", allow))), "{method} {path}");
@@ -121,6 +124,18 @@ fn credentials_that_are_no_token_are_401_and_told_the_scheme() {
     let put =
         Request { method: b"PUT", authorization: Some(longest.as_bytes()), content_length: Some(1), ..get() };
     assert!(route(&put, true).is_ok());
+}
+
+#[test]
+fn a_delete_needs_a_token_and_has_no_body() {
+    let delete = Request { method: b"DELETE", authorization: Some(b"Bearer abc"), ..get() };
+    let accepted = Ok(Action::Delete { hash: HASH, token: b"abc".as_slice() });
+    assert_eq!(route(&delete, true), accepted);
+    assert_eq!(route(&Request { content_length: Some(0), ..delete }, true), accepted);
+    let status = |request| route(&request, true).expect_err("no deletion").status;
+    assert_eq!(status(Request { content_length: Some(1), ..delete }), 400);
+    assert_eq!(status(Request { authorization: None, ..delete }), 401);
+    assert_eq!(route(&delete, false).expect_err("read-only").status, 405);
 }
 
 #[test]
@@ -246,6 +261,7 @@ proptest! {
                     prop_assert_eq!(response.headers.get("content-length"), Some(announced.as_bytes()));
                 }
             }
+            Ok(Action::Delete { .. }) => prop_assert!(can_write && method == "DELETE"),
             Ok(Action::Put { len, .. }) => prop_assert!(can_write && (1..=PUT_LEN_MAX).contains(&len)),
             Ok(Action::Health { .. }) => prop_assert_eq!(path, b"/healthz"),
             Err(problem) => {

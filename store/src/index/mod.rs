@@ -27,6 +27,19 @@ impl Location {
     }
 }
 
+/// What the index said at a certain time.
+pub(crate) struct Entries {
+    snapshot: Arc<Snapshot>,
+    tail: Vec<(Hash, TailEntry)>,
+    from: Hash,
+}
+
+impl Entries {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Hash, Location)> {
+        snapshot::merged(&self.snapshot, self.from, &self.tail)
+    }
+}
+
 /// Readers and writers share it; its locks are held for memory accesses only.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -68,16 +81,33 @@ impl Index {
     /// Says that the segment is gone if it lies at `location`; returns whether it did. One that was appended anew, while
     /// somebody found the old one damaged, stays.
     pub(crate) fn remove_at(&self, hash: &Hash, location: &Location) -> bool {
-        let is_gone = self.tail.insert_if(*hash, TailEntry::Gone, |entry| {
+        let is_gone = self.change_at(hash, location, TailEntry::Gone);
+        self.live.fetch_sub(u64::from(is_gone), Ordering::Relaxed);
+        is_gone
+    }
+
+    /// Says that the segment lies at `to`, if it lay at `from`; returns whether it did.
+    pub(crate) fn move_at(&self, hash: &Hash, from: &Location, to: Location) -> bool {
+        self.change_at(hash, from, TailEntry::At(to))
+    }
+
+    fn change_at(&self, hash: &Hash, location: &Location, entry: TailEntry) -> bool {
+        self.tail.insert_if(*hash, entry, |entry| {
             let lies_at = match entry {
                 Some(TailEntry::At(location)) => Some(location),
                 Some(TailEntry::Gone) => None,
                 None => self.snapshot().get(hash),
             };
             lies_at == Some(*location)
-        });
-        self.live.fetch_sub(u64::from(is_gone), Ordering::Relaxed);
-        is_gone
+        })
+    }
+
+    /// All segments as of now, in the order of their addresses, from `from` on.
+    pub(crate) fn entries_from(&self, from: &Hash) -> Entries {
+        // The tail first: what is merged into the snapshot meanwhile is then seen twice, never missed.
+        let mut tail = self.tail.sorted();
+        tail.drain(..tail.partition_point(|(hash, _)| hash < from));
+        Entries { tail, snapshot: self.snapshot(), from: *from }
     }
 
     /// Says anew where a segment lies, or that it is gone.

@@ -80,6 +80,18 @@ pub(crate) struct PackMeta {
     pub(crate) sequence: u64,
 }
 
+impl PackMeta {
+    /// A pack that was compacted away: nothing in its file counts, if the file is still there.
+    pub(crate) fn retired(pack: u32) -> PackMeta {
+        PackMeta { pack, committed_len: 0, sequence: 0 }
+    }
+
+    /// A pack that counts has at least its header page.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.committed_len == 0
+    }
+}
+
 /// Damage that was found before.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct QuarantinedMeta {
@@ -176,7 +188,13 @@ impl Snapshot {
 
     /// All entries, in the order of their hashes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Hash, Location)> {
+        self.iter_from(FIRST)
+    }
+
+    /// All entries from `from` on, in the order of their hashes.
+    fn iter_from(&self, from: Hash) -> impl Iterator<Item = (Hash, Location)> {
         let entries = self.entries(0, self.entry_count).unwrap_or(&[]);
+        let entries = &entries[entries.partition_point(|entry| entry.hash < from.0)..];
         entries.iter().map(|entry| (Hash(entry.hash), entry.location()))
     }
 
@@ -211,7 +229,7 @@ impl SnapshotWriter<'_> {
         let directory_bits = directory_bits(old.len() + tail.len() as u64);
         let mut directory = vec![0u32; (1usize << directory_bits) + 1];
         let mut entry_count = 0u64;
-        for (hash, _) in merged(old, tail) {
+        for (hash, _) in merged(old, FIRST, tail) {
             directory[slot_of(&hash, directory_bits) as usize + 1] += 1;
             entry_count += 1;
         }
@@ -252,7 +270,7 @@ impl SnapshotWriter<'_> {
             out.push(&start.to_le_bytes())?;
         }
         out.pad_to(entries_offset(directory_bits))?;
-        for (hash, location) in merged(old, tail) {
+        for (hash, location) in merged(old, FIRST, tail) {
             let entry = Entry {
                 hash: hash.0,
                 offset: location.offset.into(),
@@ -321,12 +339,17 @@ impl Output<'_, '_> {
     }
 }
 
-/// The entries of both, in the order of their hashes; the tail decides where both say something.
-fn merged<'a>(
+/// The least address.
+const FIRST: Hash = Hash([0; 32]);
+
+/// The entries of both from `from` on, in the order of their hashes; the tail decides where both say something. `tail` has
+/// none before `from`.
+pub(super) fn merged<'a>(
     old: &'a Snapshot,
+    from: Hash,
     tail: &'a [(Hash, TailEntry)],
 ) -> impl Iterator<Item = (Hash, Location)> + 'a {
-    let mut old = old.iter().peekable();
+    let mut old = old.iter_from(from).peekable();
     let mut tail = tail.iter().copied().peekable();
     std::iter::from_fn(move || {
         loop {

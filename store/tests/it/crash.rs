@@ -53,7 +53,8 @@ fn history(root: &Path, seed: u64) -> History {
             }
         }
     }
-    History { options: options(), log: backend.log(), acknowledged, content }
+    let (deleted, owner) = (Vec::new(), None);
+    History { options: options(), log: backend.log(), acknowledged, content, deleted, owner }
 }
 
 #[test]

@@ -4,9 +4,11 @@
 
 mod crash;
 mod damage;
+mod deletion;
 mod disk_full;
 mod erasure;
 mod killed;
+mod leases;
 mod lists;
 mod model;
 mod outboards;

@@ -19,8 +19,12 @@ fn example() -> Vec<u8> {
     let mut pack = key.pack_header_page();
     pack.extend(key.commit_header(start, &commit));
     for (i, payload) in payloads.iter().enumerate() {
-        let record =
-            Record { hash: Hash::of(payload), payload_offset: offsets[i], payload_len: payload.len() as u32 };
+        let record = Record {
+            hash: Hash::of(payload),
+            payload_offset: offsets[i],
+            payload_len: payload.len() as u32,
+            is_tombstone: false,
+        };
         pack.extend(key.record_header(pack.len() as u64, commit.sequence, &record));
     }
     for (payload, offset) in payloads.iter().zip(&offsets) {

@@ -86,7 +86,9 @@ impl Node {
         let backend = Arc::new(FileBackend::new());
         let (store, _) = Store::open(&dir.path().join("store"), options.store, backend).expect("a store");
         let node_counters = Arc::new(NodeCounters::default());
-        let storage = Storage::start(&store, Choice::Only(Kind::Threads), &node_counters).expect("storage");
+        let (leases, bounds) = crate::services::leases_and_policy(&store);
+        let storage =
+            Storage::start(&leases, &bounds, Choice::Only(Kind::Threads), &node_counters).expect("storage");
         let (key, publisher) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
         let policy = Arc::new(Policy {
             generation: 1,
@@ -121,6 +123,7 @@ impl Node {
             storage: self.storage.client(Waker::new().expect("a waker")),
             node: self.key.uid(),
             policy: Arc::clone(&self.policy),
+            leases: Arc::clone(self.storage.leases()),
             shard_count,
             counters: Arc::clone(&counters),
         });

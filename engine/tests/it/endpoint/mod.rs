@@ -2,6 +2,7 @@
 
 mod content;
 pub mod harness;
+mod leases;
 mod sending;
 mod transport;
 pub mod upload;

@@ -21,6 +21,7 @@ pub fn token_of(node: &Node, key: &SecretKey, scope: Scope, bytes_max: Option<u6
         action: Action::Put,
         scope,
         bytes_max,
+        lease_expires_s: None,
     };
     format!("Bearer {}", token::to_text(&claims.sign(key)))
 }

@@ -5,10 +5,28 @@ pub(crate) mod engine;
 mod power_loss;
 mod program;
 mod storage;
+mod store;
 mod tcp;
 
+use ::engine::limits::SharedPolicy;
+use ::engine::storage::Lease;
+use ::store::leases::{Leases, Now};
+use ::store::{FileBackend, Hash, Options, Store};
 use bytes::Bytes;
-use store::{FileBackend, Hash, Options, Store};
+use relay::policy::Policy;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A lease that lasts longer than any test.
+const LEASE: Lease = Lease { owner: [7; 32], ends_s: 1 << 40 };
+
+/// The leases of a store, and a policy with the defaults.
+pub(crate) fn leases_and_policy(store: &Store) -> (Arc<Leases>, Arc<SharedPolicy>) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let (leases, _) =
+        Leases::open(store, [1; 32], Now { wall, mono: Duration::ZERO }).expect("leases that open");
+    (Arc::new(leases), SharedPolicy::new(Policy::default()).expect("the defaults are valid"))
+}
 
 /// A store in a new directory, which goes when the test ends.
 fn new_store(options: Options) -> (tempfile::TempDir, Store) {

@@ -1,7 +1,7 @@
 //! Uploads through both storage executors, and a power loss at every one of their operations: what was answered is there,
 //! nothing torn is served, the store opens by itself.
 
-use super::segment;
+use super::{LEASE, leases_and_policy, segment};
 use crate::power_loss::{Dice, History, RecordingBackend};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
@@ -49,13 +49,15 @@ fn uploads(root: &Path, kind: Kind, seed: u64, refused: &mut u32) -> History {
     // The smallest pack: bursts that do not fit into one are halved.
     let options = Options { pack_len_max: 1 << 20, ..Options::default() };
     let (store, _) = Store::open(root, options.clone(), backend).expect("a store that opens");
-    let storage =
-        Storage::start(&store, Choice::Only(kind), &Arc::new(NodeCounters::default())).expect("an executor");
+    let (leases, policy) = leases_and_policy(&store);
+    let counters = Arc::new(NodeCounters::default());
+    let storage = Storage::start(&leases, &policy, Choice::Only(kind), &counters).expect("an executor");
+    drop(leases);
     let mut client = storage.client(Waker::new().expect("an eventfd"));
 
     let mut dice = Dice::new(seed);
-    // Most operations of glommio run in its ring, and those do not fail here.
-    let failures_percent = if kind == Kind::Glommio { 20 } else { 3 };
+    // An append and its leases are a dozen operations.
+    let failures_percent = 3;
     let mut asked: Vec<(Hash, Bytes)> = Vec::new();
     let mut acknowledged = Vec::new();
     // Dropped before the storage, should this test fail: an executor that is held would never end.
@@ -90,7 +92,7 @@ fn uploads(root: &Path, kind: Kind, seed: u64, refused: &mut u32) -> History {
                 };
                 asked.push((hash, bytes.clone()));
                 let id = asked.len() as u64 - 1;
-                client.submit(id, Request::Append { hash, bytes }).expect("room in the queue");
+                client.submit(id, Request::Append { hash, bytes, lease: LEASE }).expect("room in the queue");
             }
         } else if is_idle && held.is_none() && dice.chance(30) {
             store.snapshot().expect("a snapshot");
@@ -105,7 +107,9 @@ fn uploads(root: &Path, kind: Kind, seed: u64, refused: &mut u32) -> History {
     storage.stop();
 
     assert!(store.stats().packs > 2, "all in one pack");
-    History { options, log: recording.log(), acknowledged, content: HashMap::from_iter(asked) }
+    let owner = Some(LEASE.owner);
+    let content = HashMap::from_iter(asked);
+    History { options, log: recording.log(), acknowledged, content, deleted: Vec::new(), owner }
 }
 
 const BURSTS: u32 = 20;

@@ -1,6 +1,6 @@
 //! Both storage executors do the same.
 
-use super::{new_store, open_store, segment};
+use super::{LEASE, leases_and_policy, new_store, open_store, segment};
 use bytes::Bytes;
 use engine::driver::Waker;
 use engine::limits::STORAGE_REQUESTS_PER_CLIENT;
@@ -152,7 +152,7 @@ fn a_client_is_bounded_and_gets_its_request_back(kind: Kind) {
     for id in 0..STORAGE_REQUESTS_PER_CLIENT as u64 {
         client.submit(id, append(hash, &bytes)).expect("room in the queue");
     }
-    let Err(Request::Append { hash: back, bytes: same }) = client.submit(0, append(hash, &bytes)) else {
+    let Err(Request::Append { hash: back, bytes: same, .. }) = client.submit(0, append(hash, &bytes)) else {
         panic!("one more than the limit was taken");
     };
     assert!(back == hash && same == bytes);
@@ -223,14 +223,15 @@ fn tasks_ask_too(kind: Kind) {
 
 fn start(store: &Store, kind: Kind) -> (Storage, StorageClient, Arc<NodeCounters>) {
     let counters = Arc::new(NodeCounters::default());
-    let storage = Storage::start(store, Choice::Only(kind), &counters).expect("an executor");
+    let (leases, policy) = leases_and_policy(store);
+    let storage = Storage::start(&leases, &policy, Choice::Only(kind), &counters).expect("an executor");
     assert_eq!(storage.kind(), kind);
     let client = storage.client(Waker::new().expect("an eventfd"));
     (storage, client, counters)
 }
 
 fn append(hash: Hash, bytes: &Bytes) -> Request {
-    Request::Append { hash, bytes: bytes.clone() }
+    Request::Append { hash, bytes: bytes.clone(), lease: LEASE }
 }
 
 fn load(client: &mut StorageClient, hash: &Hash) -> Result<Bytes, Reply> {

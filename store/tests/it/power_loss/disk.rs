@@ -122,6 +122,7 @@ enum Change {
 enum NameChange {
     Link(PathBuf, usize),
     Rename(PathBuf, PathBuf),
+    Unlink(PathBuf),
 }
 
 /// What is on the disk and what is only on its way there.
@@ -191,6 +192,11 @@ impl Disk {
                 let inode = self.names.remove(&**from).expect("a file that is renamed exists");
                 self.names.insert(to.to_path_buf(), inode);
                 self.pending_names.push(NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+            }
+            WriteOp::Remove { path } => {
+                if self.names.remove(&**path).is_some() {
+                    self.pending_names.push(NameChange::Unlink(path.to_path_buf()));
+                }
             }
         }
     }
@@ -270,7 +276,7 @@ impl Inode {
 impl NameChange {
     fn dirs(&self) -> [Option<&Path>; 2] {
         match self {
-            NameChange::Link(path, _) => [path.parent(), None],
+            NameChange::Link(path, _) | NameChange::Unlink(path) => [path.parent(), None],
             NameChange::Rename(from, to) => [from.parent(), to.parent()],
         }
     }
@@ -279,6 +285,9 @@ impl NameChange {
         match self {
             NameChange::Link(path, inode) => {
                 names.insert(path.clone(), *inode);
+            }
+            NameChange::Unlink(path) => {
+                names.remove(path);
             }
             NameChange::Rename(from, to) => {
                 if let Some(inode) = names.remove(from) {

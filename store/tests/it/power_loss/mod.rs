@@ -3,12 +3,14 @@
 
 mod disk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use store::leases::{Found, Leases, Now, Owner};
 use store::{Backend, Hash, LoadError, Lookup, Options, Store, WriteOp};
 
 pub use disk::{Dice, Disk, RecordingBackend};
@@ -20,6 +22,10 @@ pub struct History {
     pub acknowledged: Vec<(usize, Vec<Hash>)>,
     /// Every segment that was ever to be appended.
     pub content: HashMap<Hash, Bytes>,
+    /// Deletions: how many operations had run when each was begun and when it was acknowledged. Nothing of it is put again.
+    pub deleted: Vec<(usize, usize, Vec<Hash>)>,
+    /// Who must have a lease on what was acknowledged, where leases were used.
+    pub owner: Option<Owner>,
 }
 
 impl History {
@@ -47,10 +53,31 @@ impl History {
                 return Err(format!("{hash} is not what was appended"));
             }
         }
+        let begun = self.deleted.iter().filter(|(begun, ..)| *begun <= run);
+        let may_be_gone: HashSet<&Hash> = begun.flat_map(|(.., hashes)| hashes).collect();
+        for (_, ended, hashes) in &self.deleted {
+            if let Some(hash) = hashes.iter().find(|hash| *ended <= run && store.contains(hash)) {
+                return Err(format!("{hash} was deleted and is back"));
+            }
+        }
         let due = self.acknowledged.iter().filter(|(at, _)| *at <= run);
-        for hash in due.flat_map(|(_, hashes)| hashes) {
+        for hash in due.flat_map(|(_, hashes)| hashes).filter(|hash| !may_be_gone.contains(hash)) {
             if !store.contains(hash) {
                 return Err(format!("{hash} was acknowledged and is lost"));
+            }
+        }
+        if let Some(owner) = &self.owner {
+            let now = Now { wall: Duration::from_secs(1), mono: Duration::ZERO };
+            let (leases, found) =
+                Leases::open(&store, [1; 32], now).map_err(|error| format!("leases do not open: {error}"))?;
+            if found == Found::Lost {
+                return Err("a crash is taken for damage of the leases".into());
+            }
+            let due = self.acknowledged.iter().filter(|(at, _)| *at <= run);
+            for hash in due.flat_map(|(_, hashes)| hashes).filter(|hash| !may_be_gone.contains(hash)) {
+                if !leases.has_lease(hash, owner) {
+                    return Err(format!("{hash} was acknowledged and its lease is lost"));
+                }
             }
         }
         Ok(())
