@@ -134,9 +134,8 @@ impl Latency {
             Spread::of(&runs.iter().map(value).collect::<Vec<f64>>()).map_or(0.0, |s| s.median)
         };
         let (direct_p50_us, direct_p99_us) = (median(|r| r.direct_p50_us), median(|r| r.direct_p99_us));
-        let added = |r: &Run| {
-            [r.p50_us - direct_p50_us, r.p99_us - direct_p99_us, r.worst_p99_us - direct_p99_us]
-        };
+        let added =
+            |r: &Run| [r.p50_us - direct_p50_us, r.p99_us - direct_p99_us, r.worst_p99_us - direct_p99_us];
         runs.iter().map(added).collect()
     }
 
