@@ -42,6 +42,7 @@ pub(crate) fn open(
         next_pack: 1,
         sequence: 0,
         active: None,
+        torn: Vec::new(),
     };
     let snapshot = opening.snapshot()?;
     let numbers = packs::list_packs(dir).map_err(|source| io_error(&packs::packs_dir(dir), source))?;
@@ -59,7 +60,7 @@ pub(crate) fn open(
     opening.missing_packs(&snapshot.meta, &packs);
     opening.check_covered(&snapshot.meta, &packs, store_id)?;
 
-    let Opening { mut report, doubts, found, next_pack, sequence, active, .. } = opening;
+    let Opening { mut report, doubts, found, next_pack, sequence, active, torn, .. } = opening;
     let index = Index::new(Arc::new(snapshot));
     doubts.apply(&index, &mut report.damage);
     for (hash, entry) in &found {
@@ -71,7 +72,7 @@ pub(crate) fn open(
     let all = packs.all();
     report.packs = all.len() as u64;
     let bytes_used = all.iter().map(|pack| pack.committed_len()).sum();
-    let quarantined = known.into_iter().chain(report.damage.iter().cloned()).collect();
+    let quarantined = known.into_iter().chain(report.damage.iter().cloned()).chain(torn).collect();
     let bytes_max = options.bytes_max;
     let inner = Inner {
         dir: dir.to_owned(),
@@ -108,6 +109,9 @@ struct Opening<'a> {
     next_pack: u32,
     sequence: u64,
     active: Option<u32>,
+    /// Record headers of a last commit of which the rest is whole. Left out and no damage now, but the snapshot will cover
+    /// them, and what a later opening finds there must be known.
+    torn: Vec<Damage>,
 }
 
 impl Opening<'_> {
@@ -253,6 +257,13 @@ impl Opening<'_> {
             return Ok(());
         }
         scan.records.append(&mut whole);
+        self.torn.extend(torn_headers.iter().map(|region| Damage {
+            path: path.to_owned(),
+            offset: region.offset,
+            len: region.len,
+            kind: region.kind,
+            hash: None,
+        }));
         let payloads = torn.iter().map(|record| (record.payload_offset, u64::from(record.payload_len)));
         for (offset, len) in torn_headers.iter().map(|region| (region.offset, region.len)).chain(payloads) {
             self.report.cut.push(Cut { path: path.to_owned(), offset, len });
