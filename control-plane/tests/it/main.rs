@@ -7,6 +7,7 @@ mod crash;
 mod doctor;
 mod engine_socket;
 mod fake_engine;
+mod fetch;
 mod help;
 mod identity;
 mod node;

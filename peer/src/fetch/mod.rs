@@ -71,7 +71,7 @@ pub struct FetchOptions {
 }
 
 impl Default for FetchOptions {
-    /// Any publisher; no identity and no seeds; 32 MiB of memory, which keeps the whole process within 64 MiB.
+    /// Any publisher; no identity and no seeds; 20 MiB of memory, which keeps the whole process within 64 MiB.
     fn default() -> FetchOptions {
         FetchOptions {
             publisher: None,
@@ -80,7 +80,7 @@ impl Default for FetchOptions {
             as_segment: false,
             identity: None,
             seeds: Vec::new(),
-            memory_bytes_max: 32 << 20,
+            memory_bytes_max: 20 << 20,
             backoff: Backoff::default(),
         }
     }
