@@ -129,7 +129,8 @@ impl Store {
         }
         let active = self.inner.writer().active;
         let quarantined = self.inner.quarantined();
-        let is_damaged = |pack: &Pack| quarantined.iter().any(|damage| damage.path == *pack.path);
+        let is_damaged =
+            |pack: &Pack| quarantined.iter().any(|damage| damage.path.file_name() == pack.path.file_name());
         let of_pack = |pack: &Arc<Pack>| {
             let (live_segments, live_bytes, framed) = live.get(&pack.number).copied().unwrap_or_default();
             let len = pack.committed_len();

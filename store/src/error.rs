@@ -21,9 +21,12 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Whether both are the same finding, whether or not the segment was still known to the index.
+    /// Whether both are the same finding, whether or not the segment was still known to the index. By the file's name alone,
+    /// which a store has once: its directory may have been moved since.
     pub(crate) fn is_same_place(&self, other: &Damage) -> bool {
-        self.path == other.path && self.offset == other.offset && self.kind == other.kind
+        self.path.file_name() == other.path.file_name()
+            && self.offset == other.offset
+            && self.kind == other.kind
     }
 }
 
