@@ -25,6 +25,9 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// Most headers or turns in one answer.
 const ROWS_MAX: u64 = 1_000;
 
+/// Headers or turns in one answer, if the request does not say how many.
+const ROWS_DEFAULT: u64 = 20;
+
 /// Requests for proofs that are under way at once; further ones wait.
 const PROOFS_AT_ONCE: usize = 4;
 
@@ -58,6 +61,7 @@ pub async fn serve(
         .route("/chain/{chain}/headers/{block}", get(one_header))
         .route("/chain/{chain}/transactions/{txid}", get(transaction))
         .route("/chain/dpos/turns", get(turns))
+        .route("/chain/dpos/turns/next", get(turns_to_come))
         .with_state(Arc::new(explorer));
     axum::serve(listener, router).await?;
     // axum serves until it is dropped.
@@ -106,6 +110,10 @@ async fn turns(State(explorer): State<Arc<Explorer>>, Query(range): Query<Range>
     }))
 }
 
+async fn turns_to_come(State(explorer): State<Arc<Explorer>>, Query(range): Query<Range>) -> Response {
+    answer(view::turns_to_come(&explorer.directory, range.count.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX)))
+}
+
 async fn transaction(
     State(explorer): State<Arc<Explorer>>,
     Path((chain, txid)): Path<(String, String)>,
@@ -119,7 +127,7 @@ async fn transaction(
 }
 
 fn bounds(view: &View, range: &Range) -> Result<(u64, u64), view::ViewError> {
-    let count = range.count.unwrap_or(20).min(ROWS_MAX);
+    let count = range.count.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
     let last = view.last()?;
     Ok((range.from.unwrap_or((last + 1).saturating_sub(count)), count))
 }

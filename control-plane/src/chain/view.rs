@@ -186,10 +186,35 @@ impl View {
     }
 }
 
+/// Whose turns the next `count` blocks are and when, if nobody is voted in or out before them: the order that the
+/// process that follows has last written down.
+pub fn turns_to_come(directory: &ChainDirectory, count: u64) -> Result<Value, ViewError> {
+    let said = said(directory)?;
+    let dpos = &said["dpos"];
+    let (Some(last), Some(time_s), Some(period_s), Some(signers)) = (
+        dpos["number"].as_u64(),
+        dpos["time_unix_s"].as_u64(),
+        dpos["schedule"]["period_s"].as_u64(),
+        dpos["schedule"]["signers"].as_array().filter(|signers| !signers.is_empty()),
+    ) else {
+        return Err(ViewError::NotFound(format!("the consortium chain was not followed yet; {TURN_ON}")));
+    };
+    let turn = |ahead: u64| {
+        let number = last.saturating_add(ahead);
+        // As `chain_lite::dpos::Snapshot::in_turn`; less than the number of signers, so a usize.
+        let place = (number % signers.len() as u64) as usize;
+        json!({
+            "number": number,
+            "time_unix_s": time_s.saturating_add(ahead.saturating_mul(period_s)),
+            "in_turn": signers[place],
+        })
+    };
+    Ok(json!({ "after": last, "turns": (1..=count).map(turn).collect::<Vec<_>>() }))
+}
+
 /// What is kept, and what the process that follows has last said.
 pub fn status(directory: &ChainDirectory) -> Result<Value, ViewError> {
-    let said = read_if_any(&directory.status()).map_err(|error| ViewError::Files(error.to_string()))?;
-    let said: Value = said.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null);
+    let said = said(directory)?;
     let kept = |chain: Chain, name: &str| -> Result<Value, ViewError> {
         let view = match View::open(directory, chain) {
             Ok(view) => view,
@@ -216,6 +241,12 @@ pub fn status(directory: &ChainDirectory) -> Result<Value, ViewError> {
         "said_unix_s": said["unix_s"],
         "problems": { "pow": said["pow_problem"], "dpos": said["dpos_problem"] },
     }))
+}
+
+/// What the process that follows has last written down; null before that.
+fn said(directory: &ChainDirectory) -> Result<Value, ViewError> {
+    let said = read_if_any(&directory.status()).map_err(|error| ViewError::Files(error.to_string()))?;
+    Ok(said.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null))
 }
 
 /// A transaction of either chain, by proof.

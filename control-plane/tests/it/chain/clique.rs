@@ -21,7 +21,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The contract of content authorisation as it is deployed.
-const ARTEFACT: &str = include_str!("../../../../chain-lite/contracts/artefacts/Authorisations.json");
+const AUTHORISATIONS: &str = include_str!("../../../../chain-lite/contracts/artefacts/Authorisations.json");
+
+/// The contract of workload and contribution as it is deployed.
+const CONTRIBUTIONS: &str = include_str!("../../../../chain-lite/contracts/artefacts/Contributions.json");
+
+/// What makes the contract of an artefact; the constructor's arguments belong behind it.
+fn code(artefact: &str) -> Vec<u8> {
+    let artefact: Value = serde_json::from_str(artefact).unwrap();
+    hex::decode(artefact["bytecode"].as_str().unwrap()).unwrap()
+}
 
 /// The end of the test's grant: the year 2100 is beyond what the contract grants, so it is a year from now.
 fn until_s() -> u64 {
@@ -75,9 +84,7 @@ fn a_real_clique_chain_is_followed_and_liars_in_front_of_it_are_named() {
     // A contract, with a grant for this node and one for another.
     let data = DataDirectory::prepare(&home.join("data")).unwrap();
     let uid = NodeIdentity::load_or_create(&data).unwrap().0.uid();
-    let artefact: Value = serde_json::from_str(ARTEFACT).unwrap();
-    let code = hex::decode(artefact["bytecode"].as_str().unwrap()).unwrap();
-    let deployed = node.send(None, &code);
+    let deployed = node.send(None, &code(AUTHORISATIONS));
     let contract: Address = deployed["contractAddress"].as_str().unwrap().parse().unwrap();
     let list = B256::repeat_byte(0x4c);
     node.send(Some(contract), &Call::Offer { list, product: B256::repeat_byte(1), version: 7 }.encode());
@@ -85,7 +92,14 @@ fn a_real_clique_chain_is_followed_and_liars_in_front_of_it_are_named() {
     let receivers = receivers.map(|uid| Receiver { uid, account: Address::ZERO }).to_vec();
     let granted = node.send(Some(contract), &Call::Grant { list, receivers, until_s: until_s() }.encode());
 
+    // And one that counts what nodes contribute: owner, reporter and most points a day.
+    let owner = node.arbitrator().into_word();
+    let arguments = [owner, owner, B256::with_last_byte(100)].concat();
+    let deployed = node.send(None, &[code(CONTRIBUTIONS), arguments].concat());
+    let contributions: Address = deployed["contractAddress"].as_str().unwrap().parse().unwrap();
+
     commands_follow_watch_and_prove(home, &node, checkpoint, contract, list, &granted);
+    points_are_proved(home, &node, checkpoint, contributions, &uid.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(liars_are_named(&home.join("second"), &node, checkpoint, contract));
 }
@@ -202,6 +216,25 @@ fn commands_follow_watch_and_prove(
     assert_eq!(points.status.code(), Some(2), "{}", err(&points));
 }
 
+/// Nobody can claim before a day's corrections are over, so a young contract's answer is none, by proof.
+fn points_are_proved(
+    home: &Path,
+    node: &CliqueNode,
+    checkpoint: DposCheckpoint,
+    contract: Address,
+    uid: &str,
+) {
+    let ask = |workload_contract: Address| {
+        let mut points = chain(home, node, checkpoint, contract, &["points", uid, "--json"]);
+        points.env("IOEX_CHAIN_WORKLOAD_CONTRACT", workload_contract.to_string()).output().unwrap()
+    };
+    let answer = parse(&ask(contract));
+    assert_eq!((&answer["verified"], &answer["uid"]), (&json!(true), &json!(uid)), "{answer}");
+    assert_eq!((&answer["points"], &answer["workload_bytes"]), (&json!("0"), &json!("0")), "{answer}");
+    let nothing_there = ask(Address::repeat_byte(0xaa));
+    assert_eq!(nothing_there.status.code(), Some(3), "{}", err(&nothing_there));
+}
+
 fn explorer_shows_what_is_kept(url: &str, node: &CliqueNode, granted: &Value, number: u64) {
     let port = url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
     let get = |path: &str| -> (u16, Value) {
@@ -230,6 +263,14 @@ fn explorer_shows_what_is_kept(url: &str, node: &CliqueNode, granted: &Value, nu
     assert_eq!(turns["turns"].as_array().unwrap().len(), 3);
     assert_eq!(turns["turns"][0]["in_turn"], json!(node.arbitrator().to_string()));
     assert_eq!(turns["missed"], json!({}));
+    let (_, next) = get("/chain/dpos/turns/next?count=2");
+    let after = next["after"].as_u64().unwrap();
+    assert!(after >= number, "{next}");
+    assert_eq!(next["turns"].as_array().unwrap().len(), 2);
+    for (turn, ahead) in next["turns"].as_array().unwrap().iter().zip(1..) {
+        assert_eq!(turn["number"], json!(after + ahead));
+        assert_eq!(turn["in_turn"], json!(node.arbitrator().to_string()));
+    }
     let (status, problem) = get("/chain/dpos/headers/999999");
     assert_eq!((status, &problem["status"]), (404, &json!(404)));
     let (status, _) = get("/chain/btc/headers");

@@ -140,13 +140,18 @@ impl DposFollower {
     /// What it has, for people and programs.
     pub fn to_json(&self) -> Value {
         let tip = self.chain.tip();
-        let signers = self.chain.snapshot(&tip.hash).map_or(0, |snapshot| snapshot.signers().len());
+        let snapshot = self.chain.snapshot(&tip.hash);
+        let signers = snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.signers());
         json!({
             "number": tip.number,
             "hash": tip.hash.to_string(),
             "time_unix_s": tip.time_s,
             "settled_number": self.chain.settled().number,
-            "signers": signers,
+            "signers": signers.len(),
+            "schedule": {
+                "period_s": self.network.period_s,
+                "signers": signers.iter().map(Address::to_string).collect::<Vec<_>>(),
+            },
             "endpoints": self.endpoints.to_json(),
         })
     }
