@@ -60,6 +60,13 @@ pub struct Pipeline {
     /// K of them bring the file back. Without it every node gets all of the file
     #[arg(long, value_name = "K+M", num_args = 0..=1, default_missing_value = "10+4")]
     pub code: Option<String>,
+    /// Compress segments that it makes shorter: a level from 1 to 22, or auto, which tries a sample first
+    #[arg(long, default_value = "off", value_name = "LEVEL|auto|off")]
+    pub zstd: String,
+    /// Cut by content (FastCDC) into segments of about this many bytes, a power of two such as 256KiB, so that a new
+    /// version shares segments with an old one
+    #[arg(long, value_name = "AVERAGE", conflicts_with = "segment_size")]
+    pub chunks: Option<String>,
     /// Encrypt segments (AES-256-GCM): `open` puts the key into the list, `private` wraps it for those named by --for
     #[arg(long, value_name = "WHO", value_enum)]
     pub encrypt: Option<Encrypt>,
@@ -87,7 +94,7 @@ Examples:
   ioex publish firmware.img --version 1.4.2
   tar c site | ioex publish - --name site.tar
   ioex publish firmware.img --to https://UID@a.example:4433 --to https://UID@b.example:4433
-  ioex publish firmware.img --code 10+4 --encrypt open --to https://UID@a.example:4433 --to ... --to ...
+  ioex publish firmware.img --code 10+4 --encrypt open --zstd auto --to https://UID@a.example:4433 --to ... --to ...
   ioex publish plans.pdf --encrypt private --for UID --for UID --to https://UID@a.example:4433
 
 Without --to the local node (ioex up) reads the file itself; nothing is sent over the network. With --to the file is \

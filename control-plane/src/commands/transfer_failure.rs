@@ -72,7 +72,8 @@ pub fn of_publish(error: PublishError) -> Failure {
         PublishError::Read { source, .. } => of_io(source),
         PublishError::Node { error, .. } => of_put(error),
         PublishError::NoNodesLeft { .. } => Exit::Unreachable,
-        PublishError::List(_)
+        PublishError::Encode(_)
+        | PublishError::List(_)
         | PublishError::Changed { .. }
         | PublishError::Random(_)
         | PublishError::Interrupted(_) => Exit::Failed,

@@ -227,6 +227,8 @@ fn what_publish_repair_and_audit_refuse() {
         ("publish", vec![file, "--to", node, "--code", "10"], "no code such as 10+4"),
         ("publish", vec![file, "--to", node, "--code", "0+4"], "at least 1+1"),
         ("publish", vec![file, "--to", node, "--code", "5000+4"], "at most 4096"),
+        ("publish", vec![file, "--to", node, "--zstd", "23"], "from 1 to 22"),
+        ("publish", vec![file, "--to", node, "--chunks", "3000"], "powers of two"),
         ("publish", vec![file, "--to", node, "--encrypt", "private"], "--for UID"),
         ("publish", vec![file, "--to", node, "--encrypt", "open", "--for", "x"], "is not a UID"),
         ("publish", vec![file, "--to", node, "--for", "x"], "--encrypt"),

@@ -5,6 +5,7 @@ use std::io;
 use identity::Uid;
 use store::Hash;
 use store::list::{ListError, WrapError};
+use store::pipeline::EncodeError;
 
 use crate::client::ConnectError;
 use crate::exchange::{ExchangeError, Problem};
@@ -153,6 +154,9 @@ pub enum PublishError {
         /// What was read later.
         found: Hash,
     },
+    /// The file could not be encoded.
+    #[error(transparent)]
+    Encode(EncodeError),
     /// A receiver's UID is no key.
     #[error(transparent)]
     Reader(#[from] WrapError),
@@ -170,4 +174,14 @@ pub enum PublishError {
     /// A task of the publication ended abnormally; its runtime is shutting down.
     #[error("the publication was interrupted: {0}")]
     Interrupted(String),
+}
+
+impl From<EncodeError> for PublishError {
+    fn from(error: EncodeError) -> PublishError {
+        match error {
+            EncodeError::Read { offset, error } => PublishError::Read { bytes_read: offset, source: error },
+            EncodeError::Settings(error) => PublishError::Option { what: error.to_string() },
+            error => PublishError::Encode(error),
+        }
+    }
 }

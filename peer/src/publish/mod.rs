@@ -20,18 +20,18 @@ use bytes::Bytes;
 use identity::SecretKey;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use store::aead::{FileId, FileKey};
 use store::erasure::{Code, Shape};
-use store::list::{ENTRY_LEN, Encryption, LIST_LEN_MAX, ListBuilder, Readers, WrappedKey, enclose};
+use store::list::{Chunking, ENTRY_LEN, Encryption, LIST_LEN_MAX, ListBuilder, Readers, WrappedKey, enclose};
+use store::pipeline::{CompressionChoice, SealingKey, Settings};
 use store::{Hash, SEGMENT_LEN_DEFAULT, SEGMENT_LEN_MAX};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::error::{PublishError, PutError};
-pub use self::key::{CONVERGENT_SECRET_LEN_MIN, KeyOrigin, ReadBy, Secrecy};
+pub use self::key::{KeyOrigin, ReadBy, Secrecy};
 pub use self::source::Source;
 pub use self::spread::Spread;
 
-use self::encode::{Encoded, Item, encode};
+use self::encode::{Item, encode};
 use self::upload::{Piece, Place, Publication};
 use crate::backoff::Backoff;
 use crate::client::Node;
@@ -57,6 +57,11 @@ pub struct PublishOptions {
     pub requests_per_node: usize,
     /// Bound on segments in memory, in bytes. At least two segments are held whatever it says.
     pub memory_bytes_max: u64,
+    /// How the file is cut; where it is cut by content, `segment_len` does not count. Plain hashes are then made, too, for
+    /// receivers that have an older file.
+    pub chunking: Chunking,
+    /// Whether segments are compressed.
+    pub compression: CompressionChoice,
     /// Encryption; `None`: segments are what they are.
     pub secrecy: Option<Secrecy>,
     /// Reed-Solomon code over groups of segments: each shard goes to one node. `None`: every node gets all of the file.
@@ -83,6 +88,8 @@ impl PublishOptions {
             segment_len: SEGMENT_LEN_DEFAULT,
             requests_per_node: 8,
             memory_bytes_max: 64 << 20,
+            chunking: Chunking::Fixed,
+            compression: CompressionChoice::Off,
             secrecy: None,
             code: None,
             nodes_min: None,
@@ -93,10 +100,28 @@ impl PublishOptions {
 }
 
 impl PublishOptions {
+    /// What is done to segments.
+    fn settings(&self) -> Settings {
+        Settings {
+            chunking: self.chunking,
+            segment_len: self.segment_len,
+            compression: self.compression,
+            coding: self.code,
+            outboards: true,
+            plain_hashes: self.chunking != Chunking::Fixed,
+            threads: 0,
+            memory_max: usize::try_from(self.memory_bytes_max).unwrap_or(usize::MAX),
+        }
+    }
+
     /// The longest segment or shard that can come of these options, in bytes.
     fn piece_len_max(&self) -> u64 {
+        let plain = match self.chunking {
+            Chunking::Fixed => self.segment_len,
+            Chunking::FastCdc { average } => average.saturating_mul(4).min(SEGMENT_LEN_MAX),
+        };
         // The tag, and what a code rounds up to.
-        u64::from(self.segment_len) + 64
+        u64::from(plain) + 64
     }
 }
 
@@ -165,12 +190,14 @@ pub async fn publish(
     let reading = source.start()?;
     let mut publication = Publication::start(nodes, key, options, progress).await?;
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
-    let items = encode(reading, options, file_key.as_ref().map(|settled| settled.key.clone()));
+    let items = encode(reading, options.settings(), file_key.as_ref().map(|settled| settled.key.clone()));
     let encoded = put_pieces(&mut publication, items, options).await?;
 
     progress.send_modify(|progress| progress.phase = Phase::Finishing);
-    let segments = encoded.list.segments.len() as u32;
-    let (file_hash, bytes, bytes_stored) = (encoded.file_hash, encoded.bytes, encoded.bytes_stored);
+    let segments = encoded.segments.len() as u32;
+    let file_hash = encoded.file_hash.unwrap_or(Hash([0; 32]));
+    let bytes = encoded.segments.iter().map(|segment| u64::from(segment.plain_len)).sum();
+    let bytes_stored = encoded.segments.iter().map(|segment| u64::from(segment.stored_len)).sum();
     if let Some(expected) = file_key.as_ref().and_then(|settled| settled.file_hash)
         && expected != file_hash
     {
@@ -200,7 +227,7 @@ pub async fn publish(
 
 /// The file's key, and the hash of the file that it was made for.
 struct FileSecret {
-    key: (FileKey, FileId),
+    key: SealingKey,
     file_hash: Option<Hash>,
 }
 
@@ -223,25 +250,19 @@ async fn settle_key(
         let what = "a source that can be read only once has no key that is made of it".to_owned();
         return Err(PublishError::Option { what });
     }
-    let key = secrecy.origin.key(file_hash.unwrap_or(Hash([0; 32])), &settings(options))?;
+    let key = secrecy.origin.key(file_hash.unwrap_or(Hash([0; 32])), &options.settings())?;
     Ok((source, Some(FileSecret { key, file_hash })))
-}
-
-/// Everything beside the file itself that shapes its segments, and the program that does it: one that compresses
-/// otherwise must not use the same key.
-fn settings(options: &PublishOptions) -> String {
-    format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), options.segment_len, options.code)
 }
 
 /// The list as it is to be signed.
 fn list(
-    encoded: Encoded,
+    encoded: ListBuilder,
     options: &PublishOptions,
     publisher: &SecretKey,
     secret: Option<FileSecret>,
 ) -> Result<ListBuilder, PublishError> {
     let encryption = match (&options.secrecy, secret) {
-        (Some(secrecy), Some(FileSecret { key: (key, id), .. })) => {
+        (Some(secrecy), Some(FileSecret { key: SealingKey { key, id }, .. })) => {
             let readers = match &secrecy.readers {
                 ReadBy::ListHolders => Readers::Open,
                 ReadBy::Only(readers) => {
@@ -262,9 +283,8 @@ fn list(
         counter: options.counter,
         expires_s: options.expires_s,
         target: options.target.clone(),
-        file_hash: Some(encoded.file_hash),
         encryption,
-        ..encoded.list
+        ..encoded
     })
 }
 
@@ -276,7 +296,7 @@ async fn put_pieces(
     publication: &mut Publication<'_>,
     mut items: tokio::sync::mpsc::Receiver<Result<Item, PublishError>>,
     options: &PublishOptions,
-) -> Result<Encoded, PublishError> {
+) -> Result<ListBuilder, PublishError> {
     let longest = options.piece_len_max();
     let piece_units = longest.div_ceil(MEMORY_UNIT_BYTES) as u32;
     let units = (options.memory_bytes_max / MEMORY_UNIT_BYTES).clamp(2 * u64::from(piece_units), 1 << 28);
@@ -294,7 +314,7 @@ async fn put_pieces(
                 // The encoder says so when it ends; without a word it ends only with its runtime.
                 let Some(item) = item else { return Err(PublishError::Interrupted("encoding ended".to_owned())) };
                 match item? {
-                    Item::Encoded(encoded) => break *encoded,
+                    Item::List(list) => break *list,
                     Item::Piece(piece) => {
                         segments += u64::from(piece.plain_len > 0);
                         check_segment_count(segments)?;

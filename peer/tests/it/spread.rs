@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::Method;
 use identity::SecretKey;
 use peer::publish::{KeyOrigin, PutError, ReadBy, Secrecy};
-use peer::{PublishError, PublishOptions, Published, Source, publish};
+use peer::{PublishError, PublishOptions, Published, Source, fetch_to_writer, publish};
 use store::Hash;
 use store::erasure::{Code, Shape};
-use store::list::ListView;
+use store::list::{Chunking, Compression, ListView};
+use store::pipeline::{CompressionChoice, ConvergenceSecret};
 
-use crate::content::{backoff, client, nodes, progress, random_file};
+use crate::content::{backoff, client, fetch_options, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 
 const SEGMENT_LEN: usize = 32 * 1024;
@@ -124,7 +125,9 @@ async fn shards_of_a_node_that_fails_go_elsewhere() {
         let published = publish_bytes(&all, &bytes, &options()).await.unwrap();
         check(&published, &all, &[all[0], all[1], all[3]]);
         assert!(published.nodes[2].failure.is_some(), "{fault:?}");
-        assert!(published.nodes[2].data_shards + published.nodes[2].parity_shards > 0, "{fault:?}");
+        // What it took before counts, unless its answers were lost with the connection.
+        let taken = published.nodes[2].data_shards + published.nodes[2].parity_shards;
+        assert!(taken > 0 || matches!(fault, Fault::Close(_)), "{fault:?}");
         assert!(most(&published) <= SHAPE.parity, "{fault:?}: {:?}", published.spread);
     }
 }
@@ -214,7 +217,7 @@ async fn an_encrypted_publication_goes_on_under_its_key() {
         publish(&handles, Source::file(&path).unwrap(), &key(), options, &progress()).await.unwrap()
     };
     // Cut off after some segments: the future is dropped.
-    let resumable = secret(KeyOrigin::Resumable([4; 32]));
+    let resumable = secret(KeyOrigin::OfContent(ConvergenceSecret::from_bytes([4; 32])));
     let progress_of = progress();
     let publisher = key();
     let cut = publish(&handles, Source::file(&path).unwrap(), &publisher, &resumable, &progress_of);
@@ -244,7 +247,7 @@ async fn an_encrypted_publication_goes_on_under_its_key() {
     // A key of its own each time, unless it is asked for otherwise.
     let random = secret(KeyOrigin::Random);
     assert_ne!(run(&random).await.list, run(&random).await.list);
-    let convergent = secret(KeyOrigin::Convergent(vec![5; 32]));
+    let convergent = secret(KeyOrigin::OfContent(ConvergenceSecret::from_bytes([5; 32])));
     assert_eq!(run(&convergent).await.list, run(&convergent).await.list);
 }
 
@@ -293,11 +296,43 @@ async fn a_file_that_changes_meanwhile_is_not_published() {
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[1; 64], 199 * SEGMENT_LEN as u64).unwrap();
     };
-    let options = secret(KeyOrigin::Resumable([4; 32]));
+    // Little memory, so that the file's end is not read before its beginning is stored.
+    let options = PublishOptions {
+        memory_bytes_max: 4 * SEGMENT_LEN as u64,
+        ..secret(KeyOrigin::OfContent(ConvergenceSecret::from_bytes([4; 32])))
+    };
     let source = Source::file(&path).unwrap();
     let progress = progress();
     let publisher = key();
     let publishing = publish(&handles, source, &publisher, &options, &progress);
     let (outcome, ()) = tokio::join!(publishing, changing);
-    assert!(matches!(outcome, Err(PublishError::Changed { .. })), "{outcome:?}");
+    let error = outcome.map(|published| published.list).unwrap_err();
+    assert!(matches!(error, PublishError::Changed { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_chunks_are_spread_like_any_segments() {
+    // Text that compresses, and a beginning that does not.
+    let mut bytes = random_file(11, 3 * SEGMENT_LEN).to_vec();
+    (0..40_000u32).for_each(|line| bytes.extend_from_slice(format!("line {line} of a log\n").as_bytes()));
+    let all = [(); 4].map(|()| node(vec![]));
+    let all: Vec<&TestNode> = all.iter().collect();
+    let options = PublishOptions {
+        chunking: Chunking::FastCdc { average: 16 * 1024 },
+        compression: CompressionChoice::Level(3),
+        ..secret(KeyOrigin::Random)
+    };
+    let published = publish_bytes(&all, &bytes, &options).await.unwrap();
+    check(&published, &all, &all);
+    let list = ListView::open(&published.document).unwrap();
+    assert_eq!((list.compression(), list.file_len()), (Compression::Zstd, bytes.len() as u64));
+    assert!(published.bytes_stored < published.bytes / 2, "{} bytes", published.bytes_stored);
+    let (plain_hashes, _) = list.plain_hashes().unwrap();
+    assert!(all.iter().all(|node| node.holds(&plain_hashes)));
+    let client = client();
+    let mut fetched = Vec::new();
+    fetch_to_writer(&nodes(&client, &all[1..]), &published.list, &mut fetched, &fetch_options(), &progress())
+        .await
+        .unwrap();
+    assert!(fetched == bytes, "three of four nodes bring it back");
 }

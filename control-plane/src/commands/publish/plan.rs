@@ -6,12 +6,19 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::quantity::parse_bytes;
 use identity::Uid;
-use peer::publish::CONVERGENT_SECRET_LEN_MIN;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::SEGMENT_LEN_MAX;
 use store::erasure::{Code, Shape};
+use store::list::Chunking;
+use store::pipeline::{CompressionChoice, ConvergenceSecret};
+
+/// Shortest secret of convergent keys, in bytes.
+const CONVERGENT_SECRET_LEN_MIN: usize = 16;
+
+/// The level of zstd where nobody chose one.
+const ZSTD_LEVEL: i32 = 3;
 
 pub struct Plan {
     pub console: Console,
@@ -22,6 +29,8 @@ pub struct Plan {
     pub target: String,
     pub expires_s: u64,
     pub segment_len: u32,
+    pub chunking: Chunking,
+    pub compression: CompressionChoice,
     pub code: Option<(Code, Shape)>,
     pub encryption: Option<Encryption>,
 }
@@ -35,7 +44,7 @@ pub struct Encryption {
     /// None: whoever has the list.
     pub readers: Option<Vec<Uid>>,
     /// The secret of a convergent key.
-    pub convergent: Option<Vec<u8>>,
+    pub convergent: Option<ConvergenceSecret>,
 }
 
 impl Plan {
@@ -76,6 +85,8 @@ impl Plan {
             target: arguments.target.clone(),
             expires_s: expires.transpose().map_err(usage)?.unwrap_or(0),
             segment_len,
+            chunking: pipeline.chunks.as_deref().map_or(Ok(Chunking::Fixed), parse_chunks).map_err(usage)?,
+            compression: parse_zstd(&pipeline.zstd).map_err(usage)?,
             code: pipeline.code.as_deref().map(parse_code).transpose().map_err(usage)?,
             encryption: encryption(arguments)?,
             input: if is_stdin { Input::StandardInput } else { Input::open(arguments)? },
@@ -86,7 +97,10 @@ impl Plan {
     /// Whether segments are the file's bytes, cut evenly, and every node gets all of them: what the local node can do by
     /// itself.
     pub fn is_plain(&self) -> bool {
-        self.code.is_none() && self.encryption.is_none()
+        self.chunking == Chunking::Fixed
+            && self.compression == CompressionChoice::Off
+            && self.code.is_none()
+            && self.encryption.is_none()
     }
 }
 
@@ -137,7 +151,9 @@ fn encryption(arguments: &Publish) -> Result<Option<Encryption>, Failure> {
                 path.display()
             )));
         }
-        Ok(secret)
+        // Of any form and length: what counts is that nobody can guess it.
+        let derived = blake3::derive_key("ioex 2026 secret file of convergent publications v1", &secret);
+        Ok(ConvergenceSecret::from_bytes(derived))
     };
     Ok(Some(Encryption { readers, convergent: pipeline.convergent.as_ref().map(secret).transpose()? }))
 }
@@ -176,4 +192,27 @@ fn parse_code(text: &str) -> Result<(Code, Shape), String> {
         return Err(format!("--code: {text}; allowed are at least 1+1 and at most {max} together"));
     }
     Ok((Code::fastest_for(shape), shape))
+}
+
+fn parse_zstd(text: &str) -> Result<CompressionChoice, String> {
+    match text {
+        "off" => Ok(CompressionChoice::Off),
+        "auto" => Ok(CompressionChoice::IfItHelps(ZSTD_LEVEL)),
+        level => {
+            let level = level.parse().ok().filter(|level| (1..=22).contains(level));
+            let wrong = || format!("--zstd: `{text}` is none of off, auto and the levels from 1 to 22");
+            level.map(CompressionChoice::Level).ok_or_else(wrong)
+        }
+    }
+}
+
+fn parse_chunks(text: &str) -> Result<Chunking, String> {
+    let average = parse_bytes(text).map_err(|e| format!("--chunks: {e}"))?;
+    let (min, max) = (Chunking::AVERAGE_MIN, Chunking::AVERAGE_MAX);
+    match u32::try_from(average) {
+        Ok(average) if average.is_power_of_two() && (min..=max).contains(&average) => {
+            Ok(Chunking::FastCdc { average })
+        }
+        _ => Err(format!("--chunks: {average} bytes; allowed are powers of two from {min} to {max}")),
+    }
 }

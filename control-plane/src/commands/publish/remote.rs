@@ -11,6 +11,7 @@ use crate::progress_bar::TransferBar;
 use peer::publish::{KeyOrigin, PublishOptions, ReadBy, Secrecy, Source};
 use peer::{Authorities, Client, ClientOptions, NodeUrl, Progress, PublishError};
 use std::path::Path;
+use store::pipeline::ConvergenceSecret;
 use tokio::sync::watch;
 
 pub fn to_nodes(
@@ -31,6 +32,8 @@ pub fn to_nodes(
         expires_s: plan.expires_s,
         target: plan.target.clone(),
         segment_len: plan.segment_len,
+        chunking: plan.chunking,
+        compression: plan.compression,
         secrecy,
         code: plan.code,
         skip_held: !arguments.renew,
@@ -84,14 +87,17 @@ fn secrecy(plan: &Plan, data: &Path) -> Result<(Option<Secrecy>, Option<Unfinish
                 "warning: --convergent: whoever has the secret can confirm a guess of the file by its segments' \
                  addresses; use it for public firmware only",
             );
-            Ok((secrecy(KeyOrigin::Convergent(secret.clone())), None))
+            Ok((secrecy(KeyOrigin::OfContent(secret.clone())), None))
         }
         (None, Input::File(file, path)) if file.metadata()?.is_file() => {
             let unfinished = Unfinished::of(data, path, file).map_err(|error| {
                 let what = format!("cannot keep what an interrupted publication needs in {}", data.display());
                 Failure::message(Exit::Failed, format!("{what}: {error}"))
             })?;
-            Ok((secrecy(KeyOrigin::Resumable(unfinished.secret)), Some(unfinished)))
+            Ok((
+                secrecy(KeyOrigin::OfContent(ConvergenceSecret::from_bytes(unfinished.secret))),
+                Some(unfinished),
+            ))
         }
         // What can be read only once has a key for this once.
         (None, _) => Ok((secrecy(KeyOrigin::Random), None)),
