@@ -295,9 +295,6 @@ async fn a_wrong_byte_is_noticed_within_a_block() {
     // The first block is right, the second is not.
     let liar =
         TestNode::start(&file.content(), vec![Rule::always(Fault::WrongByteAt(100 * KIB)).of(file.hash(0))]);
-    liar.remove(&file.hash(1));
-    liar.remove(&file.hash(2));
-    liar.remove(&file.hash(3));
     let client = client();
     let handles = nodes(&client, &[&liar]);
     let error = fetch(&handles, &file, &fetch_options()).await.unwrap_err();
