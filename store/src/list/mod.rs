@@ -23,7 +23,7 @@ pub use layout::{ENTRY_LEN, MAGIC};
 pub use outer::{Enclosed, enclose};
 pub use view::{Entry, ListView};
 
-/// Longest list in bytes: enough for 1,000,000 segments with their parity, outboards and wrapped keys. What is longer than a segment is stored
+/// Longest list in bytes: enough for 1,390,000 segments with outboards, 997,000 if they have parity 10+4. What is longer than a segment is stored
 /// by [`enclose`].
 pub const LIST_LEN_MAX: usize = 64 << 20;
 

@@ -10,8 +10,8 @@ use crate::aead::{FileId, FileKey};
 
 /// The key of one publication of one file with one choice of settings, and the id that its segments are bound to.
 ///
-/// It must never seal anything else: not another file, not a changed one, not the same one cut or compressed otherwise. [`super::resume_key`] sees to that
-/// where a publication goes on.
+/// It must never seal anything else: not another file, not a changed one, not the same one cut or compressed otherwise.
+/// [`SealingKey::convergent`] sees to that by itself, with a secret of the publication's own too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealingKey {
     /// The key.

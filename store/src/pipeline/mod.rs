@@ -2,15 +2,13 @@
 //!
 //! - [`Encoder`] takes a file of any length through all stages on all cores, in bounded memory, and gives its shards group by group; at the end
 //!   a [`ListBuilder`](crate::list::ListBuilder) that is ready to be signed.
-//! - [`SealingKey`] is the key of one publication. [`resume_key`] keeps it for a publication that is interrupted, for as long as input and settings
-//!   stay the same.
+//! - [`SealingKey`] is the key of one publication.
 //! - [`SegmentOpener`] makes plain bytes of a verified segment; [`Restorer`] brings lost shards back, without any key.
 
 mod buffers;
 mod documents;
 mod encoder;
 mod input;
-mod journal;
 mod key;
 mod open;
 mod parity;
@@ -21,7 +19,6 @@ mod settings;
 
 pub use encoder::{EncodeError, Encoded, EncodedGroup, Encoder, Stored};
 pub use input::Input;
-pub use journal::{InputIdentity, JournalError, resume_key};
 pub use key::{ConvergenceSecret, SealingKey};
 pub use open::{OpenError, OpenerError, PlainHashesError, Scratch, SegmentOpener, open_plain_hashes};
 pub use restore::{RestoreError, Restorer};
