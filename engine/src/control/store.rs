@@ -208,11 +208,12 @@ fn verify(leases: &Leases, progress: Progress<'_>) -> Result<StoreDone, String> 
         done.bytes += scrubbed.bytes;
         for found in &scrubbed.damage {
             tracing::error!(damage = %found, "quarantined: not served any more");
-            done.damage.push(damage(found));
         }
         at = scrubbed.next;
         progress(done.bytes, total);
     }
+    // What the scrub has found before is as bad as what was found now.
+    done.damage = store.quarantined().iter().map(damage).collect();
     Ok(done)
 }
 

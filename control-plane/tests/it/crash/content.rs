@@ -35,6 +35,8 @@ pub struct File {
     pub seed: u64,
     pub len: usize,
     pub segment_len: u32,
+    /// Whether its list names outboards: those of publishers do, that of an import does not.
+    pub has_outboards: bool,
 }
 
 impl File {
@@ -45,7 +47,7 @@ impl File {
         let segment_len = seeded.below(segment_len_max - 512) + 512;
         // Not so many segments that one file outlasts a round.
         let len = (seeded.below(len_max) + 1).min(segment_len * 40);
-        File { seed: seeded.next(), len: len as usize, segment_len: segment_len as u32 }
+        File { seed: seeded.next(), len: len as usize, segment_len: segment_len as u32, has_outboards: true }
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -66,10 +68,26 @@ impl File {
         PublishOptions { segment_len: self.segment_len, ..PublishOptions::new(self.name()) }
     }
 
+    /// The outboards of its segments, one behind the other: one document, for it has fewer segments than a document has room for.
+    pub fn outboards(&self) -> Vec<u8> {
+        let mut outboards = Vec::new();
+        if self.has_outboards {
+            for segment in segments(&self.bytes(), self.segment_len) {
+                store::outboard::append(segment, &mut outboards);
+            }
+        }
+        outboards
+    }
+
     /// The list that publishing with [`File::options`] signs.
     pub fn list(&self, key: &SecretKey) -> Vec<u8> {
         let bytes = self.bytes();
         let options = self.options();
+        let outboards = match self.outboards() {
+            _ if !self.has_outboards => Vec::new(),
+            empty if empty.is_empty() => vec![(Hash([0; 32]), 0)],
+            document => vec![(Hash::of(&document), document.len() as u32)],
+        };
         let builder = ListBuilder {
             name: options.name,
             version: options.version,
@@ -77,6 +95,7 @@ impl File {
             expires_s: options.expires_s,
             target: options.target,
             file_hash: Some(Hash::of(&bytes)),
+            outboards,
             ..ListBuilder::plain(segments(&bytes, self.segment_len).map(|s| (Hash::of(s), s.len() as u32)))
         };
         builder.sign(key).unwrap()

@@ -31,8 +31,14 @@ fn a_drain_finishes_what_is_in_flight_and_lets_nobody_in() {
     let url: NodeUrl = node.url().parse().unwrap();
 
     // More than the buffers on the way to a reader can hold, in one segment and in several.
-    let segment = publish(home, File { seed: seeded.next(), len: 16 << 20, segment_len: 16 << 20 });
-    let file = publish(home, File { seed: seeded.next(), len: 48 << 20, segment_len: 1 << 20 });
+    let segment = publish(
+        home,
+        File { seed: seeded.next(), len: 16 << 20, segment_len: 16 << 20, has_outboards: false },
+    );
+    let file = publish(
+        home,
+        File { seed: seeded.next(), len: 48 << 20, segment_len: 1 << 20, has_outboards: false },
+    );
 
     let publishers = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let of_publishers = client(&publishers);

@@ -69,7 +69,7 @@ fn a_full_disk_refuses_uploads_and_serves_on() {
     receiver.check(&ledger);
 
     // A person is told, with the exit code for it, in both ways to publish.
-    let large = File { seed: seeded.next(), len: 40 << 20, segment_len: 1 << 20 };
+    let large = File { seed: seeded.next(), len: 40 << 20, segment_len: 1 << 20, has_outboards: true };
     let path = home.join(large.name());
     std::fs::write(&path, large.bytes()).unwrap();
     for to in [vec![], vec!["--to".to_string(), node.url()]] {

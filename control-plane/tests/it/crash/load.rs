@@ -171,6 +171,7 @@ async fn publish_files(shared: Arc<Shared>, node: Node, key: SecretKey, mut seed
         let mut upload = shared.begin(file);
         let (sender, mut receiver) = watch::channel(Progress::default());
         let source = Source::reader(Cursor::new(file.bytes()), Some(file.len as u64));
+        let beside = file.outboards().len() as u64;
         let (nodes, options) = ([node.clone()], file.options());
         let publishing = peer::publish(&nodes, source, &key, &options, &sender);
         let mut publishing = std::pin::pin!(publishing);
@@ -178,9 +179,9 @@ async fn publish_files(shared: Arc<Shared>, node: Node, key: SecretKey, mut seed
             tokio::select! {
                 published = &mut publishing => break published,
                 Ok(()) = receiver.changed() => {
-                    // The list's own bytes are in it too, once it has been acknowledged.
+                    // The outboards' bytes may be in it, and the list's own are once it has been acknowledged.
                     let bytes = receiver.borrow_and_update().nodes.first().map_or(0, |node| node.bytes);
-                    upload.acknowledged(bytes.min(file.len as u64));
+                    upload.acknowledged(bytes.saturating_sub(beside).min(file.len as u64));
                 }
             }
         };
@@ -202,7 +203,7 @@ fn import_files(shared: &Arc<Shared>, socket: &Path, key: &SecretKey, mut seeded
         // An import cuts at powers of two.
         let drawn = File::draw(&mut seeded);
         let segment_len = drawn.segment_len.next_power_of_two().clamp(4096, 1 << 20);
-        let file = File { segment_len, ..drawn };
+        let file = File { segment_len, has_outboards: false, ..drawn };
         let mut content = tempfile::tempfile().unwrap();
         content.write_all(&file.bytes()).unwrap();
         content.rewind().unwrap();
