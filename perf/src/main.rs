@@ -96,6 +96,14 @@ enum Scenario {
     ///
     /// Example: cargo run --release -p perf -- open --json perf/results/open.json
     Open(scenario::open::OpenArgs),
+    /// Fetching an encrypted 10+4 file from five nodes: at least 80 % of the rate of a plain file from the same nodes
+    ///
+    /// Five nodes on one core hold the same content twice: plain, whole on each, and encrypted, coded and spread, so that each shard
+    /// lies on one node. `ioex fetch` on another core fetches both in alternation, also with four of fourteen shards of each group
+    /// gone. Reports rate, CPU-seconds a GB and the peak of resident memory. Needs five times --bytes of free disk in --dir.
+    ///
+    /// Example: cargo run --release -p perf -- fetch --json perf/results/fetch.json
+    Fetch(scenario::fetch::FetchArgs),
     /// Verifying chains from headers: PoW headers a second of a core, beside rust-bitcoin
     ///
     /// Reads, links and checks headers in this process, on one thread, everything once a round. Judged: headers without
@@ -130,6 +138,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Scenario::Import(args) => finish(scenario::import::run(&args)?, args.common())?,
         Scenario::Publish(args) => finish(scenario::publish::run(&args)?, args.common())?,
         Scenario::Open(args) => finish(scenario::open::run(&args)?, args.common())?,
+        Scenario::Fetch(args) => finish(scenario::fetch::run(&args)?, args.common())?,
         Scenario::Chain(args) => finish(scenario::chain::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),
         Scenario::Server(ComparisonServer::QuicheSender(args)) => {

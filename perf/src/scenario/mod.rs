@@ -1,6 +1,7 @@
 //! The scenarios, one a file.
 
 pub mod chain;
+pub mod fetch;
 pub mod import;
 pub mod open;
 pub mod publish;

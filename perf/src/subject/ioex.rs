@@ -32,7 +32,16 @@ pub struct Node {
 impl Node {
     /// Makes a data directory `folder` as `ioex up` would, with the certificate that all subjects share.
     pub fn create(folder: &Path, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
-        let node_key = SecretKey::from_seed([7; 32]);
+        Self::create_as(&SecretKey::from_seed([7; 32]), folder, certificate, key)
+    }
+
+    /// The same for a node with an identity of its own.
+    pub fn create_as(
+        node_key: &SecretKey,
+        folder: &Path,
+        certificate: &Path,
+        key: &Path,
+    ) -> anyhow::Result<Self> {
         let publisher = SecretKey::from_seed([8; 32]);
         for sub_folder in ["identity", "tls", "run", "engine", "store"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(sub_folder))?;
@@ -65,6 +74,11 @@ impl Node {
         let hash = Hash::of(&document);
         store.append(vec![(hash, document)])?;
         Ok(hash)
+    }
+
+    /// Where its store is.
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store")
     }
 
     /// Starts `engine` on this directory. `driver` is `auto`, `uring` or `epoll`.
@@ -146,15 +160,23 @@ impl Node {
 
 /// Builds `ioex-engine` of this workspace in release and gives its path.
 pub fn build_engine() -> anyhow::Result<PathBuf> {
+    build("engine", "ioex-engine").context("building ioex-engine; --engine PATH names one that is built")
+}
+
+/// Builds `ioex` of this workspace in release and gives its path.
+pub fn build_command() -> anyhow::Result<PathBuf> {
+    build("control-plane", "ioex").context("building ioex; --ioex PATH names one that is built")
+}
+
+fn build(package: &str, program: &str) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "engine", "--bin", "ioex-engine"])
+        .args(["build", "--release", "--quiet", "-p", package, "--bin", program])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .context("running cargo to build ioex-engine; --engine PATH names one that is built")?;
-    ensure!(built.success(), "ioex-engine does not build");
-    let path = std::env::current_exe()?.with_file_name("ioex-engine");
-    ensure!(path.exists(), "there is no {}; --engine PATH names one", path.display());
+        .status()?;
+    ensure!(built.success(), "{program} does not build");
+    let path = std::env::current_exe()?.with_file_name(program);
+    ensure!(path.exists(), "there is no {}", path.display());
     Ok(path)
 }
 
