@@ -53,6 +53,8 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 	target/debug/perf chain --quick
+	target/debug/perf publish --quick
+	target/debug/perf fetch --quick --engine target/debug/ioex-engine --ioex target/debug/ioex
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
 	@.ci/setup fuzz

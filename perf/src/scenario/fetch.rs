@@ -202,7 +202,9 @@ fn fetch(ioex: &Path, content: &Content, urls: &[String], list: &Hash, bytes: u6
     let mut command = Command::new(ioex);
     command.arg("fetch").arg(list.to_string()).arg("--json").arg("-o").arg(&out);
     command.arg("--data").arg(content.folder().join("receiver"));
-    urls.iter().for_each(|url| drop(command.arg("--from").arg(url)));
+    for url in urls {
+        command.arg("--from").arg(url);
+    }
     let mut process = Process::start(command, RECEIVER_CORE, &content.folder().join("fetch.log"))?;
     let (mut cpu, mut peak_kib) = (Duration::ZERO, 0.0);
     // What the process used is read until it ends, and is at most two milliseconds old then.
