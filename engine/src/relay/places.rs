@@ -4,7 +4,7 @@
 //! place is given back, which is nothing beside a connection's own cost.
 
 use foldhash::fast::RandomState;
-use relay::turn::ledger::subscriber;
+use relay::turn::access::subscriber;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -130,6 +130,15 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
+/// What stands for one subscriber: an IPv4 address, or the /64 of an IPv6 address.
+#[must_use]
+pub fn subscriber(ip: IpAddr) -> IpAddr {
+    match canonical(ip) {
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 /// The canonical address, and every IPv4 address that an IPv6 address carries: where its packets may end up.
 fn spellings(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
     let ip = canonical(ip);

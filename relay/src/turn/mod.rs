@@ -15,6 +15,7 @@ mod action;
 mod address;
 mod allocate;
 mod allocation;
+mod books;
 mod cause;
 mod data;
 pub mod ledger;
