@@ -79,7 +79,8 @@ impl Intake {
     /// Whether [`next`](Self::next) may have something in a new turn.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        !self.received.is_empty() || (!self.readable.is_empty() && !self.buffers.is_exhausted())
+        let has_buffer = || self.messages.has_buffer() || !self.buffers.is_exhausted();
+        !self.received.is_empty() || (!self.readable.is_empty() && has_buffer())
     }
 
     /// The buffers, to read them and to give them back.
@@ -136,13 +137,13 @@ impl Intake {
                 return Some(0);
             }
         }
-        let wanted = self.messages.take_buffers(inlet.batches_per_call, &mut self.buffers);
+        let (wanted, outcome) =
+            self.messages.receive(inlet.batches_per_call, socket.as_fd(), &mut self.buffers);
         if wanted == 0 {
             counters.recv_buffers_exhausted += 1;
             return None;
         }
         counters.syscalls += 1;
-        let outcome = self.messages.receive(socket.as_fd(), &mut self.buffers);
         let count = *outcome.as_ref().unwrap_or(&0);
         let mut bytes = 0;
         for index in 0..count {
@@ -153,7 +154,6 @@ impl Intake {
                 None => self.buffers.give(buffer),
             }
         }
-        self.messages.give_back(count, &mut self.buffers);
         let is_empty = match outcome {
             Ok(_) => {
                 inlet.batches_per_call = (BYTES_PER_CALL * count / bytes.max(1)).clamp(1, MESSAGES_MAX);

@@ -20,9 +20,10 @@ pub struct Messages {
     controls: Box<[Control]>,
     parts: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
-    /// The first so many headers tell what the last call received, and no longer how much room there is.
+    /// The first so many headers tell what the last call received, and no longer how much room there is; their buffers are
+    /// with whoever took them.
     used: usize,
-    /// The buffers of the call, in order.
+    /// A buffer for each of the first headers. What a call did not fill stays for the next.
     buffers: Vec<u16>,
 }
 
@@ -37,46 +38,78 @@ impl Messages {
             controls: vec![Control::EMPTY; MESSAGES_MAX].into(),
             parts: vec![nothing; MESSAGES_MAX].into(),
             headers: vec![header; MESSAGES_MAX].into(),
-            used: MESSAGES_MAX,
+            used: 0,
             buffers: Vec::with_capacity(MESSAGES_MAX),
         }
     }
 
-    /// Takes buffers for at most `count_max` messages and returns for how many there were any.
-    pub fn take_buffers(&mut self, count_max: usize, buffers: &mut Pool) -> usize {
-        while self.buffers.len() < count_max.min(MESSAGES_MAX)
+    /// Whether a call can be made without another buffer.
+    #[must_use]
+    pub fn has_buffer(&self) -> bool {
+        self.buffers.len() > self.used
+    }
+
+    /// Sees to buffers for at most `count_max` messages, with more from `buffers` where some are missing, and returns for
+    /// how many there are any.
+    fn take_buffers(&mut self, count_max: usize, buffers: &mut Pool) -> usize {
+        for index in 0..self.used {
+            if let Some(buffer) = buffers.take() {
+                self.lay(index, buffer, buffers);
+            } else {
+                self.buffers.drain(index..self.used);
+                for index in index..self.buffers.len() {
+                    self.lay(index, self.buffers[index], buffers);
+                }
+                break;
+            }
+        }
+        self.used = 0;
+        let count_max = count_max.min(MESSAGES_MAX);
+        while self.buffers.len() < count_max
             && let Some(buffer) = buffers.take()
         {
             self.buffers.push(buffer);
+            self.lay(self.buffers.len() - 1, buffer, buffers);
         }
-        self.buffers.len()
+        self.buffers.len().min(count_max)
     }
 
-    /// Receives without waiting, at most as many messages as buffers were taken, and returns how many.
+    /// Has a header receive into a buffer.
+    fn lay(&mut self, index: usize, buffer: u16, buffers: &Pool) {
+        self.buffers[index] = buffer;
+        self.parts[index] =
+            libc::iovec { iov_base: buffers.address(buffer).cast(), iov_len: RECV_BUFFER_LEN };
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_name = self.names[index].0.as_mut_ptr().cast();
+        header.msg_namelen = self.names[index].0.len() as libc::socklen_t;
+        header.msg_iov = &mut self.parts[index];
+        header.msg_iovlen = 1;
+        header.msg_control = self.controls[index].memory().as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_LEN as _;
+    }
+
+    /// Receives without waiting, at most `count_max` messages or as many as there are buffers for, which is returned first; 0:
+    /// there is none, and nothing was asked.
     ///
     /// # Errors
-    /// Those of `recvmmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is nothing. The buffers stay taken.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, buffers: &mut Pool) -> io::Result<usize> {
-        for index in 0..self.used {
-            let header = &mut self.headers[index].msg_hdr;
-            header.msg_name = self.names[index].0.as_mut_ptr().cast();
-            header.msg_namelen = self.names[index].0.len() as libc::socklen_t;
-            header.msg_iov = &mut self.parts[index];
-            header.msg_iovlen = 1;
-            header.msg_control = self.controls[index].memory().as_mut_ptr().cast();
-            header.msg_controllen = CONTROL_LEN as _;
+    /// Those of `recvmmsg(2)`; [`io::ErrorKind::WouldBlock`] when there is nothing.
+    pub fn receive(
+        &mut self,
+        count_max: usize,
+        socket: BorrowedFd<'_>,
+        buffers: &mut Pool,
+    ) -> (usize, io::Result<usize>) {
+        let wanted = self.take_buffers(count_max, buffers);
+        if wanted == 0 {
+            return (0, Ok(0));
         }
-        for (part, &buffer) in self.parts.iter_mut().zip(&self.buffers) {
-            let memory = buffers.bytes_mut(buffer, 0, RECV_BUFFER_LEN);
-            *part = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
-        }
-        let headers = &mut self.headers[..self.buffers.len()];
+        let headers = &mut self.headers[..wanted];
         // SAFETY: each header points to a name, a part and control messages of its own in boxes of `self`, each as long as
-        // the header says, and the part to a buffer that was taken from `buffers` and is as long as the part says; all are
-        // mutably borrowed until the call returns.
+        // the header says, and the part to a buffer of `buffers` that is as long as the part says. It was taken from there
+        // and not handed on, so nobody else sees its bytes. All are mutably borrowed until the call returns.
         let outcome = unsafe { sys::receive_many(socket, headers) };
         self.used = *outcome.as_ref().unwrap_or(&0);
-        outcome
+        (wanted, outcome)
     }
 
     /// What the last call received into message `index`, and the buffer it lies in.
@@ -91,12 +124,5 @@ impl Messages {
             flags: header.msg_hdr.msg_flags,
         };
         (self.buffers[index], description)
-    }
-
-    /// Gives the buffers back that the last call did not fill; those of its `count` messages are with whoever took them.
-    pub fn give_back(&mut self, count: usize, buffers: &mut Pool) {
-        // The one that was taken first is in the cache most likely, and goes on top again.
-        self.buffers.drain(count..).rev().for_each(|buffer| buffers.give(buffer));
-        self.buffers.clear();
     }
 }

@@ -19,7 +19,7 @@ use super::books::{Ask, Books, NODE, WINDOW};
 use crate::policy::RelayLimits;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Which quota an allocation would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
