@@ -18,3 +18,4 @@ pub mod steering;
 pub mod storage;
 pub mod tcp;
 pub mod timers;
+mod wall_clock;

@@ -5,6 +5,7 @@ use super::lists::{List, Lists};
 use super::upload::{Complete, Reserved};
 use crate::metrics::ShardCounters;
 use crate::storage::{Lease, Reply, Request, RequestId, StorageClient};
+use crate::wall_clock::unix_time_s;
 use bytes::Bytes;
 use identity::Uid;
 use identity::token::Claims;
@@ -15,7 +16,6 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use store::leases::{Leases, NEVER, NoRoom, Outcome as Ended, Reservation as Room};
 use store::{Hash, Lookup, Reader};
 
@@ -391,9 +391,4 @@ impl Content {
         self.requests.insert(id, asked);
         true
     }
-}
-
-/// The machine's clock, in seconds since 1970-01-01 UTC.
-pub(super) fn unix_time_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

@@ -1,11 +1,12 @@
 //! Requests as they come in: what they ask for, who may write, and the bodies of uploads.
 
 use super::body::Pieces;
-use super::content::{Content, OpenList, unix_time_s};
+use super::content::{Content, OpenList};
 use super::session::{GoingAway, Session, State};
 use super::upload::Upload;
 use super::{Waiter, fields};
 use crate::quic::QuicConnection;
+use crate::wall_clock::unix_time_s;
 use identity::Uid;
 use identity::token::{Action as TokenAction, Claims};
 use quiche::Shutdown;
@@ -17,6 +18,11 @@ use store::Hash;
 
 /// What every segment and file is.
 const MEDIA_TYPE: &str = "application/octet-stream";
+
+/// Whether a request changes nothing (RFC 9110 section 9.2.1).
+fn is_safe(list: &[h3::Header]) -> bool {
+    list.iter().any(|field| field.name() == b":method" && matches!(field.value(), b"GET" | b"HEAD"))
+}
 
 impl Session {
     pub(super) fn on_headers(
@@ -54,8 +60,17 @@ impl Session {
             self.refuse(now, quic, content, stream, &problem, is_head);
             return;
         }
+        let is_early = quic.is_in_early_data();
+        if is_early {
+            content.counters.requests_early.increment();
+        }
         let routed = match fields::malformed(list) {
             Some(why) => Err(Problem::bad_request(why)),
+            // Who has recorded such a flight can send it again.
+            None if is_early && !is_safe(list) => {
+                content.counters.requests_refused_early.increment();
+                Err(Problem::too_early())
+            }
             None => Request::from_fields(list.iter().map(|field| (field.name(), field.value())))
                 .and_then(|request| self.route(now, content, waiter, &request)),
         };

@@ -71,7 +71,7 @@ pub(super) enum GoingAway {
 }
 
 impl Session {
-    /// The session of a connection whose handshake is complete.
+    /// The session of a connection whose handshake is complete, or whose client sends 0-RTT data.
     ///
     /// # Errors
     /// The client allows no control stream, without which there is no HTTP/3.

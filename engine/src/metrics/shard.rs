@@ -84,6 +84,8 @@ counters! {
         connections_accepted: counter "ioex_connections_accepted_total" [],
         /// Handshakes that were completed.
         connections_established: counter "ioex_connections_established_total" [],
+        /// Handshakes that resumed a session (among those completed).
+        connections_resumed: counter "ioex_connections_resumed_total" [],
         /// First packets dropped because the bound of connections was reached.
         refused_connections_max: counter "ioex_connections_refused_total" [("cause", "connections_max")],
         /// First packets dropped because the bound of handshakes in flight was reached.
@@ -111,6 +113,8 @@ counters! {
 
         /// Requests.
         requests: counter "ioex_requests_total" [],
+        /// Requests that came before the handshake was complete (0-RTT).
+        requests_early: counter "ioex_requests_early_total" [],
         /// Requests for content that the node does not hold.
         requests_not_found: counter "ioex_requests_failed_total" [("cause", "not_found")],
         /// Requests answered with a problem document other than for content that is not held.
@@ -137,6 +141,8 @@ counters! {
         uploads_refused_quota: counter "ioex_uploads_refused_total" [("cause", "publisher_bytes_max")],
         /// Requests refused because their fields were longer than allowed (among those refused).
         requests_refused_header: counter "ioex_requests_refused_total" [("cause", "header_bytes_max")],
+        /// Requests refused because they were early data and not safe to repeat (among those refused).
+        requests_refused_early: counter "ioex_requests_refused_total" [("cause", "early_data")],
         /// Requests refused because their connection made too many (among those refused).
         requests_refused_rate: counter "ioex_requests_refused_total" [("cause", "requests_per_s_max")],
         /// Times that an answer waited because its connection had as many bytes unacknowledged as it may.

@@ -4,7 +4,8 @@
 //! DIR/identity/uid.pub   the node's UID, base58 (made by `ioex up`; the secret key is not the engine's business)
 //! DIR/tls/cert.pem       certificate chain, leaf first; DIR/tls/key.pem its key
 //! DIR/store/             packs and index, locked by the one engine that runs
-//! DIR/engine/            0700: policy (the last one), quic.key (0600: secret and generation of connection ids)
+//! DIR/engine/            0700: policy (the last one), quic.key (0600: secret and generation of connection ids),
+//!                        tickets.key (0600: secrets of session tickets)
 //! DIR/run/               0700: engine.sock, engine.pid
 //! ```
 
@@ -67,6 +68,11 @@ impl DataDirectory {
         self.root.join("engine/policy")
     }
 
+    /// The secrets of session tickets.
+    pub(super) fn ticket_keys(&self) -> PathBuf {
+        self.root.join("engine/tickets.key")
+    }
+
     /// The control socket.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
@@ -89,7 +95,7 @@ impl DataDirectory {
         text.trim().parse().map_err(|_| FileError::Malformed { path, what: "a UID in base58" })
     }
 
-    /// The secret of connection ids, reset tokens and session tickets, with its generation; drawn on the first start.
+    /// The secret of connection ids, reset tokens and Retry tokens, with its generation; drawn on the first start.
     ///
     /// # Errors
     /// [`FileError`].
@@ -161,7 +167,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// A short text file; `None` if there is none.
-fn read_text(path: &Path) -> Result<Option<String>, FileError> {
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, FileError> {
     let failed = |source| FileError::Io { path: path.to_path_buf(), source };
     let file = match File::open(path) {
         Ok(file) => file,

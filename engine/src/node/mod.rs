@@ -13,6 +13,7 @@ mod relay;
 mod shards;
 mod signals;
 mod sockets;
+mod ticket_keys;
 
 pub use cores::Cores;
 pub use error::NodeError;
@@ -27,9 +28,10 @@ use crate::control::{self, Control, PolicyFile, RelayShards};
 use crate::driver::DriverKind;
 use crate::limits::DRAIN_GRACE;
 use crate::metrics::NodeCounters;
-use crate::quic::Tls;
+use crate::quic::{TicketKeys, Tls};
 use crate::storage::{self, Storage};
 use crate::tcp::{self, Content, TcpConfig, TcpTls};
+use crate::wall_clock::unix_time_s;
 use ::relay::policy::Status;
 use relay::RelayParts;
 use shards::{Shards, ShardsOptions};
@@ -42,6 +44,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use store::leases::{Found, Leases};
 use store::{FileBackend, OpenReport, Store};
+use ticket_keys::TicketSecrets;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -50,6 +53,9 @@ use tokio::task::JoinSet;
 /// Threads of the TCP service, the control socket and the metrics endpoint together. They share the shards' cores; two
 /// serve on while one of them waits for a page.
 const SERVICE_THREADS: usize = 2;
+
+/// How often the age of the session tickets' secret is looked at; it is measured in days.
+const TICKETS_CHECK: Duration = Duration::from_secs(600);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -85,7 +91,7 @@ pub struct Node {
     tcp_tls: Arc<TcpTls>,
     /// The relay's, if it speaks TLS.
     relay_tls: Option<Arc<TcpTls>>,
-    quic_secret: QuicSecret,
+    tickets: TicketSecrets,
     counters: Arc<NodeCounters>,
     signals: Signals,
     drain: watch::Sender<bool>,
@@ -129,12 +135,14 @@ impl Node {
         }
 
         let quic_secret = directory.quic_secret()?;
-        let quic_tls = load_quic_tls(&directory, &quic_secret)?;
-        let tcp_tls = Arc::new(TcpTls::load(&directory.certificate(), &directory.certificate_key())?);
+        let tickets = TicketSecrets::load(&directory, unix_time_s())?;
+        let keys = tickets.keys();
+        let quic_tls = load_quic_tls(&directory, &keys)?;
+        let tcp_tls = Arc::new(TcpTls::load(&directory.certificate(), &directory.certificate_key(), &keys)?);
 
         let cores = process::choose_cores(options.cores.as_ref())?;
         let sockets = Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?;
-        let relay = RelayParts::open(&options.relay, &directory, cores.numbers().len())?;
+        let relay = RelayParts::open(&options.relay, &directory, &keys, cores.numbers().len())?;
         let relay_uris = relay.as_ref().map_or_else(Vec::new, |relay| relay.uris.clone());
         let relay_tls = relay.as_ref().and_then(|relay| relay.tls.clone());
         let (relay, session_events) =
@@ -202,7 +210,7 @@ impl Node {
             policy,
             tcp_tls,
             relay_tls,
-            quic_secret,
+            tickets,
             counters,
             signals,
             drain,
@@ -242,11 +250,13 @@ impl Node {
                     _ = draining.wait_for(|draining| *draining) => Event::Drain,
                     asked = self.signals.next() => Event::Asked(asked),
                     died = self.shards.died() => Event::Died(died.into()),
+                    () = tokio::time::sleep(TICKETS_CHECK) => Event::Tickets,
                     () = self.storage.ended() => Event::Died(NodeError::StorageEnded),
                 }
             });
             match event {
                 Event::Asked(Asked::Reload) => self.reload(),
+                Event::Tickets => self.renew_tickets(),
                 Event::Asked(Asked::End) | Event::Drain => break None,
                 Event::Died(error) => break Some(error),
             }
@@ -260,17 +270,38 @@ impl Node {
         }
     }
 
+    /// Has new session tickets sealed under a new secret when the one in use has had its day.
+    fn renew_tickets(&mut self) {
+        let now_s = unix_time_s();
+        if !self.tickets.is_due(now_s) {
+            return;
+        }
+        let renewed =
+            TicketSecrets::load(&self.directory, now_s).map_err(NodeError::from).and_then(|tickets| {
+                self.tickets = tickets;
+                self.reload_tls()
+            });
+        match renewed {
+            Ok(()) => tracing::info!("session tickets are sealed under a new secret"),
+            Err(error) => tracing::error!(%error, "session tickets stay under the old secret"),
+        }
+    }
+
+    /// Gives certificate and session tickets' keys to every service, as they stand in the data directory.
+    fn reload_tls(&self) -> Result<(), NodeError> {
+        let (certificate, key) = (self.directory.certificate(), self.directory.certificate_key());
+        let keys = self.tickets.keys();
+        let tls = load_quic_tls(&self.directory, &keys)?;
+        let others = [Some(&self.tcp_tls), self.relay_tls.as_ref()];
+        others.into_iter().flatten().try_for_each(|other| other.reload(&certificate, &key, &keys))?;
+        self.shards.reload_tls(&tls);
+        Ok(())
+    }
+
     /// Reads certificate and policy again. What fails is logged and counted; the old one stays in use.
     fn reload(&self) {
-        let (certificate, key) = (self.directory.certificate(), self.directory.certificate_key());
-        let tls = load_quic_tls(&self.directory, &self.quic_secret).and_then(|tls| {
-            let others = [Some(&self.tcp_tls), self.relay_tls.as_ref()];
-            others.into_iter().flatten().try_for_each(|other| other.reload(&certificate, &key))?;
-            Ok(tls)
-        });
-        match tls {
-            Ok(tls) => {
-                self.shards.reload_tls(&tls);
+        match self.reload_tls() {
+            Ok(()) => {
                 self.counters.certificate_reloads.increment();
                 tracing::info!("the certificate was read again");
             }
@@ -407,6 +438,8 @@ impl Node {
 /// What ends the wait of a running node.
 enum Event {
     Asked(Asked),
+    /// The age of the tickets' secret is to be looked at.
+    Tickets,
     Drain,
     Died(NodeError),
 }
@@ -445,11 +478,11 @@ fn open_leases(store: &Store, node: &identity::Uid) -> Result<Leases, NodeError>
     Ok(leases)
 }
 
-fn load_quic_tls(directory: &DataDirectory, secret: &QuicSecret) -> Result<Arc<Tls>, NodeError> {
+fn load_quic_tls(directory: &DataDirectory, tickets: &TicketKeys) -> Result<Arc<Tls>, NodeError> {
     let read = |path: PathBuf| std::fs::read(&path).map_err(|source| FileError::Io { path, source });
     let certificate = read(directory.certificate())?;
     let key = read(directory.certificate_key())?;
-    Ok(Arc::new(Tls::from_pem(&certificate, &key, &secret.key)?))
+    Ok(Arc::new(Tls::from_pem(&certificate, &key, tickets)?))
 }
 
 async fn bind_metrics(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {

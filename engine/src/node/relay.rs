@@ -3,6 +3,7 @@
 use super::files::DataDirectory;
 use crate::driver::sockets::{SocketError, SocketOptions, UdpSocket};
 use crate::driver::streams::{ListenError, ListenerOptions, TcpListener};
+use crate::quic::TicketKeys;
 use crate::relay::{AddressError, NodeRelay, PortRange, RelayAddress, SessionEvents, tls};
 use crate::tcp::{TcpTls, TlsError};
 use std::net::SocketAddr;
@@ -68,6 +69,7 @@ impl RelayParts {
     pub(super) fn open(
         settings: &RelaySettings,
         directory: &DataDirectory,
+        tickets: &TicketKeys,
         shards: usize,
     ) -> Result<Option<RelayParts>, RelayError> {
         if !settings.is_wanted() {
@@ -87,7 +89,7 @@ impl RelayParts {
         let tls = if settings.listen_tls.is_empty() {
             None
         } else {
-            Some(Arc::new(tls::load(&directory.certificate(), &directory.certificate_key())?))
+            Some(Arc::new(tls::load(&directory.certificate(), &directory.certificate_key(), tickets)?))
         };
         for addr in &settings.listen_tls {
             let group = TcpListener::bind_group(*addr, shards, &ListenerOptions::default())?;

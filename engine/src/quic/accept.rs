@@ -4,8 +4,9 @@ use super::connection::Connection;
 use super::endpoint::{Endpoint, new_id};
 use super::header::is_initial;
 use crate::driver::RecvMeta;
+use crate::wall_clock::unix_time_s;
 use quiche::ConnectionId as QuicId;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The invariant header of such a packet.
 pub(super) struct Initial<'a> {
@@ -190,11 +191,6 @@ fn variable_length_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         len = len << 8 | usize::from(*byte);
     }
     bytes.get(len_len..)?.split_at_checked(len)
-}
-
-fn unix_time_s() -> u64 {
-    // A clock before 1970 makes tokens of the year 1970: issued and checked alike.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// A connection of the endpoint.
 pub(super) struct Connection {
     pub(super) quic: QuicConnection,
-    /// The HTTP/3 session, from the end of the handshake until the connection ends.
+    /// The HTTP/3 session, from the end of the handshake, or from the first 0-RTT data, until the connection ends.
     pub(super) http: Option<Session>,
     /// Tells this connection from later ones in the same slot.
     pub(super) serial: u64,

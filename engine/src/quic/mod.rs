@@ -16,6 +16,7 @@ mod receive;
 mod reset;
 mod retry;
 mod serve;
+mod tickets;
 mod tls;
 mod transport;
 
@@ -23,5 +24,7 @@ pub use buf::{Outstanding, QuicConnection, Shared, Slice};
 pub use endpoint::{Endpoint, EndpointOptions, Foreign};
 pub use rate::RateLimit;
 pub use retry::RetryTokens;
+pub(crate) use tickets::Seal;
+pub use tickets::{TICKET_LIFETIME_S, TicketKeys};
 pub use tls::{Tls, TlsError};
 pub use transport::{ConfigError, DATAGRAM_LEN_MAX, Transport};

@@ -39,10 +39,17 @@ impl Endpoint {
     fn serve(&mut self, now: Instant, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_handshaking() {
-            if !connection.quic.is_established() || connection.is_ending() {
+            if connection.is_ending() {
                 return;
             }
-            self.establish(now, key);
+            if connection.quic.is_established() {
+                self.establish(now, key);
+            } else if connection.quic.is_in_early_data() {
+                // Requests of a client that resumes come before its handshake is complete.
+                self.open_session(now, key);
+            } else {
+                return;
+            }
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let reference = ConnectionRef { key, serial: connection.serial };
@@ -69,6 +76,18 @@ impl Endpoint {
         connection.handshake_done();
         self.handshakes -= 1;
         self.counters.connections_established.increment();
+        if connection.quic.is_resumed() {
+            self.counters.connections_resumed.increment();
+        }
+        self.open_session(now, key);
+        self.renew_ids(key);
+    }
+
+    fn open_session(&mut self, now: Instant, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.http.is_some() {
+            return;
+        }
         match Session::new(&mut connection.quic, &self.content, now) {
             Ok(mut session) => {
                 if self.draining {
@@ -81,7 +100,6 @@ impl Endpoint {
                 let _ = connection.quic.close(false, INTERNAL_ERROR, b"");
             }
         }
-        self.renew_ids(key);
     }
 
     /// Forgets the ids that the client has retired and gives it new ones, so that it always has some to move with.

@@ -1,17 +1,17 @@
 //! The server's TLS identity: a certificate chain and its key, as PEM text, checked when they are loaded.
 
+use super::tickets::{self, TicketKeys};
 use boring::pkey::{PKey, Private};
 use boring::ssl::{SslContextBuilder, SslMethod, SslVersion};
 use boring::x509::X509;
 
-/// Length of a session ticket key, bytes: name, MAC key and cipher key of 16 bytes each (BoringSSL).
-const TICKET_KEY_LEN: usize = 48;
-
-/// A certificate chain, its key, and the key of session tickets; shared by the shards, replaced as a whole.
+/// A certificate chain, its key, and the keys of session tickets; shared by the shards, replaced as a whole.
 pub struct Tls {
     chain: Vec<X509>,
     key: PKey<Private>,
-    ticket_key: [u8; TICKET_KEY_LEN],
+    tickets: TicketKeys,
+    /// Of the certificate file: sessions end with the certificate that they began under.
+    digest: [u8; 32],
 }
 
 /// Why a certificate or key cannot be used.
@@ -35,35 +35,31 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Checks a certificate chain (leaf first) and its private key, both PEM. Session tickets are sealed under a key
-    /// derived from `secret`, so that every shard, and the process after a restart, accepts them; a new certificate
-    /// changes that key, and so ends the sessions of the old one.
+    /// Checks a certificate chain (leaf first) and its private key, both PEM. Every shard, and the process after a
+    /// restart, opens the session tickets that were sealed under `tickets`; a new certificate ends the sessions of the
+    /// old one.
     ///
     /// # Errors
     /// [`TlsError`] says which of the two files is wrong and how.
-    pub fn from_pem(certificates: &[u8], key: &[u8], secret: &[u8; 32]) -> Result<Self, TlsError> {
+    pub fn from_pem(certificates: &[u8], key: &[u8], tickets: &TicketKeys) -> Result<Self, TlsError> {
         let chain = X509::stack_from_pem(certificates).map_err(TlsError::Certificate)?;
         if chain.is_empty() {
             return Err(TlsError::NoCertificate);
         }
         let key = PKey::private_key_from_pem(key).map_err(TlsError::Key)?;
-        let mut ticket_key = [0; TICKET_KEY_LEN];
-        blake3::Hasher::new_derive_key("ioex 2026 tls session ticket v1")
-            .update(secret)
-            .update(certificates)
-            .finalize_xof()
-            .fill(&mut ticket_key);
-        let tls = Self { chain, key, ticket_key };
-        tls.context()?;
+        let digest = *blake3::hash(certificates).as_bytes();
+        let tls = Self { chain, key, tickets: tickets.clone(), digest };
+        tls.context(&[])?;
         Ok(tls)
     }
 
     /// A BoringSSL context for QUIC: TLS 1.3, this certificate. With AES in hardware on both sides BoringSSL picks
-    /// AES-128-GCM by itself, else ChaCha20-Poly1305.
+    /// AES-128-GCM by itself, else ChaCha20-Poly1305. Sessions are resumed only where `remembered` is what it was when they
+    /// began: what clients keep of the transport's settings beside a ticket.
     ///
     /// # Errors
     /// As [`Tls::from_pem`]; what passed there passes here.
-    pub fn context(&self) -> Result<SslContextBuilder, TlsError> {
+    pub fn context(&self, remembered: &[u8]) -> Result<SslContextBuilder, TlsError> {
         let mut context = SslContextBuilder::new(SslMethod::tls()).map_err(TlsError::Context)?;
         context.set_min_proto_version(Some(SslVersion::TLS1_3)).map_err(TlsError::Context)?;
         let (leaf, issuers) = self.chain.split_first().ok_or(TlsError::NoCertificate)?;
@@ -73,12 +69,8 @@ impl Tls {
         }
         context.set_private_key(&self.key).map_err(TlsError::Mismatch)?;
         context.check_private_key().map_err(TlsError::Mismatch)?;
+        tickets::install(&mut context, self.tickets.seals("quic", &[&self.digest, remembered]));
         Ok(context)
-    }
-
-    /// The key of session tickets, [`quiche::Config::set_ticket_key`].
-    pub fn ticket_key(&self) -> &[u8] {
-        &self.ticket_key
     }
 }
 
@@ -97,8 +89,10 @@ mod tests {
         let one = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (one.cert.pem(), one.signing_key.serialize_pem());
-        let load =
-            |certificate: &str, key: &str| Tls::from_pem(certificate.as_bytes(), key.as_bytes(), &[0; 32]);
+        let load = |certificate: &str, key: &str| {
+            let tickets = TicketKeys::new([0; 32], vec![]);
+            Tls::from_pem(certificate.as_bytes(), key.as_bytes(), &tickets)
+        };
         assert!(load(&certificate, &key).is_ok());
         assert!(matches!(load(&certificate, &other.signing_key.serialize_pem()), Err(TlsError::Mismatch(_))));
         assert!(matches!(load(&certificate, "no key"), Err(TlsError::Key(_))));

@@ -63,10 +63,12 @@ impl Transport {
     /// # Errors
     /// The certificate or key does not load.
     pub fn config(&self, tls: &Tls) -> Result<quiche::Config, ConfigError> {
-        let mut config =
-            quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, tls.context()?)?;
+        let mut config = quiche::Config::with_boring_ssl_ctx_builder(
+            quiche::PROTOCOL_VERSION,
+            tls.context(&self.remembered())?,
+        )?;
         config.set_application_protos(quiche::h3::APPLICATION_PROTOCOL)?;
-        config.set_ticket_key(tls.ticket_key())?;
+        config.enable_early_data();
         config.set_max_idle_timeout(self.idle_timeout_ms);
         config.set_max_send_udp_payload_size(self.datagram_len_max);
         config.discover_pmtu(true);
@@ -86,6 +88,24 @@ impl Transport {
         // one call, and the kernel's fq queue discipline, where it is installed, spreads it on the wire.
         config.enable_pacing(false);
         Ok(config)
+    }
+
+    /// The settings that a client remembers beside a session ticket and goes by when it sends 0-RTT data; a server that
+    /// accepts such data must not allow less than it did (RFC 9000 section 7.4.1).
+    fn remembered(&self) -> [u8; 48] {
+        let settings = [
+            CONNECTION_WINDOW,
+            STREAM_WINDOW,
+            UNI_STREAM_WINDOW,
+            self.streams_per_connection_max,
+            UNI_STREAMS_MAX,
+            CONNECTION_IDS_PER_CONNECTION,
+        ];
+        let mut out = [0; 48];
+        for (bytes, setting) in out.chunks_exact_mut(8).zip(settings) {
+            bytes.copy_from_slice(&setting.to_le_bytes());
+        }
+        out
     }
 }
 

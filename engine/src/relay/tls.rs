@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::quic::TicketKeys;
 use crate::tcp::{TcpTls, TlsError};
 
 /// ALPN names of RFC 7443. A client may also name none, as most do.
@@ -14,8 +15,8 @@ const PROTOCOLS: &[&[u8]] = &[b"stun.turn", b"stun.nat-discovery"];
 ///
 /// # Errors
 /// [`TlsError`].
-pub fn load(certificate: &Path, key: &Path) -> Result<TcpTls, TlsError> {
-    TcpTls::load_for(PROTOCOLS, certificate, key)
+pub fn load(certificate: &Path, key: &Path, tickets: &TicketKeys) -> Result<TcpTls, TlsError> {
+    TcpTls::load_for(PROTOCOLS, certificate, key, tickets)
 }
 
 /// The server's side of TLS on one stream.

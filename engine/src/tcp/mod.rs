@@ -9,6 +9,7 @@ mod content;
 mod idle;
 mod lists;
 mod service;
+mod tickets;
 mod tls;
 
 pub use content::Content;

@@ -35,7 +35,8 @@ impl ProducesTickets for Tickets {
         let (mut nonce, mut tag) = ([0; NONCE_LEN], [0; TAG_LEN]);
         getrandom::fill(&mut nonce).ok()?;
         let cipher = Cipher::aes_256_gcm();
-        let sealed = encrypt_aead(cipher, &seal.cipher_key, Some(&nonce), &seal.name, plain, &mut tag).ok()?;
+        let sealed =
+            encrypt_aead(cipher, &seal.cipher_key, Some(&nonce), &seal.name, plain, &mut tag).ok()?;
         Some([&seal.name[..], &nonce, &sealed, &tag].concat())
     }
 
@@ -67,14 +68,19 @@ mod tests {
         let ticket = before.encrypt(b"a session").unwrap();
         assert_eq!(after.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
         assert_eq!(later.decrypt(&ticket), None);
-        assert_ne!(after.encrypt(b"a session").unwrap()[..NAME_LEN], ticket[..NAME_LEN], "the newest key seals");
+        assert_ne!(
+            after.encrypt(b"a session").unwrap()[..NAME_LEN],
+            ticket[..NAME_LEN],
+            "the newest key seals"
+        );
         for at in 0..ticket.len() {
             let mut damaged = ticket.clone();
             damaged[at] ^= 1;
             assert_eq!(before.decrypt(&damaged), None, "byte {at}");
             assert_eq!(before.decrypt(&ticket[..at]), None, "cut at {at}");
         }
-        let elsewhere = Tickets::new(TicketKeys::new([1; 32], vec![]).seals("tcp", &[b"another certificate"]));
+        let elsewhere =
+            Tickets::new(TicketKeys::new([1; 32], vec![]).seals("tcp", &[b"another certificate"]));
         assert_eq!(elsewhere.decrypt(&ticket), None);
     }
 }

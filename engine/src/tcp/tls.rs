@@ -1,5 +1,7 @@
 //! The certificate of the TCP service, reloadable while connections are open.
 
+use super::tickets::Tickets;
+use crate::quic::TicketKeys;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,12 +20,12 @@ pub struct TcpTls {
 }
 
 impl TcpTls {
-    /// Reads certificate chain and key, both PEM, for the content service.
+    /// Reads certificate chain and key, both PEM, for the content service. Session tickets are sealed under `tickets`.
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn load(certificate: &Path, key: &Path) -> Result<TcpTls, TlsError> {
-        TcpTls::load_for(CONTENT_PROTOCOLS, certificate, key)
+    pub fn load(certificate: &Path, key: &Path, tickets: &TicketKeys) -> Result<TcpTls, TlsError> {
+        TcpTls::load_for(CONTENT_PROTOCOLS, certificate, key, tickets)
     }
 
     /// Reads certificate chain and key, both PEM, for a service that speaks `protocols` (ALPN names, the preferred one
@@ -35,8 +37,9 @@ impl TcpTls {
         protocols: &'static [&'static [u8]],
         certificate: &Path,
         key: &Path,
+        tickets: &TicketKeys,
     ) -> Result<TcpTls, TlsError> {
-        let config = read(protocols, certificate, key)?;
+        let config = read(protocols, certificate, key, tickets)?;
         Ok(TcpTls { protocols, current: RwLock::new(Arc::new(config)) })
     }
 
@@ -44,8 +47,8 @@ impl TcpTls {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), TlsError> {
-        let config = Arc::new(read(self.protocols, certificate, key)?);
+    pub fn reload(&self, certificate: &Path, key: &Path, tickets: &TicketKeys) -> Result<(), TlsError> {
+        let config = Arc::new(read(self.protocols, certificate, key, tickets)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
@@ -57,7 +60,12 @@ impl TcpTls {
     }
 }
 
-fn read(protocols: &[&[u8]], certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+fn read(
+    protocols: &[&[u8]],
+    certificate: &Path,
+    key: &Path,
+    tickets: &TicketKeys,
+) -> Result<ServerConfig, TlsError> {
     let unreadable = |path: &Path| {
         let path = path.to_path_buf();
         move |source| TlsError::Pem { path, source }
@@ -68,6 +76,7 @@ fn read(protocols: &[&[u8]], certificate: &Path, key: &Path) -> Result<ServerCon
     if chain.is_empty() {
         return Err(TlsError::NoCertificate { path: certificate.to_path_buf() });
     }
+    let leaf = chain[0].to_vec();
     let secret = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let pair = |source| TlsError::Pair { certificate: certificate.into(), key: key.into(), source };
@@ -78,7 +87,7 @@ fn read(protocols: &[&[u8]], certificate: &Path, key: &Path) -> Result<ServerCon
         .with_single_cert(chain, secret)
         .map_err(pair)?;
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(pair)?;
+    config.ticketer = Arc::new(Tickets::new(tickets.seals("tcp", &[&leaf, &protocols.concat()])));
     Ok(config)
 }
 

@@ -1,6 +1,8 @@
 //! Shards as they run: threads, drivers, sockets of one port, clients over loopback.
 
-use crate::endpoint::harness::{Answer, Client, Datagram, Node, NodeOptions, bytes, client_config, tls};
+use crate::endpoint::harness::{
+    Answer, Client, Datagram, Node, NodeOptions, bytes, certificate, client_config,
+};
 use crate::endpoint::upload::token_of;
 use engine::cid::Keys;
 use engine::driver::sockets::SocketOptions;
@@ -8,7 +10,7 @@ use engine::driver::{DriverKind, UdpSocket, Waker};
 use engine::limits::SharedPolicy;
 use engine::mailbox::{self, Sender};
 use engine::metrics::ShardCounters;
-use engine::quic::{DATAGRAM_LEN_MAX, RetryTokens};
+use engine::quic::{DATAGRAM_LEN_MAX, RetryTokens, TicketKeys};
 use engine::shard::{self, Command, MAILBOX_LEN, Running, ShardConfig};
 use engine::steering::Steering;
 use identity::token::Scope;
@@ -153,7 +155,7 @@ fn serve_store_and_end(driver: DriverKind) {
 
     // Connections that are open keep their certificate, new ones get the new one.
     let before = remotes[0].client.quic.peer_cert().expect("a certificate").to_vec();
-    let certificate = tls();
+    let certificate = certificate().tls(&TicketKeys::new([6; 32], vec![]));
     shards.tell(|| Command::ReloadTls(Arc::clone(&certificate)));
     // The mailbox is emptied before what has arrived is looked at.
     let after = Remote::join(shards.address).client.quic.peer_cert().expect("a certificate").to_vec();

@@ -247,7 +247,14 @@ impl Books {
         }
     }
 
-    pub(super) fn draw(&mut self, now: Instant, shard_count: usize, account: u32, rate: u64, ask: &Ask) -> Grant {
+    pub(super) fn draw(
+        &mut self,
+        now: Instant,
+        shard_count: usize,
+        account: u32,
+        rate: u64,
+        ask: &Ask,
+    ) -> Grant {
         let (depth, chunk) = (depth(rate), chunk(rate));
         let budget = match account {
             NODE => &mut self.node,

@@ -5,7 +5,7 @@ use engine::cid::Keys;
 use engine::driver::{Ecn, RecvMeta, SEND_BUFFER_LEN, SendMeta, Waker};
 use engine::http::{Content, ContentOptions};
 use engine::metrics::{NodeCounters, ShardCounters};
-use engine::quic::{DATAGRAM_LEN_MAX, Endpoint, EndpointOptions, Foreign, RetryTokens, Tls};
+use engine::quic::{DATAGRAM_LEN_MAX, Endpoint, EndpointOptions, Foreign, RetryTokens, TicketKeys, Tls};
 use engine::storage::{Choice, Kind, Storage};
 use identity::SecretKey;
 use quiche::h3::{self, NameValue};
@@ -41,6 +41,7 @@ pub struct Node {
     pub publisher: SecretKey,
     pub policy: Arc<Policy>,
     pub tls: Arc<Tls>,
+    pub certificate: Certificate,
     pub storage: Storage,
     pub dir: tempfile::TempDir,
 }
@@ -58,13 +59,26 @@ impl Default for NodeOptions {
     }
 }
 
-pub fn tls() -> Arc<Tls> {
+pub fn certificate() -> Certificate {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])
         .and_then(|params| params.self_signed(&key))
         .expect("a certificate");
-    let tls = Tls::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes(), &[5; 32]);
-    Arc::new(tls.expect("certificate and key that belong together"))
+    Certificate { chain: certificate.pem(), key: key.serialize_pem() }
+}
+
+/// A certificate and its key, PEM.
+pub struct Certificate {
+    chain: String,
+    key: String,
+}
+
+impl Certificate {
+    /// With tickets sealed under `tickets`.
+    pub fn tls(&self, tickets: &TicketKeys) -> Arc<Tls> {
+        let tls = Tls::from_pem(self.chain.as_bytes(), self.key.as_bytes(), tickets);
+        Arc::new(tls.expect("certificate and key that belong together"))
+    }
 }
 
 impl Node {
@@ -96,7 +110,8 @@ impl Node {
             limits: options.limits,
             ..Policy::default()
         });
-        let tls = tls();
+        let certificate = certificate();
+        let tls = certificate.tls(&TicketKeys::new([5; 32], vec![]));
         let mut node = Self {
             shards: Vec::new(),
             counters: Vec::new(),
@@ -105,6 +120,7 @@ impl Node {
             publisher,
             policy,
             tls,
+            certificate,
             storage,
             dir,
         };
@@ -490,7 +506,7 @@ impl Client {
         if self.quic.timeout().is_some_and(|timeout| timeout.is_zero()) {
             self.quic.on_timeout();
         }
-        if self.h3.is_none() && self.quic.is_established() {
+        if self.h3.is_none() && (self.quic.is_established() || self.quic.is_in_early_data()) {
             let config = h3::Config::new().expect("a configuration");
             self.h3 =
                 Some(h3::Connection::with_transport(&mut self.quic, &config).expect("an HTTP/3 session"));

@@ -3,6 +3,7 @@
 mod content;
 pub mod harness;
 mod leases;
+mod resumption;
 mod sending;
 mod transport;
 pub mod upload;

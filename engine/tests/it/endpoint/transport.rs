@@ -322,21 +322,6 @@ fn a_mapping_fault_closes_who_may_have_been_sent_zeros() {
 }
 
 #[test]
-fn sessions_are_resumed_on_any_shard() {
-    let mut network = Network::new(Node::new(NodeOptions { shard_count: 4, ..NodeOptions::default() }));
-    let client = network.join();
-    network.until("the ticket", |network| network.clients[client].quic.session().is_some());
-    let session = network.clients[client].quic.session().expect("there is one").to_vec();
-    for port in 0..8 {
-        let mut client = Client::new(std::net::SocketAddr::new(address("[::1]:0").ip(), 30_000 + port));
-        client.quic.set_session(&session).expect("a session");
-        let client = network.connect(client);
-        network.until("the handshake", |network| network.clients[client].h3.is_some());
-        assert!(network.clients[client].quic.is_resumed());
-    }
-}
-
-#[test]
 fn requests_above_the_rate_are_told_to_come_later() {
     let limits = Limits { requests_per_s_max: 5, ..Limits::default() };
     let mut network = Network::new(Node::new(NodeOptions { limits, ..NodeOptions::default() }));

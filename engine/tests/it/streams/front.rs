@@ -7,6 +7,7 @@ use engine::limits::{
     RELAY_STRANGER_MESSAGE_LEN_MAX, RELAY_STREAM_IDLE, RELAY_STREAM_LINGER, RELAY_STREAM_OPENING,
     RELAY_STREAM_UNSENT_LIMIT, RELAY_STREAM_UNSENT_MAX, RELAY_STREAMS_MAX,
 };
+use engine::quic::TicketKeys;
 use engine::relay::front::{Closed, Front, FrontEvent};
 use engine::relay::stream::{self, MESSAGE_LEN_MAX, Malformed};
 use engine::relay::tls;
@@ -391,7 +392,7 @@ fn a_new_certificate_is_for_new_clients(subject: Subject) {
     let open = talk(&mut service, &old, None).expect("the old certificate is served");
     new.store(&old);
     let tls = service.tls.clone().expect("it serves TLS");
-    tls.reload(&old.certificate_path(), &old.key_path()).expect("a pair");
+    tls.reload(&old.certificate_path(), &old.key_path(), &TicketKeys::new([5; 32], vec![])).expect("a pair");
     talk(&mut service, &old, None).expect_err("the old one is no longer served");
     talk(&mut service, &new, None).expect("the new one is");
     talk(&mut service, &old, Some(open)).expect("what is open stays open");
@@ -419,8 +420,12 @@ impl Service {
         let loopback = "127.0.0.1:0".parse().expect("a literal address");
         let listener = TcpListener::bind(loopback, &ListenerOptions::default()).expect("a free port");
         let addr = listener.local_addr();
+        let tickets = TicketKeys::new([5; 32], vec![]);
         let tls = certificate.map(|certificate| {
-            Arc::new(tls::load(&certificate.certificate_path(), &certificate.key_path()).expect("a pair"))
+            Arc::new(
+                tls::load(&certificate.certificate_path(), &certificate.key_path(), &tickets)
+                    .expect("a pair"),
+            )
         });
         let mut front = Front::new(RELAY_STREAMS_MAX, Arc::default());
         front.listen(&mut driver, listener, tls.clone()).expect("it listens");
