@@ -19,7 +19,7 @@ pub enum Exit {
     NoSpace = 5,
     /// No node could be reached, or none stayed up.
     Unreachable = 6,
-    /// A node did not prove who it is, or a node does not accept this publisher.
+    /// A node did not prove who it is, a node does not accept this publisher, or the file is encrypted for others.
     NotTrusted = 7,
     /// Ended by Ctrl-C; what was fetched is kept, and the next run goes on from there.
     Interrupted = 130,
@@ -34,7 +34,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   4    verification failed: content or signature is not what it should be
   5    no space left, here or at the node
   6    no node could be reached
-  7    not trusted: a node's identity is not proved, or it refuses this publisher
+  7    not trusted: a node's identity is not proved, it refuses this publisher, or the file's key is for others
   130  interrupted";
 
 /// A failure on its way to the person: the code, and the error with its causes.

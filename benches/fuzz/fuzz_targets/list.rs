@@ -5,7 +5,7 @@
 use identity::{Domain, SecretKey};
 use libfuzzer_sys::fuzz_target;
 use store::list::{KeyMaterial, ListView};
-use store::pipeline::{Restorer, Scratch, SegmentOpener, open_plain_hashes};
+use store::pipeline::{GroupShards, Restorer, Scratch, SegmentOpener, open_plain_hashes};
 use store::{Hash, outboard};
 
 fuzz_target!(|data: &[u8]| {
@@ -72,10 +72,11 @@ fn use_all(list: &ListView<'_>, data: &[u8]) {
             assert_eq!(plain.len(), entry.plain_len as usize);
         }
     }
-    if let Ok(mut restorer) = Restorer::new(list)
-        && list.group(0).is_some_and(|group| group.shard_len < 10_000 && group.shape.shards() < 300)
+    if let (Ok(mut restorer), Ok(first)) = (Restorer::new(list), GroupShards::of(list, 0))
+        && first.group.shard_len < 10_000
+        && first.group.shape.shards() < 300
     {
-        let none = vec![None; list.group(0).map_or(0, |group| group.shards().count())];
-        assert!(restorer.restore(list, 0, &none, &[0]).is_err());
+        let none = vec![None; first.addresses.len()];
+        assert!(restorer.restore(&first, &none, &[0]).is_err());
     }
 }

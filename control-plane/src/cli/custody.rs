@@ -44,10 +44,14 @@ Examples:
 No key of the file is needed: shards are restored as they are stored, from any k shards of their group. A shard counts as \
 missing if none of the nodes named has it; a node that does not answer counts as lost, one that is merely busy does not. \
 What is restored goes where its group has fewest shards. Lists and outboards, and all of a file that was published without \
---code, are copied to every node named that lacks them. What was put stays: an interrupted repair is simply run again.
+--code, are copied to every node named that lacks them. Outboards that no node has are made anew of the shards. The table \
+of plain hashes (receivers take by it from older files what did not change) is made anew of an encrypted file only if \
+this node's identity can read it: its publisher or a reader repairs it. What was put stays: an interrupted repair is \
+simply run again.
 
 Exit code 0 if the file is whole now; 3 if more is lost than parity brings back, which is said group by group while all \
-else is repaired; 6 if busy nodes leave it open, or nodes took nothing.";
+else is repaired; 6 if busy nodes leave it open, or nodes took nothing; 7 if all that is missing is a table of plain \
+hashes that takes the file's key.";
 
 /// `ioex audit`.
 #[derive(Args, Debug, Clone)]

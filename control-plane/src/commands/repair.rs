@@ -10,7 +10,7 @@ use crate::node_identity::{NodeIdentity, NodeIdentityError};
 use crate::progress_bar::TransferBar;
 use crate::quantity::{parse_bytes, show_bytes, show_seconds};
 use crate::text_table::lay_out;
-use peer::repair::{NodeRepair, NodeState, RepairOptions, Repaired};
+use peer::repair::{LossCause, NodeRepair, NodeState, Piece, RepairOptions, Repaired};
 use peer::{Authorities, Client, ClientOptions, Progress};
 use serde_json::json;
 use std::fmt::Write;
@@ -63,7 +63,9 @@ pub fn run(arguments: &Repair) -> Result<ExitCode, Failure> {
 
 /// None if the file is whole.
 fn exit_of(repaired: &Repaired) -> Option<Exit> {
-    if repaired.is_lost() {
+    if repaired.lacks_only_the_key() {
+        Some(Exit::NotTrusted)
+    } else if repaired.is_lost() {
         let nobody_answers = repaired.nodes.iter().all(|node| node.state != NodeState::Well);
         Some(if nobody_answers { Exit::Unreachable } else { Exit::NotFound })
     } else if repaired.is_whole() {
@@ -93,6 +95,9 @@ fn text(repaired: &Repaired, seconds: f64) -> String {
         show_seconds(seconds)
     );
     let mut done = vec![format!("{} shards restored", repaired.restored)];
+    if repaired.documents_made > 0 {
+        done.push(format!("{} documents made anew", repaired.documents_made));
+    }
     if repaired.copied > 0 {
         done.push(format!("{} copies made", repaired.copied));
     }
@@ -107,11 +112,11 @@ fn text(repaired: &Repaired, seconds: f64) -> String {
             repaired.crowded
         );
     }
-    if repaired.shards_unclear > 0 {
+    if repaired.shards_unclear + repaired.documents_unclear > 0 {
         let _ = writeln!(
             out,
-            "unclear    {} shards may be on nodes that are busy: run this again later",
-            repaired.shards_unclear
+            "unclear    {} shards and {} documents may be on nodes that are busy: run this again later",
+            repaired.shards_unclear, repaired.documents_unclear
         );
     }
     for group in repaired.lost_groups.iter().take(GROUPS_SHOWN) {
@@ -127,11 +132,14 @@ fn text(repaired: &Repaired, seconds: f64) -> String {
         );
     }
     for piece in repaired.lost_pieces.iter().take(GROUPS_SHOWN) {
-        let what = match piece.shard {
-            Some(shard) => format!("segment {shard}"),
-            None => "a document of the list".to_owned(),
-        };
-        let _ = writeln!(out, "lost       {what}: no node has {}", piece.hash);
+        let _ = writeln!(out, "lost       {} ({}): {}", name_of(piece.piece), piece.hash, piece.cause);
+    }
+    if repaired.lacks_only_the_key() {
+        let _ = writeln!(
+            out,
+            "note       the file itself is whole; its readers can take nothing from older files until its publisher, or \
+             one of them, repairs it"
+        );
     }
     let hidden = repaired.lost_groups.len().saturating_sub(GROUPS_SHOWN)
         + repaired.lost_pieces.len().saturating_sub(GROUPS_SHOWN);
@@ -144,6 +152,17 @@ fn text(repaired: &Repaired, seconds: f64) -> String {
     let head = ["NODE", "HELD", "DAMAGED", "RECEIVED", "BYTES", "STATE"].map(String::from);
     let rows: Vec<_> = std::iter::once(head).chain(repaired.nodes.iter().map(row)).collect();
     out + &lay_out(&rows, [false, true, true, true, true, false])
+}
+
+fn name_of(piece: Piece) -> String {
+    match piece {
+        Piece::Segment(segment) => format!("segment {segment}"),
+        Piece::List => "the list".to_owned(),
+        Piece::Outboards { first, end } => {
+            format!("outboards of shards {first} to {}", end.saturating_sub(1))
+        }
+        Piece::PlainHashes => "the table of plain hashes".to_owned(),
+    }
 }
 
 fn row(node: &NodeRepair) -> [String; 6] {
@@ -197,7 +216,15 @@ fn facts(repaired: &Repaired, seconds: f64) -> serde_json::Value {
     let pieces: Vec<_> = repaired
         .lost_pieces
         .iter()
-        .map(|piece| json!({ "hash": piece.hash.to_string(), "bytes": piece.len, "segment": piece.shard }))
+        .map(|lost| {
+            let segment = match lost.piece {
+                Piece::Segment(segment) => Some(segment),
+                _ => None,
+            };
+            json!({ "hash": lost.hash.to_string(), "bytes": lost.len, "segment": segment,
+                    "what": name_of(lost.piece), "why": lost.cause.to_string(),
+                    "needs_key": matches!(lost.cause, LossCause::NeedsKey { .. }) })
+        })
         .collect();
     json!({
         "list": repaired.list.to_string(),
@@ -207,6 +234,8 @@ fn facts(repaired: &Repaired, seconds: f64) -> serde_json::Value {
         "shards": repaired.shards,
         "shards_found": repaired.shards_found,
         "shards_unclear": repaired.shards_unclear,
+        "documents_unclear": repaired.documents_unclear,
+        "documents_made": repaired.documents_made,
         "restored": repaired.restored,
         "crowded": repaired.crowded,
         "copied": repaired.copied,

@@ -1,14 +1,12 @@
 //! What a verified list says about the file: its shards, where their plain bytes go, and how they are opened.
 
-use std::collections::BTreeMap;
-
 use bytes::{Bytes, BytesMut};
 use identity::{SecretKey, Uid};
 use store::Hash;
 use store::aead::{FileKey, SegmentCipher, TAG_LEN};
-use store::erasure::{Code, Codec, Shape};
-use store::list::{Chunking, Entry, KeyMaterial, ListView};
-use store::pipeline::{Scratch, SegmentOpener};
+use store::erasure::{Code, Shape};
+use store::list::{Chunking, Entry, Group, KeyMaterial, ListView};
+use store::pipeline::{GroupShards, Scratch, SegmentOpener};
 
 use super::FetchOptions;
 use super::error::FetchError;
@@ -134,51 +132,14 @@ impl Plan {
         self.cipher.is_none() && (0..self.segments.len() as u32).all(|index| self.can_be_stored_again(index))
     }
 
-    /// The stored bytes of the data shards `absent` of a group, from at least as many others as it has data shards.
-    pub(crate) fn restore(
-        &self,
-        group: GroupIndex,
-        stored: &BTreeMap<ShardIndex, Bytes>,
-        absent: &[ShardIndex],
-    ) -> Result<Vec<(ShardIndex, Bytes)>, FetchError> {
-        let failed = |what: String| FetchError::Restore { group, reason: what };
-        let Some((code, shape)) = self.coding else { return Err(failed("there is no parity".to_owned())) };
-        let mut codec = Codec::new(code, shape).map_err(|e| failed(e.to_string()))?;
-        let (data, parity) = (self.grouping.data_of(group), self.grouping.parity_of(group));
-        let longest = data.clone().map(|index| self.shard(index).1 as usize).max().unwrap_or(0);
-        let shard_len = longest.next_multiple_of(code.shard_align());
-        // What is stored has no padding; the code counts zeros behind it, and zeros for what the last group lacks.
-        let zeros = vec![0; shard_len];
-        let padded: BTreeMap<ShardIndex, Vec<u8>> = stored
-            .iter()
-            .filter(|(_, bytes)| bytes.len() < shard_len)
-            .map(|(index, bytes)| {
-                let mut padded = Vec::with_capacity(shard_len);
-                padded.extend_from_slice(bytes);
-                padded.resize(shard_len, 0);
-                (*index, padded)
-            })
-            .collect();
-        let of = |index: ShardIndex| {
-            let whole = || stored.get(&index).map(|bytes| &bytes[..]);
-            padded.get(&index).map(|bytes| &bytes[..]).or_else(whole)
-        };
-        let lacking = shape.data - data.len();
-        let mut shards: Vec<Option<&[u8]>> = data.clone().map(of).collect();
-        shards.extend(std::iter::repeat_n(Some(&zeros[..]), lacking));
-        shards.extend(parity.map(of));
-        let mut buffers: Vec<Vec<u8>> = absent.iter().map(|_| vec![0; shard_len]).collect();
-        let mut wanted: Vec<(usize, &mut [u8])> = absent
-            .iter()
-            .zip(&mut buffers)
-            .map(|(index, buffer)| ((index - data.start) as usize, &mut buffer[..]))
-            .collect();
-        codec.reconstruct(&shards, &mut wanted).map_err(|e| failed(e.to_string()))?;
-        let trim = |(index, mut buffer): (&ShardIndex, Vec<u8>)| {
-            buffer.truncate(self.shard(*index).1 as usize);
-            (*index, Bytes::from(buffer))
-        };
-        Ok(absent.iter().zip(buffers).map(trim).collect())
+    /// A group as it is restored; `None` if there is no parity.
+    pub(crate) fn group(&self, number: GroupIndex) -> Option<GroupShards> {
+        let (_, shape) = self.coding?;
+        let (data, parity) = (self.grouping.data_of(number), self.grouping.parity_of(number));
+        let shard_len = self.shard(parity.start).1;
+        let group = Group { data, parity, shard_len, shape };
+        let addresses = group.shards().map(|shard| self.shard(shard)).collect();
+        Some(GroupShards { number, group, addresses })
     }
 }
 

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::Hash;
-use store::pipeline::Scratch;
+use store::pipeline::{RestoreError, Restorer, Scratch};
 use store::split::FileHasher;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -61,6 +60,7 @@ pub(crate) fn write_shards(plan: &Arc<Plan>, file: PartialFile, mut end: SinkEnd
         file,
         held: Held::new(),
         scratch: Scratch::default(),
+        restorer: None,
         answers: end.answers,
     };
     while let Some(message) = end.shards.blocking_recv() {
@@ -84,6 +84,7 @@ struct ShardWriter {
     file: PartialFile,
     held: Held,
     scratch: Scratch,
+    restorer: Option<Restorer>,
     answers: mpsc::UnboundedSender<FromSink>,
 }
 
@@ -128,7 +129,8 @@ impl ShardWriter {
             })?;
             stored.insert(index, again);
         }
-        for (index, stored) in restore_data(&plan, group, &stored, &absent)? {
+        let restored = restore_data(&plan, &mut self.restorer, group, &stored, &absent)?;
+        for (index, stored) in restored {
             let plain = plan.open(index, stored, &mut self.scratch)?;
             self.file.write(index, &plain)?;
             self.answer(FromSink::Restored(index));
@@ -158,6 +160,7 @@ pub(crate) async fn stream_shards<W: AsyncWrite + Unpin>(
     let mut held = Held::new();
     let mut next: GroupIndex = 0;
     let mut hasher = FileHasher::new();
+    let mut restorer = None;
     while next < plan.grouping.group_count() {
         // An end without a last shard: the transfer failed and says why.
         let Some(message) = end.shards.recv().await else { return Ok(()) };
@@ -170,16 +173,17 @@ pub(crate) async fn stream_shards<W: AsyncWrite + Unpin>(
         };
         while let Some(shards) = is_whole(&mut held, next) {
             let indices: Vec<_> = shards.iter().map(|(index, _)| *index).collect();
-            let (plan, mut hash) = (plan.clone(), hasher);
+            let (plan, mut hash, mut restoring) = (plan.clone(), hasher, restorer.take());
             let assembling = tokio::task::spawn_blocking(move || {
-                let segments = assemble(&plan, next, shards)?;
+                let segments = assemble(&plan, &mut restoring, next, shards)?;
                 if plan.file_hash.is_some() {
                     segments.iter().for_each(|plain| hash.push(plain));
                 }
-                Ok::<_, FetchError>((segments, hash))
+                Ok::<_, FetchError>((segments, hash, restoring))
             });
-            let (segments, hash) = assembling.await.map_err(|e| FetchError::Interrupted(e.to_string()))??;
-            hasher = hash;
+            let done = assembling.await.map_err(|e| FetchError::Interrupted(e.to_string()))??;
+            let segments;
+            (segments, hasher, restorer) = done;
             for plain in segments {
                 writer.write_all(&plain).await.map_err(FetchError::Output)?;
             }
@@ -202,6 +206,7 @@ pub(crate) async fn stream_shards<W: AsyncWrite + Unpin>(
 /// The plain segments of a group, in order, out of as many shards as it has segments.
 fn assemble(
     plan: &Plan,
+    restorer: &mut Option<Restorer>,
     group: GroupIndex,
     shards: Vec<(ShardIndex, Bytes)>,
 ) -> Result<Vec<Bytes>, FetchError> {
@@ -209,7 +214,7 @@ fn assemble(
     let mut stored: BTreeMap<_, _> = shards.into_iter().collect();
     let absent: Vec<_> = data.clone().filter(|index| !stored.contains_key(index)).collect();
     if !absent.is_empty() {
-        let restored = restore_data(plan, group, &stored, &absent)?;
+        let restored = restore_data(plan, restorer, group, &stored, &absent)?;
         stored.extend(restored);
     }
     let mut scratch = Scratch::default();
@@ -222,20 +227,30 @@ fn assemble(
     Ok(segments)
 }
 
-/// Restores the stored bytes of the data shards `absent` of a group from the others.
+/// Restores the stored bytes of the data shards `absent` of a group from the others. `restorer` is made when it is first
+/// needed.
 fn restore_data(
     plan: &Plan,
+    restorer: &mut Option<Restorer>,
     group: GroupIndex,
     stored: &BTreeMap<ShardIndex, Bytes>,
     absent: &[ShardIndex],
 ) -> Result<Vec<(ShardIndex, Bytes)>, FetchError> {
-    let restored = plan.restore(group, stored, absent)?;
-    for (index, stored) in &restored {
+    let failed = |error: RestoreError| match error {
         // Every shard that went in was verified. So the publisher's parity is not that of the data.
-        if Hash::of(stored) != plan.shard(*index).0 {
-            let reason = format!("restored from the others of group {group} it has another hash");
-            return Err(FetchError::Segment { index: *index, reason });
+        RestoreError::Differs { shard, .. } => {
+            FetchError::Segment { index: shard, reason: error.to_string() }
         }
-    }
-    Ok(restored)
+        _ => FetchError::Restore { group, reason: error.to_string() },
+    };
+    let (Some((code, shape)), Some(of)) = (plan.coding, plan.group(group)) else {
+        return Err(failed(RestoreError::NoCode));
+    };
+    let restorer = match restorer {
+        Some(restorer) => restorer,
+        none => none.insert(Restorer::of_code(code, shape).map_err(failed)?),
+    };
+    let shards: Vec<Option<Bytes>> = of.group.shards().map(|shard| stored.get(&shard).cloned()).collect();
+    let restored = restorer.restore(&of, &shards, absent).map_err(failed)?;
+    Ok(absent.iter().copied().zip(restored).collect())
 }

@@ -4,5 +4,5 @@
 mod catalog;
 mod survey;
 
-pub(crate) use self::catalog::Catalog;
+pub(crate) use self::catalog::{Catalog, Document, DocumentKind};
 pub(crate) use self::survey::{Depth, Found, Standing, Survey, Surveyed, survey};

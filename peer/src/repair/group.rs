@@ -3,62 +3,69 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use store::pipeline::Restorer;
 use tokio::task::JoinSet;
 
 use super::bench::Bench;
 use super::plan::{GroupJob, Shard};
 use super::report::{LostGroup, Outcome};
-use super::restore::restore;
 use crate::placement::Placement;
 
 pub(super) async fn mend(bench: &Arc<Bench>, mut job: GroupJob) -> Outcome {
-    let mut read = vec![None; job.shards.len()];
-    gather(bench, &mut job, &mut read).await;
-    let present = read.iter().flatten().count();
+    let read = gather(bench, &mut job).await;
     // Found missing beforehand, or found wrong while it was read.
     let wanted: Vec<usize> =
         (0..job.shards.len()).filter(|shard| job.shards[*shard].holders.is_empty()).collect();
     let mut outcome = Outcome::default();
-    if present < job.data_count {
+    if read.iter().flatten().count() < job.needed() {
         outcome.lost_groups.push(LostGroup {
-            group: job.group,
+            group: job.of.number,
             missing: wanted.len() as u32,
             shards: job.shards.len() as u32,
-            needed: job.data_count as u32,
-            first_segment: job.shards.first().map_or(0, |shard| shard.number),
-            segments: job.data_count as u32,
+            needed: job.needed() as u32,
+            first_segment: job.of.group.data.start,
+            segments: job.of.group.data.len() as u32,
         });
         return outcome;
     }
     let job = Arc::new(job);
-    let restoring = job.clone();
-    let for_restore = wanted.clone();
-    let restored = tokio::task::spawn_blocking(move || restore(&restoring, &read, &for_restore)).await;
-    let restored = match restored {
-        Ok(Ok(restored)) => restored,
-        Ok(Err(reason)) => {
-            outcome.failures.push(format!("group {}: {reason}", job.group));
+    match restore(&job, read, &wanted).await {
+        Ok(restored) => place(bench, &job, &wanted, restored, &mut outcome).await,
+        Err(reason) => {
+            outcome.failures.push(reason);
             outcome.unplaced += wanted.len() as u64;
-            return outcome;
         }
-        Err(error) => {
-            outcome.failures.push(format!("group {}: {error}", job.group));
-            outcome.unplaced += wanted.len() as u64;
-            return outcome;
-        }
-    };
-    place(bench, &job, &wanted, restored, &mut outcome).await;
+    }
     outcome
 }
 
+/// Makes shards, by their place in the group, of those that were read.
+pub(super) async fn restore(
+    job: &Arc<GroupJob>,
+    read: Vec<Option<Bytes>>,
+    wanted: &[usize],
+) -> Result<Vec<Bytes>, String> {
+    let group = job.clone();
+    let wanted: Vec<u32> = wanted.iter().map(|shard| job.shards[*shard].number).collect();
+    let restoring = tokio::task::spawn_blocking(move || {
+        let mut restorer = Restorer::of_code(group.code, group.of.group.shape)?;
+        restorer.restore(&group.of, &read, &wanted)
+    });
+    match restoring.await {
+        Ok(restored) => restored.map_err(|error| error.to_string()),
+        Err(error) => Err(format!("group {}: {error}", job.of.number)),
+    }
+}
+
 /// Reads shards until there are enough: all at once as many as are needed, and another for each that fails.
-async fn gather(bench: &Arc<Bench>, job: &mut GroupJob, read: &mut [Option<Bytes>]) {
+pub(super) async fn gather(bench: &Arc<Bench>, job: &mut GroupJob) -> Vec<Option<Bytes>> {
+    let mut read = vec![None; job.shards.len()];
     let mut candidates: Vec<usize> =
         (0..job.shards.len()).rev().filter(|shard| !job.shards[*shard].holders.is_empty()).collect();
     let mut reading = JoinSet::new();
     let mut present = 0;
     loop {
-        while present + reading.len() < job.data_count
+        while present + reading.len() < job.needed()
             && let Some(index) = candidates.pop()
         {
             let (bench, mut shard) = (bench.clone(), job.shards[index].clone());
@@ -67,7 +74,7 @@ async fn gather(bench: &Arc<Bench>, job: &mut GroupJob, read: &mut [Option<Bytes
                 (index, shard, bytes)
             });
         }
-        let Some(Ok((index, shard, bytes))) = reading.join_next().await else { return };
+        let Some(Ok((index, shard, bytes))) = reading.join_next().await else { return read };
         job.shards[index] = shard;
         present += usize::from(bytes.is_some());
         read[index] = bytes;
@@ -82,7 +89,7 @@ async fn place(
     restored: Vec<Bytes>,
     outcome: &mut Outcome,
 ) {
-    let placement = Placement::new(bench.len(), job.shape);
+    let placement = Placement::new(bench.len(), job.of.group.shape);
     let mut held = vec![0usize; bench.len()];
     for shard in &job.shards {
         shard.holders.iter().for_each(|node| held[*node] += 1);
@@ -90,7 +97,7 @@ async fn place(
     for (&index, bytes) in wanted.iter().zip(restored) {
         let shard: &Shard = &job.shards[index];
         loop {
-            let group = u64::from(job.group);
+            let group = u64::from(job.of.number);
             let is_target = |node: usize| bench.is_target(node) && !shard.bad_at.contains(&node);
             let Some(node) = placement.choose(group, index, &held, is_target) else {
                 outcome.unplaced += 1;
@@ -99,6 +106,7 @@ async fn place(
             if bench.put(node, &shard.hash, &bytes).await.is_ok() {
                 held[node] += 1;
                 outcome.restored += 1;
+                outcome.placed.push((shard.number, node));
                 outcome.crowded += u64::from(placement.is_crowded(held[node]));
                 break;
             }

@@ -3,28 +3,32 @@
 //!
 //! The nodes that are given are asked what they hold. What is on none of them is restored from any k shards of its group
 //! and put where the placement's bound allows; lists and outboards, and all of a file without code, are copied to every
-//! node that lacks them. Memory is bounded by the options.
+//! node that lacks them. Outboards that no node has are made anew of the shards, and so is the table of plain hashes if
+//! the file can be read by whoever repairs it. Memory is bounded by the options.
 
 mod bench;
 mod copy;
 mod error;
 mod group;
+mod make;
 mod plan;
 mod report;
-mod restore;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use identity::SecretKey;
 use store::Hash;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
 
 pub use self::error::RepairError;
-pub use self::report::{LostGroup, LostPiece, NodeRepair, NodeState, Repaired};
+pub use self::report::{LossCause, LostGroup, LostPiece, NodeRepair, NodeState, Piece, Repaired};
 
 use self::bench::Bench;
-use self::plan::{Job, Plan};
+use self::make::Whereabouts;
+use self::plan::{CopyJob, Job, Plan};
+use self::report::Outcome;
 use crate::backoff::Backoff;
 use crate::client::Node;
 use crate::holders::{Catalog, Depth, survey};
@@ -86,10 +90,11 @@ pub async fn repair(
         nodes: nodes.iter().map(|node| NodeProgress::new(node.url().clone())).collect(),
         ..Progress::default()
     });
-    let catalog = Catalog::get(list, &nodes, &options.backoff).await?;
+    let catalog = Arc::new(Catalog::get(list, &nodes, &options.backoff).await?);
     let view = catalog.list()?;
     let documents = catalog.documents()?;
-    let pieces: Arc<[_]> = documents.iter().copied().chain(view.shards()).collect();
+    let pieces: Arc<[_]> =
+        documents.iter().map(|document| (document.hash, document.len)).chain(view.shards()).collect();
     let bytes: u64 = pieces.iter().map(|(_, len)| u64::from(*len)).sum();
     progress.send_modify(|progress| {
         progress.phase = Phase::Resuming;
@@ -98,8 +103,8 @@ pub async fn repair(
     let shown = progress.clone();
     let depth = if options.is_deep { Depth::Bytes } else { Depth::Claim };
     let answered = move |len: u64| shown.send_modify(|progress| progress.bytes_verified += len);
-    let survey = survey(&nodes, pieces.clone(), depth, options.backoff, Arc::new(answered)).await;
-    let plan = Plan::new(&view, documents.len(), &pieces, &survey);
+    let survey = Arc::new(survey(&nodes, pieces, depth, options.backoff, Arc::new(answered)).await);
+    let plan = Plan::new(&view, &documents, &survey);
 
     progress.send_modify(|progress| {
         progress.phase = Phase::Transferring;
@@ -108,65 +113,98 @@ pub async fn repair(
     });
     let mut repaired = Repaired::new(*list, &view, &survey, &plan);
     let bench = Arc::new(Bench::new(&survey, key, options)?);
-    work(plan, &bench, options, progress, &mut repaired).await?;
+    let mut worker = Worker {
+        bench: bench.clone(),
+        options,
+        progress,
+        repaired: &mut repaired,
+        placed: HashMap::new(),
+        to_make: Vec::new(),
+    };
+    // Documents are made when the shards they are made of are there.
+    let (later, now) = plan.jobs.into_iter().partition(|job| matches!(job, Job::Make(_)));
+    worker.work(now, None).await?;
+    let later = worker.to_make.drain(..).map(Job::Make).chain::<Vec<Job>>(later).collect();
+    let whereabouts = Whereabouts {
+        catalog: catalog.clone(),
+        survey: survey.clone(),
+        documents: documents.len(),
+        placed: std::mem::take(&mut worker.placed),
+        key: key.clone(),
+        restoring: Mutex::new(()),
+    };
+    worker.work(later, Some(Arc::new(whereabouts))).await?;
     bench.report(&mut repaired);
     progress.send_modify(|progress| progress.phase = Phase::Done);
     Ok(repaired)
 }
 
-/// Does all jobs, as many at once as memory allows.
-async fn work(
-    plan: Plan,
-    bench: &Arc<Bench>,
-    options: &RepairOptions,
-    progress: &watch::Sender<Progress>,
-    repaired: &mut Repaired,
-) -> Result<(), RepairError> {
-    let units = (options.memory_bytes_max / MEMORY_UNIT_BYTES).clamp(1, 1 << 28) as usize;
-    let memory = Arc::new(Semaphore::new(units));
-    let mut jobs = plan.jobs.into_iter();
-    let mut running = JoinSet::new();
-    let mut next = jobs.next();
-    loop {
-        if let Some(job) = next.take() {
-            let needed = job.memory_bytes().div_ceil(MEMORY_UNIT_BYTES).clamp(1, units as u64) as u32;
-            let room = memory.clone().acquire_many_owned(needed);
-            let room = tokio::select! {
-                // A closed semaphore is impossible here: this function holds it.
-                room = room => room.ok(),
-                Some(ended) = running.join_next() => {
-                    note(ended, progress, repaired)?;
-                    next = Some(job);
-                    continue;
-                }
-            };
-            let bench = bench.clone();
-            running.spawn(async move {
-                let bytes = job.bytes();
-                let outcome = match job {
-                    Job::Group(job) => group::mend(&bench, job).await,
-                    Job::Copy(job) => copy::spread(&bench, job).await,
-                };
-                drop(room);
-                (bytes, outcome)
-            });
-            next = jobs.next();
-            continue;
-        }
-        match running.join_next().await {
-            Some(ended) => note(ended, progress, repaired)?,
-            None => return Ok(()),
-        }
-    }
+/// Does jobs, and keeps the account of them.
+struct Worker<'a> {
+    bench: Arc<Bench>,
+    options: &'a RepairOptions,
+    progress: &'a watch::Sender<Progress>,
+    repaired: &'a mut Repaired,
+    /// Where restored shards are now.
+    placed: HashMap<u32, usize>,
+    /// Documents of which no node has a good copy.
+    to_make: Vec<CopyJob>,
 }
 
-fn note(
-    ended: Result<(u64, report::Outcome), tokio::task::JoinError>,
-    progress: &watch::Sender<Progress>,
-    repaired: &mut Repaired,
-) -> Result<(), RepairError> {
-    let (bytes, outcome) = ended.map_err(|e| RepairError::Interrupted(e.to_string()))?;
-    progress.send_modify(|progress| progress.bytes_verified += bytes);
-    repaired.note(outcome);
-    Ok(())
+impl Worker<'_> {
+    /// Does all jobs, as many at once as memory allows. Documents are made only where it is known `whereabouts` shards are.
+    async fn work(
+        &mut self,
+        jobs: Vec<Job>,
+        whereabouts: Option<Arc<Whereabouts>>,
+    ) -> Result<(), RepairError> {
+        let units = (self.options.memory_bytes_max / MEMORY_UNIT_BYTES).clamp(1, 1 << 28) as usize;
+        let memory = Arc::new(Semaphore::new(units));
+        let mut jobs = jobs.into_iter();
+        let mut running = JoinSet::new();
+        let mut next = jobs.next();
+        loop {
+            if let Some(job) = next.take() {
+                let needed = job.memory_bytes().div_ceil(MEMORY_UNIT_BYTES).clamp(1, units as u64) as u32;
+                let room = memory.clone().acquire_many_owned(needed);
+                let room = tokio::select! {
+                    // A closed semaphore is impossible here: this function holds it.
+                    room = room => room.ok(),
+                    Some(ended) = running.join_next() => {
+                        self.note(ended)?;
+                        next = Some(job);
+                        continue;
+                    }
+                };
+                let (bench, whereabouts) = (self.bench.clone(), whereabouts.clone());
+                running.spawn(async move {
+                    let bytes = job.bytes();
+                    let outcome = match (job, &whereabouts) {
+                        (Job::Group(job), _) => group::mend(&bench, job).await,
+                        (Job::Make(job), Some(known)) => make::make(&bench, known, job).await,
+                        (Job::Copy(job) | Job::Make(job), _) => copy::spread(&bench, job).await,
+                    };
+                    drop(room);
+                    (bytes, outcome)
+                });
+                next = jobs.next();
+                continue;
+            }
+            match running.join_next().await {
+                Some(ended) => self.note(ended)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn note(&mut self, ended: Result<(u64, Outcome), JoinError>) -> Result<(), RepairError> {
+        let (bytes, mut outcome) = ended.map_err(|e| RepairError::Interrupted(e.to_string()))?;
+        if outcome.to_make.is_empty() {
+            self.progress.send_modify(|progress| progress.bytes_verified += bytes);
+        }
+        self.placed.extend(outcome.placed.drain(..));
+        self.to_make.append(&mut outcome.to_make);
+        self.repaired.note(outcome);
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use store::Hash;
 use store::erasure::Shape;
 use store::list::ListView;
 
-use super::plan::Plan;
+use super::plan::{CopyJob, Plan};
 use crate::holders::{Found, Standing, Survey};
 use crate::node_url::NodeUrl;
 use crate::publish::PutError;
@@ -30,13 +30,17 @@ pub struct Repaired {
     pub restored: u64,
     /// Of these, put to nodes that hold more than m shards of a group now, for want of nodes.
     pub crowded: u64,
+    /// Documents on none that answered, while a busy node may hold them.
+    pub documents_unclear: u64,
+    /// Documents that no node had and that were made anew.
+    pub documents_made: u64,
     /// Copies of lists, outboards and segments that were put to nodes that lacked them.
     pub copied: u64,
     /// Shards and copies that no node took.
     pub unplaced: u64,
     /// Groups of which too much is lost.
     pub lost_groups: Vec<LostGroup>,
-    /// Pieces without parity of which no node has a good copy.
+    /// Pieces without parity that cannot be brought back.
     pub lost_pieces: Vec<LostPiece>,
     /// What else went wrong, for a person.
     pub failures: Vec<String>,
@@ -61,15 +65,58 @@ pub struct LostGroup {
     pub segments: u32,
 }
 
-/// A piece that no node has.
+/// A piece that no node has, and that cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostPiece {
     /// Its address.
     pub hash: Hash,
     /// Its length in bytes.
     pub len: u32,
-    /// Which data segment it is; `None` for a list or an outboard document.
-    pub shard: Option<u32>,
+    /// What it is.
+    pub piece: Piece,
+    /// Why it is lost.
+    pub cause: LossCause,
+}
+
+/// What belongs on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// A data segment of a file without a code.
+    Segment(u32),
+    /// The list, or a part of it.
+    List,
+    /// The outboards of the shards from `first` to before `end`.
+    Outboards {
+        /// The first shard.
+        first: u32,
+        /// One past the last.
+        end: u32,
+    },
+    /// The table of plain hashes, by which a receiver finds in older files what it has.
+    PlainHashes,
+}
+
+/// Why a piece cannot be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LossCause {
+    /// Nothing else leads to it.
+    #[error("no node has a good copy")]
+    NoCopy,
+    /// A shard that it is made of is lost.
+    #[error("no node has it, nor shard {shard}, which it takes to make it")]
+    Incomplete {
+        /// The first that was found lost.
+        shard: u32,
+    },
+    /// It can be made by who can read the file.
+    #[error("no node has it, and it takes the file's key to make it: {reason}")]
+    NeedsKey {
+        /// Why the key is not to be had.
+        reason: String,
+    },
+    /// The publisher's list names something else.
+    #[error("no node has it, and what the shards give is something else: the publisher made it wrongly")]
+    Differs,
 }
 
 /// What became of a node.
@@ -103,11 +150,16 @@ pub enum NodeState {
 }
 
 /// What came of one job.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) restored: u64,
     pub(super) crowded: u64,
+    /// Which shards, and the node that has each now.
+    pub(super) placed: Vec<(u32, usize)>,
+    pub(super) made: u64,
     pub(super) copied: u64,
+    /// Documents of which it turned out that no node has a good copy.
+    pub(super) to_make: Vec<CopyJob>,
     pub(super) unplaced: u64,
     pub(super) lost_groups: Vec<LostGroup>,
     pub(super) lost_pieces: Vec<LostPiece>,
@@ -147,6 +199,8 @@ impl Repaired {
             shards: u64::from(view.shard_count()),
             shards_found: plan.shards_found,
             shards_unclear: plan.shards_unclear,
+            documents_unclear: plan.documents_unclear,
+            documents_made: 0,
             restored: 0,
             crowded: 0,
             copied: 0,
@@ -161,6 +215,7 @@ impl Repaired {
     pub(super) fn note(&mut self, outcome: Outcome) {
         self.restored += outcome.restored;
         self.crowded += outcome.crowded;
+        self.documents_made += outcome.made;
         self.copied += outcome.copied;
         self.unplaced += outcome.unplaced;
         self.lost_groups.extend(outcome.lost_groups);
@@ -171,7 +226,13 @@ impl Repaired {
 
     /// Whether every shard and every document is on the nodes now.
     pub fn is_whole(&self) -> bool {
-        !self.is_lost() && self.unplaced == 0 && self.shards_unclear == 0
+        !self.is_lost() && self.unplaced == 0 && self.shards_unclear + self.documents_unclear == 0
+    }
+
+    /// Whether all that cannot be brought back could be by somebody who can read the file.
+    pub fn lacks_only_the_key(&self) -> bool {
+        let needs_key = |piece: &LostPiece| matches!(piece.cause, LossCause::NeedsKey { .. });
+        self.is_lost() && self.lost_groups.is_empty() && self.lost_pieces.iter().all(needs_key)
     }
 
     /// Whether something cannot be brought back from the nodes that answered.

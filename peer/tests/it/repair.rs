@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use http::Method;
 use identity::SecretKey;
-use peer::repair::{NodeState, RepairError, RepairOptions, Repaired, repair};
+use peer::publish::{KeyOrigin, ReadBy, Secrecy};
+use peer::repair::{LossCause, NodeState, Piece, RepairError, RepairOptions, Repaired, repair};
+use peer::{PublishOptions, Published, Source, publish};
 use proptest::prelude::*;
 use store::Hash;
-use store::erasure::Shape;
+use store::erasure::{Code, Shape};
+use store::list::{Chunking, ListView};
+use store::pipeline::CompressionChoice;
 
-use crate::content::{TestFile, backoff, client, nodes, progress};
+use crate::content::{TestFile, backoff, client, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 use crate::sharded::CodedFile;
 
@@ -253,7 +257,7 @@ async fn without_a_code_every_node_gets_what_it_lacks() {
     }
     let repaired = mend(&file.list, &[&a, &b, &c], &[]).await;
     let [piece] = &repaired.lost_pieces[..] else { panic!("{repaired:?}") };
-    assert_eq!((piece.shard, piece.hash), (Some(2), file.hash(2)));
+    assert_eq!((piece.piece, piece.hash), (Piece::Segment(2), file.hash(2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,4 +268,101 @@ async fn no_list_no_repair() {
     assert!(matches!(mend_with(&hash, &[&a], &[], &options()).await, Err(RepairError::List(_))));
     assert!(matches!(mend_with(&Hash([1; 32]), &[&a], &[], &options()).await, Err(RepairError::List(_))));
     assert!(matches!(mend_with(&hash, &[], &[], &options()).await, Err(RepairError::NoNodes)));
+}
+
+/// A file that is published in earnest: cut by content, compressed, `secrecy` as given; on three nodes.
+async fn published(secrecy: Option<Secrecy>) -> ([TestNode; 3], Published) {
+    let mut bytes = random_file(11, 300 * KIB).to_vec();
+    (0..20_000u32).for_each(|line| bytes.extend_from_slice(format!("line {line} of a log\n").as_bytes()));
+    let all = [node(), node(), node()];
+    let options = PublishOptions {
+        code: Some((Code::ReedSolomon256, SHAPE)),
+        chunking: Chunking::FastCdc { average: 64 * KIB as u32 },
+        compression: CompressionChoice::Level(3),
+        secrecy,
+        backoff: backoff(),
+        ..PublishOptions::new("image.bin")
+    };
+    let client = client();
+    let source = Source::reader(std::io::Cursor::new(bytes), None);
+    let handles = nodes(&client, &[&all[0], &all[1], &all[2]]);
+    let published = publish(&handles, source, &key(), &options, &progress()).await.unwrap();
+    (all, published)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outboards_that_nobody_has_are_made_of_the_shards() {
+    let file = file();
+    let all = [node(), node(), node()];
+    let all = [&all[0], &all[1], &all[2]];
+    file.spread(&all);
+    let outboards = Hash::of(&file.documents[0]);
+    all.iter().for_each(|node| node.remove(&outboards));
+    // Shards that have to be restored first are part of them, and one that a node lies about.
+    for shard in [file.groups[0][0], file.groups[1][5]] {
+        all.iter().for_each(|node| node.remove(&file.hash(shard)));
+    }
+    all[2].set_rules(vec![Rule::always(Fault::WrongByte).of(file.hash(file.groups[1][2]))]);
+    let repaired = mend(&file.list, &all, &[]).await;
+    assert!(repaired.is_whole(), "{repaired:?}");
+    assert_eq!((repaired.documents_made, repaired.copied), (1, 3));
+    assert!(all.iter().all(|node| node.holds(&outboards)));
+
+    // Who claims to have them, and lies, does not keep them from being made.
+    all.iter().for_each(|node| node.remove(&outboards));
+    all[0].set_rules(vec![Rule::head(Fault::Claim(file.documents[0].len())).of(outboards)]);
+    let repaired = mend(&file.list, &all, &[]).await;
+    assert_eq!((repaired.documents_made, repaired.copied), (1, 2), "{repaired:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outboards_of_shards_that_are_lost_are_lost_too() {
+    let file = file();
+    let all = [node(), node(), node()];
+    let all = [&all[0], &all[1], &all[2]];
+    file.spread(&all);
+    let outboards = Hash::of(&file.documents[0]);
+    all.iter().for_each(|node| node.remove(&outboards));
+    for shard in &file.groups[1][..3] {
+        all.iter().for_each(|node| node.remove(&file.hash(*shard)));
+    }
+    let repaired = mend(&file.list, &all, &[]).await;
+    assert_eq!(repaired.lost_groups.len(), 1, "{repaired:?}");
+    let [lost] = &repaired.lost_pieces[..] else { panic!("{repaired:?}") };
+    assert_eq!((lost.hash, lost.piece), (outboards, Piece::Outboards { first: 0, end: 15 }));
+    assert!(
+        matches!(lost.cause, LossCause::Incomplete { shard } if file.groups[1][..3].contains(&(shard as usize)))
+    );
+    assert!(!repaired.lacks_only_the_key());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_hashes_that_nobody_has_take_the_files_key() {
+    let reader = SecretKey::from_seed([40; 32]);
+    let open = Secrecy { readers: ReadBy::ListHolders, origin: KeyOrigin::Random };
+    let for_us = Secrecy { readers: ReadBy::Only(vec![reader.uid(), key().uid()]), ..open.clone() };
+    let for_another = Secrecy { readers: ReadBy::Only(vec![reader.uid()]), ..open.clone() };
+    for (secrecy, can_be_made) in
+        [(None, true), (Some(open), true), (Some(for_us), true), (Some(for_another), false)]
+    {
+        let (all, published) = published(secrecy).await;
+        let all = [&all[0], &all[1], &all[2]];
+        let list = ListView::open(&published.document).unwrap();
+        let (plain_hashes, _) = list.plain_hashes().expect("chunks by content have plain hashes");
+        let (_, outboards, _) = list.outboards().next().unwrap();
+        let (data, _) = list.shard(0).unwrap();
+        for gone in [plain_hashes, outboards, data] {
+            all.iter().for_each(|node| node.remove(&gone));
+        }
+        let repaired = mend(&published.list, &all, &[]).await;
+        assert_eq!(repaired.restored, 1);
+        assert!(all.iter().all(|node| node.holds(&outboards)), "outboards take no key");
+        assert_eq!(all.iter().all(|node| node.holds(&plain_hashes)), can_be_made, "{repaired:?}");
+        assert_eq!((repaired.is_whole(), repaired.lacks_only_the_key()), (can_be_made, !can_be_made));
+        if !can_be_made {
+            let [lost] = &repaired.lost_pieces[..] else { panic!("{repaired:?}") };
+            assert_eq!((lost.piece, lost.hash), (Piece::PlainHashes, plain_hashes));
+            assert!(matches!(&lost.cause, LossCause::NeedsKey { .. }), "{}", lost.cause);
+        }
+    }
 }

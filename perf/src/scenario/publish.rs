@@ -19,7 +19,9 @@ use rustix::time::{ClockId, clock_gettime};
 use store::aead::SegmentCipher;
 use store::erasure::{Code, Codec, Shape};
 use store::list::{ListBuilder, ListView, Readers};
-use store::pipeline::{CompressionChoice, EncodedGroup, Encoder, Input, Restorer, SealingKey, Settings};
+use store::pipeline::{
+    CompressionChoice, EncodedGroup, Encoder, GroupShards, Input, Restorer, SealingKey, Settings,
+};
 use store::split::Subtree;
 use store::{Hash, SEGMENT_LEN_DEFAULT, outboard};
 
@@ -330,7 +332,7 @@ impl Restoring {
             for (g, shards) in (0..).zip(&self.groups) {
                 let wanted: Vec<u32> =
                     list.group(g).context("the group is there")?.shards().take(SHAPE.parity).collect();
-                let restored = restorer.restore(&list, g, shards, &wanted)?;
+                let restored = restorer.restore(&GroupShards::of(&list, g)?, shards, &wanted)?;
                 bytes += restored.iter().map(Bytes::len).sum::<usize>();
             }
         }

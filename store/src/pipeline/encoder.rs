@@ -66,6 +66,8 @@ pub struct EncodedGroup {
     pub first: u32,
     /// Its data segments in order.
     pub data: Vec<Stored>,
+    /// Bytes of the file in each of them.
+    pub plain_lens: Vec<u32>,
     /// Its parity segments in order.
     pub parity: Vec<Stored>,
     /// Outboard documents that became complete with this group.
@@ -260,6 +262,7 @@ impl Encoder {
         let first = self.segments.len() as u32;
         let mut documents = Vec::new();
         let mut data = Vec::with_capacity(group.data.len());
+        let plain_lens = group.data.iter().map(|segment| segment.plain_len).collect();
         for segment in group.data {
             let stored_len = segment.stored.len() as u32;
             self.segments.push(DataSegment { hash: segment.hash, stored_len, plain_len: segment.plain_len });
@@ -286,7 +289,14 @@ impl Encoder {
         if segments * ENTRY_LEN > LIST_LEN_MAX {
             return Err(EncodeError::TooManySegments { segments });
         }
-        self.ready.push_back(EncodedGroup { number: self.groups, first, data, parity, documents });
+        self.ready.push_back(EncodedGroup {
+            number: self.groups,
+            first,
+            data,
+            plain_lens,
+            parity,
+            documents,
+        });
         self.groups += 1;
         Ok(())
     }

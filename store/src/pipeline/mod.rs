@@ -20,6 +20,8 @@ mod settings;
 pub use encoder::{EncodeError, Encoded, EncodedGroup, Encoder, Stored};
 pub use input::Input;
 pub use key::{ConvergenceSecret, SealingKey};
-pub use open::{OpenError, OpenerError, PlainHashesError, Scratch, SegmentOpener, open_plain_hashes};
-pub use restore::{RestoreError, Restorer};
+pub use open::{
+    OpenError, OpenerError, PlainHashesError, Scratch, SegmentOpener, make_plain_hashes, open_plain_hashes,
+};
+pub use restore::{GroupShards, RestoreError, Restorer};
 pub use settings::{CompressionChoice, Settings, SettingsError};

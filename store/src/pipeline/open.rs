@@ -159,6 +159,26 @@ pub fn open_plain_hashes(
     Ok(hashes.iter().map(|hash| Hash(*hash)).collect())
 }
 
+/// The document that [`ListView::plain_hashes`] names, made anew of the BLAKE3 hashes of the plain bytes of each data segment, in order.
+///
+/// # Errors
+/// [`PlainHashesError::NoKey`]; [`PlainHashesError::NotNamed`] if what comes of them is not what the list names.
+pub fn make_plain_hashes(
+    list: &ListView<'_>,
+    key: Option<&FileKey>,
+    hashes: &[Hash],
+) -> Result<Vec<u8>, PlainHashesError> {
+    let cipher = match (list.is_encrypted(), key) {
+        (false, _) => None,
+        (true, Some(key)) => Some(SegmentCipher::new(key, list.file_id())),
+        (true, None) => return Err(PlainHashesError::NoKey),
+    };
+    let table = hashes.iter().flat_map(|hash| hash.0).collect();
+    let document = seal_plain_hashes(cipher.as_ref(), table);
+    let is_named = list.plain_hashes() == Some((Hash::of(&document), document.len() as u32));
+    if is_named { Ok(document) } else { Err(PlainHashesError::NotNamed) }
+}
+
 /// Seals a table of plain hashes as [`open_plain_hashes`] opens it.
 pub(super) fn seal_plain_hashes(cipher: Option<&SegmentCipher>, mut table: Vec<u8>) -> Vec<u8> {
     if let Some(cipher) = cipher {

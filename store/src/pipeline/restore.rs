@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::buffers::Buffers;
 use super::parity::{PaddedStripe, stripes};
 use crate::Hash;
-use crate::erasure::{Codec, ErasureError};
-use crate::list::ListView;
+use crate::erasure::{Code, Codec, ErasureError, Shape};
+use crate::list::{Group, ListView};
 
 /// Why shards cannot be brought back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,29 @@ pub enum RestoreError {
     Code(#[from] ErasureError),
 }
 
+/// A group with the addresses of its shards: all of a list that restoring takes, so that the list need not be at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupShards {
+    /// Which group of the list, from 0.
+    pub number: u32,
+    /// Which shards it has.
+    pub group: Group,
+    /// Address and stored length in bytes of each of [`Group::shards`], in that order.
+    pub addresses: Vec<(Hash, u32)>,
+}
+
+impl GroupShards {
+    /// Of group `number` of a list.
+    ///
+    /// # Errors
+    /// [`RestoreError::NoGroup`].
+    pub fn of(list: &ListView<'_>, number: u32) -> Result<GroupShards, RestoreError> {
+        let group = list.group(number).ok_or(RestoreError::NoGroup { group: number })?;
+        let addresses = group.shards().filter_map(|shard| list.shard(shard)).collect();
+        Ok(GroupShards { number, group, addresses })
+    }
+}
+
 /// Brings back shards of a list's groups. Keeps what it computed for the last group, for others mostly lack the same shards.
 #[derive(Debug)]
 pub struct Restorer {
@@ -72,38 +95,43 @@ impl Restorer {
     /// [`RestoreError::NoCode`].
     pub fn new(list: &ListView<'_>) -> Result<Restorer, RestoreError> {
         let (code, shape) = list.coding().ok_or(RestoreError::NoCode)?;
+        Restorer::of_code(code, shape)
+    }
+
+    /// For the groups of any list with this code.
+    ///
+    /// # Errors
+    /// [`RestoreError::Code`]: the code has no such shape.
+    pub fn of_code(code: Code, shape: Shape) -> Result<Restorer, RestoreError> {
         let buffers = Buffers::new(2 * shape.parity);
         Ok(Restorer { codec: Codec::new(code, shape)?, buffers })
     }
 
-    /// Brings back the shards `wanted` of group `group` of the list that this was made for: their stored bytes, without padding, in the order of
-    /// `wanted`, each verified by its address. `shards` has an element for each of [`Group::shards`](crate::list::Group::shards), in that order: what was
-    /// verified, or `None`.
+    /// Brings back the shards `wanted` of a group, by their numbers in the list: their stored bytes, without padding, in the order of `wanted`, each
+    /// verified by its address. `shards` has an element for each of [`GroupShards::addresses`], in that order: what was verified, or `None`.
     ///
     /// # Errors
     /// [`RestoreError`].
     pub fn restore(
         &mut self,
-        list: &ListView<'_>,
-        group: u32,
+        of: &GroupShards,
         shards: &[Option<Bytes>],
         wanted: &[u32],
     ) -> Result<Vec<Bytes>, RestoreError> {
-        let layout = list.group(group).ok_or(RestoreError::NoGroup { group })?;
+        let (group, layout) = (of.number, &of.group);
         let shape = layout.shape;
         let numbers: Vec<u32> = layout.shards().collect();
         let wrong = |shard| RestoreError::Shard { group, shard };
-        if shards.len() != numbers.len() {
+        if shards.len() != numbers.len() || of.addresses.len() != numbers.len() {
             return Err(wrong(numbers.get(shards.len()).copied().unwrap_or(layout.parity.end)));
         }
         // Data segments that the last group lacks are zeros, and there.
         let mut by_position: Vec<Option<&[u8]>> = vec![None; shape.shards()];
         by_position[layout.data.len()..shape.data].fill(Some(&[]));
-        for (number, shard) in numbers.iter().zip(shards) {
+        for ((number, shard), (_, len)) in numbers.iter().zip(shards).zip(&of.addresses) {
             let Some(bytes) = shard else { continue };
-            let len = list.shard(*number).map_or(0, |(_, len)| len);
             let position = layout.position(*number).ok_or_else(|| wrong(*number))?;
-            if bytes.len() != len as usize {
+            if bytes.len() != *len as usize {
                 return Err(wrong(*number));
             }
             by_position[position] = Some(bytes);
@@ -143,7 +171,8 @@ impl Restorer {
         }
         let mut verified = Vec::with_capacity(wanted.len());
         for (shard, mut bytes) in wanted.iter().copied().zip(restored) {
-            let (expected, len) = list.shard(shard).ok_or_else(|| wrong(shard))?;
+            let at = numbers.iter().position(|number| *number == shard).ok_or_else(|| wrong(shard))?;
+            let (expected, len) = of.addresses[at];
             bytes.bytes.truncate(len as usize);
             if Hash::of(&bytes.bytes) != expected {
                 return Err(RestoreError::Differs { group, shard, expected });

@@ -9,9 +9,9 @@ use store::aead::{FileId, FileKey};
 use store::erasure::{Code, Shape};
 use store::list::{Chunking, Compression, DataSegment, ListBuilder, ListError, ListView, Parity, Readers};
 use store::pipeline::{
-    CompressionChoice, ConvergenceSecret, EncodedGroup, Encoder, Input, OpenError, PlainHashesError,
-    RestoreError, Restorer, Scratch, SealingKey, SegmentOpener, Settings, SettingsError, Stored,
-    open_plain_hashes,
+    CompressionChoice, ConvergenceSecret, EncodedGroup, Encoder, GroupShards, Input, OpenError,
+    PlainHashesError, RestoreError, Restorer, Scratch, SealingKey, SegmentOpener, Settings, SettingsError,
+    Stored, make_plain_hashes, open_plain_hashes,
 };
 use store::{Hash, outboard};
 
@@ -124,6 +124,9 @@ fn check_documents(published: &Published, key: Option<&FileKey>, file: &[u8]) {
             Hash::of(&file[start..start + entry.plain_len as usize])
         };
         assert_eq!(hashes, list.entries().map(plain).collect::<Vec<_>>());
+        let again = make_plain_hashes(&list, key, &hashes);
+        assert!(again.unwrap() == document(&hash).unwrap().bytes);
+        assert_eq!(make_plain_hashes(&list, key, &hashes[1..]), Err(PlainHashesError::NotNamed));
     }
     assert!(list.names().all(|name| shards.iter().any(|s| s.hash == name) || document(&name).is_some()));
 }
@@ -264,7 +267,7 @@ fn every_subset_of_lost_shards_up_to_m_comes_back_bit_exactly() {
                     let wanted: Vec<u32> = lost.iter().map(|i| numbers[*i]).collect();
                     let mut shards = whole.clone();
                     lost.iter().for_each(|i| shards[*i] = None);
-                    let restored = restorer.restore(&list, g, &shards, &wanted);
+                    let restored = restorer.restore(&GroupShards::of(&list, g).unwrap(), &shards, &wanted);
                     if lost.len() <= m {
                         let restored = restored.unwrap();
                         assert!(lost.iter().zip(restored).all(|(i, bytes)| Some(bytes) == whole[*i]));
@@ -284,14 +287,15 @@ fn shards_that_are_not_the_groups_are_refused() {
     let published = publish(&settings(), None, Input::Bytes(noise(1, 60_000)));
     let list = published.list();
     let mut restorer = Restorer::new(&list).unwrap();
+    let first = GroupShards::of(&list, 0).unwrap();
     let shards = published.shards(0);
     let mut shorter = shards.clone();
     shorter[1] = Some(shards[1].as_ref().unwrap().slice(1..));
-    assert_eq!(restorer.restore(&list, 0, &shorter, &[]), Err(RestoreError::Shard { group: 0, shard: 1 }));
-    assert_eq!(restorer.restore(&list, 0, &shards, &[2]), Err(RestoreError::Shard { group: 0, shard: 2 }));
-    assert_eq!(restorer.restore(&list, 0, &shards, &[4]), Err(RestoreError::Shard { group: 0, shard: 4 }));
-    assert!(matches!(restorer.restore(&list, 0, &shards[1..], &[]), Err(RestoreError::Shard { .. })));
-    assert_eq!(restorer.restore(&list, 2, &shards, &[]), Err(RestoreError::NoGroup { group: 2 }));
+    assert_eq!(restorer.restore(&first, &shorter, &[]), Err(RestoreError::Shard { group: 0, shard: 1 }));
+    assert_eq!(restorer.restore(&first, &shards, &[2]), Err(RestoreError::Shard { group: 0, shard: 2 }));
+    assert_eq!(restorer.restore(&first, &shards, &[4]), Err(RestoreError::Shard { group: 0, shard: 4 }));
+    assert!(matches!(restorer.restore(&first, &shards[1..], &[]), Err(RestoreError::Shard { .. })));
+    assert_eq!(GroupShards::of(&list, 2), Err(RestoreError::NoGroup { group: 2 }));
     let plain = publish(&Settings { coding: None, ..settings() }, None, Input::Bytes(noise(1, 60_000)));
     assert!(read_back(&plain) == noise(1, 60_000));
     assert_eq!(Restorer::new(&plain.list()).unwrap_err(), RestoreError::NoCode);
@@ -315,7 +319,7 @@ fn parity_that_the_publisher_made_wrongly_is_noticed() {
     let mut restorer = Restorer::new(&list).unwrap();
     let shards = [None, Some(segments[1].clone()), Some(wrong)];
     let expected = Hash::of(&segments[0]);
-    let refused = restorer.restore(&list, 0, &shards, &[0]);
+    let refused = restorer.restore(&GroupShards::of(&list, 0).unwrap(), &shards, &[0]);
     assert_eq!(refused, Err(RestoreError::Differs { group: 0, shard: 0, expected }));
 }
 
@@ -488,7 +492,7 @@ proptest! {
             }
             let gone: Vec<usize> = (0..shards.len()).filter(|i| shards[*i].is_none()).collect();
             let wanted: Vec<u32> = gone.iter().map(|i| numbers[*i]).collect();
-            let restored = restorer.restore(&list, g, &shards, &wanted).unwrap();
+            let restored = restorer.restore(&GroupShards::of(&list, g).unwrap(), &shards, &wanted).unwrap();
             prop_assert!(gone.iter().zip(restored).all(|(i, bytes)| Some(bytes) == whole[*i]));
         }
     }
