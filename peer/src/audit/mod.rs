@@ -6,23 +6,25 @@
 
 mod challenge;
 mod error;
+mod outboards;
 mod report;
 mod sample;
 
 use std::sync::Arc;
 
 use store::Hash;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 pub use self::error::AuditError;
 pub use self::report::{Audited, Finding, NodeAudit, Verdict};
 pub use self::sample::Sample;
 
-use self::challenge::{Challenge, Outboards};
+use self::challenge::Challenge;
+use self::outboards::{Outboards, Place};
 use crate::backoff::Backoff;
 use crate::client::Node;
-use crate::holders::{Catalog, Depth, Found, Survey, survey};
+use crate::holders::{Catalog, Depth, Found, Silence, Survey, survey};
 use crate::placement::Placement;
 use crate::progress::{NodeProgress, Phase, Progress};
 
@@ -70,35 +72,23 @@ pub async fn audit(
     });
     let catalog = Catalog::get(list, nodes, &options.backoff).await?;
     let view = catalog.list()?;
-    let mut places = sample::places(options.seed, list, view.shard_count(), options.sample);
+    let mut chosen = sample::places(options.seed, list, view.shard_count(), options.sample);
     // By shard, so that each outboard document is fetched once.
-    let places: Vec<_> = {
-        places.sort_unstable();
-        let place = |shard: u32, random: u64| Some((shard, view.shard(shard)?, random));
-        places.into_iter().filter_map(|(shard, random)| place(shard, random)).collect()
-    };
-    let pieces: Arc<[_]> = places.iter().map(|(_, piece, _)| *piece).collect();
+    chosen.sort_unstable();
+    let places = outboards::places(&view, &chosen);
+    let pieces: Arc<[_]> = places.iter().map(|place| (place.hash, place.len)).collect();
     let survey = survey(nodes, pieces, Depth::Claim, options.backoff, Arc::new(|_| ())).await;
 
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
-    let mut outboards = Outboards::new(&view, nodes, options.backoff);
     let mut audited = Audited::new(*list, &view, options, places.len(), &survey);
-    let mut asking: Vec<JoinSet<Finding>> = survey.nodes.iter().map(|_| JoinSet::new()).collect();
-    for (piece, (shard, (hash, len), random)) in places.into_iter().enumerate() {
-        let outboard = outboards.of(shard).await?;
-        let challenge = Challenge::new(shard, hash, len, random, outboard, options.backoff);
-        let holders: Vec<usize> = survey.holders(piece).collect();
+    let mut held: Vec<Vec<Place>> = survey.nodes.iter().map(|_| Vec::new()).collect();
+    for (piece, place) in places.into_iter().enumerate() {
+        let shard = place.shard;
+        let is_held = survey.holders(piece).next().is_some();
         for (index, node) in survey.nodes.iter().enumerate() {
-            let is_expected =
-                view.coding().is_none() || holders.is_empty() && is_home(&view, &survey, shard, index);
+            let is_expected = view.coding().is_none() || !is_held && is_home(&view, &survey, shard, index);
             match node.found[piece] {
-                Found::Held => {
-                    while asking[index].len() >= options.requests_per_node.max(1) {
-                        note(asking[index].join_next().await, progress, &mut audited)?;
-                    }
-                    let (node, position, challenge) = (node.node.clone(), node.position, challenge.clone());
-                    asking[index].spawn(async move { challenge.put_to(&node, position).await });
-                }
+                Found::Held => held[index].push(place.clone()),
                 // It answers with another length for this address: no range of it can be right.
                 Found::Damaged => audited.note(Finding::claimed_wrongly(node.position, shard)),
                 Found::Missing if is_expected => audited.note(Finding::missing(node.position, shard)),
@@ -109,25 +99,70 @@ pub async fn audit(
             }
         }
     }
-    for asking in &mut asking {
-        while !asking.is_empty() {
-            note(asking.join_next().await, progress, &mut audited)?;
-        }
+    let well = survey.nodes.iter().filter(|node| node.standing.is_well());
+    let outboards = Outboards::new(&view, well.map(|node| node.node.clone()).collect(), options.backoff);
+    let outboards = Arc::new(outboards);
+    let (findings, mut found) = mpsc::unbounded_channel();
+    let mut asking = JoinSet::new();
+    for (node, places) in survey.nodes.iter().zip(held) {
+        let (asked, position, options) = (node.node.clone(), node.position, options.clone());
+        let (outboards, findings) = (outboards.clone(), findings.clone());
+        asking.spawn(async move { challenge(asked, position, places, outboards, options, findings).await });
+    }
+    drop(findings);
+    while let Some(finding) = found.recv().await {
+        let finding = finding?;
+        progress.send_modify(|progress| progress.bytes_verified += u64::from(finding.bytes));
+        audited.note(finding);
+    }
+    while let Some(ended) = asking.join_next().await {
+        ended.map_err(|e| AuditError::Interrupted(e.to_string()))?;
     }
     progress.send_modify(|progress| progress.phase = Phase::Done);
     Ok(audited)
 }
 
-fn note(
-    ended: Option<Result<Finding, tokio::task::JoinError>>,
-    progress: &watch::Sender<Progress>,
-    audited: &mut Audited,
-) -> Result<(), AuditError> {
-    let Some(ended) = ended else { return Ok(()) };
-    let finding = ended.map_err(|e| AuditError::Interrupted(e.to_string()))?;
-    progress.send_modify(|progress| progress.bytes_verified += u64::from(finding.bytes));
-    audited.note(finding);
-    Ok(())
+/// Puts its challenges to one node, some at once; every node has a task of its own, so that none waits for another.
+async fn challenge(
+    node: Node,
+    position: usize,
+    places: Vec<Place>,
+    outboards: Arc<Outboards>,
+    options: AuditOptions,
+    findings: mpsc::UnboundedSender<Result<Finding, AuditError>>,
+) {
+    let silence = Arc::new(Silence::new(&options.backoff));
+    let mut asking = JoinSet::new();
+    for place in places {
+        while asking.len() >= options.requests_per_node.max(1) {
+            ended(asking.join_next().await, &findings);
+        }
+        let (node, outboards, silence) = (node.clone(), outboards.clone(), silence.clone());
+        let (backoff, findings) = (options.backoff, findings.clone());
+        asking.spawn(async move {
+            let finding = match outboards.of(&place).await {
+                Ok(outboard) => {
+                    Ok(Challenge::new(&place, outboard, backoff).put_to(&node, position, &silence).await)
+                }
+                Err(error) => Err(error),
+            };
+            // Nobody listens any more after an error; the audit is over then.
+            let _ = findings.send(finding);
+        });
+    }
+    while !asking.is_empty() {
+        ended(asking.join_next().await, &findings);
+    }
+}
+
+/// Passes on that a challenge's task did not live to send its finding.
+fn ended(
+    ended: Option<Result<(), JoinError>>,
+    findings: &mpsc::UnboundedSender<Result<Finding, AuditError>>,
+) {
+    if let Some(Err(error)) = ended {
+        let _ = findings.send(Err(AuditError::Interrupted(error.to_string())));
+    }
 }
 
 /// Whether a shard that no node was found to hold is this node's to answer for. If some nodes gave no answer, it is

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::backoff::{Backoff, Retries, random_u32};
 use crate::client::Node;
 use crate::exchange::{ExchangeError, Length};
+use crate::holders::Silence;
 use crate::placement;
 
 /// Questions under way to one node at once.
@@ -127,16 +128,16 @@ async fn ask(
     let mut standing = Standing::Well;
     let mut waiting: VecDeque<usize> = (0..pieces.len()).collect();
     let mut questions = JoinSet::new();
+    let silence = Arc::new(Silence::new(&backoff));
     let at_once = if depth == Depth::Bytes { PIECES_PER_NODE } else { QUESTIONS_PER_NODE };
     loop {
         while standing.is_well()
             && questions.len() < at_once
             && let Some(index) = waiting.pop_front()
         {
-            let (node, pieces) = (node.clone(), pieces.clone());
+            let (node, pieces, silence) = (node.clone(), pieces.clone(), silence.clone());
             questions.spawn(async move {
-                let (hash, len) = pieces[index];
-                (index, question(&node, &hash, len, depth, backoff).await)
+                (index, question(&node, pieces[index], depth, backoff, &silence).await)
             });
         }
         let Some(Ok((index, answer))) = questions.join_next().await else { break };
@@ -148,7 +149,10 @@ async fn ask(
                     standing = Standing::Busy(error);
                 }
             }
-            Err(error) => standing = Standing::Offline(error),
+            Err(error) => {
+                standing = Standing::Offline(error);
+                break;
+            }
         }
     }
     // A node that is offline may have a UID all the same, in its URL.
@@ -163,28 +167,41 @@ async fn ask(
 /// What the node has of one piece; an error if that cannot be told.
 async fn question(
     node: &Node,
-    hash: &Hash,
-    len: u32,
+    (hash, len): (Hash, u32),
     depth: Depth,
     backoff: Backoff,
+    silence: &Silence,
 ) -> Result<Found, ExchangeError> {
     let mut retries = Retries::new(backoff);
     loop {
+        if let Some(error) = silence.reason() {
+            return Err(error);
+        }
         let answer = match depth {
-            Depth::Claim => node.offers(hash, u64::from(len)).await,
+            Depth::Claim => node.offers(&hash, u64::from(len)).await,
             Depth::Bytes => {
                 let received = AtomicU64::new(0);
-                node.get(hash, Length::Exactly(u64::from(len)), &received).await.map(|_| true)
+                node.get(&hash, Length::Exactly(u64::from(len)), &received).await.map(|_| true)
             }
         };
         let error = match answer {
-            Ok(true) => return Ok(Found::Held),
-            Ok(false) | Err(ExchangeError::NotFound { .. }) => return Ok(Found::Missing),
-            Err(ExchangeError::WrongBytes { .. } | ExchangeError::WrongLength { .. }) => {
-                return Ok(Found::Damaged);
+            Ok(is_held) => {
+                silence.is_broken();
+                return Ok(if is_held { Found::Held } else { Found::Missing });
             }
             Err(error) => error,
         };
+        silence.note(&error);
+        match &error {
+            ExchangeError::NotFound { .. } => return Ok(Found::Missing),
+            ExchangeError::WrongBytes { .. } | ExchangeError::WrongLength { .. } => {
+                return Ok(Found::Damaged);
+            }
+            _ => {}
+        }
+        if silence.reason().is_some() {
+            return Err(error);
+        }
         match retries.wait(&error, Instant::now(), random_u32()) {
             Some(wait) => tokio::time::sleep(wait).await,
             // It answers, yet cannot give this piece: as good as damaged.

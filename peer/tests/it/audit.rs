@@ -1,7 +1,9 @@
 //! Audit: five verdicts, each from nodes that earn it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use http::Method;
 use peer::audit::{AuditOptions, Audited, Sample, Verdict, audit};
 use store::Hash;
 use store::erasure::Shape;
@@ -113,6 +115,44 @@ async fn a_node_that_is_gone_answers_for_what_nobody_has() {
     let audited = ask(&file.list, &[&all[0], &all[1], &all[2]], &options()).await;
     assert_eq!(verdicts(&audited), [[4, 0, 0, 0, 0], [4, 0, 0, 0, 0], [0, 0, 4, 0, 0]]);
     assert!(audited.nodes[2].standing.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_silent_is_not_waited_for_again_and_again() {
+    // Sixty challenges to each node, of which one can have two under way.
+    let file = CodedFile::new(6, 120 * 4 * KIB, 4 * KIB, SHAPE);
+    let all = spread(&file);
+    let options = AuditOptions { requests_per_node: 2, ..options() };
+    // It answers what it holds, and then nothing any more: its requests stall.
+    all[1].set_rules(vec![Rule::always(Fault::Stall(0))]);
+    let audited = ask(&file.list, &[&all[0], &all[1], &all[2]], &options).await;
+    assert_eq!(verdicts(&audited), [[60, 0, 0, 0, 0], [0, 0, 60, 0, 0], [60, 0, 0, 0, 0]]);
+    // As many requests as it takes to see that; a retry of each would be 240.
+    let asked = all[1].requests(&Method::GET);
+    assert!(asked <= 8, "{asked} requests to a node that is silent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_answers_no_handshake_is_tried_once() {
+    let file = file();
+    let all = spread(&file);
+    // Where the third node was, a socket takes what comes and says nothing. Each attempt to connect has a destination
+    // connection id of its own (RFC 9000 section 17.2: after the first byte and the version, its length and the id).
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}@{}", all[2].uid, socket.local_addr().unwrap());
+    socket.set_nonblocking(true).unwrap();
+    let client = client();
+    let asked = [nodes(&client, &[&all[0], &all[1]]), vec![client.node(url.parse().unwrap())]].concat();
+    let audited = audit(&file.list, &asked, &options(), &progress()).await.unwrap();
+    assert_eq!(verdicts(&audited), [[4, 0, 0, 0, 0], [4, 0, 0, 0, 0], [0, 0, 4, 0, 0]]);
+    assert!(audited.nodes[2].standing.is_some());
+    let mut attempts = BTreeSet::new();
+    let mut datagram = [0; 2048];
+    while let Ok(len) = socket.recv(&mut datagram) {
+        let id = &datagram[6..len][..usize::from(datagram[5])];
+        attempts.insert(id.to_vec());
+    }
+    assert_eq!(attempts.len(), 1, "{attempts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
