@@ -12,12 +12,12 @@ pub struct Progress {
     pub phase: Phase,
     /// The file's length in bytes, once it is known.
     pub bytes_total: Option<u64>,
-    /// Fetch: bytes verified, resumed ones included. Publish: bytes that every remaining node has
-    /// acknowledged.
+    /// Fetch: bytes of the file that are verified, resumed ones included. Publish: bytes of the file that are where they
+    /// belong. Never more than `bytes_total`, however segments are stored.
     pub bytes_verified: u64,
     /// Of those, bytes that were there already: verified from an earlier attempt, or held by the node.
     pub bytes_resumed: u64,
-    /// Bytes that arrived and are not verified yet.
+    /// Bytes that arrived, as they are stored, of segments that are not whole yet.
     pub bytes_in_flight: u64,
     /// One entry a node, in the caller's order.
     pub nodes: Vec<NodeProgress>,
@@ -44,7 +44,7 @@ pub enum Phase {
 pub struct NodeProgress {
     /// Which node.
     pub node: NodeUrl,
-    /// Bytes moved to or from it that were verified.
+    /// Bytes moved to or from it that were verified, as they are stored: compressed, encrypted, parity included.
     pub bytes: u64,
     /// Its present rate in bytes a second, smoothed over about a second.
     pub rate_bytes_per_s: u64,

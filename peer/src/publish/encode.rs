@@ -46,30 +46,31 @@ fn run(
 ) -> Result<(), EncodeError> {
     let is_coded = settings.coding.is_some();
     let is_sent = |item| items.blocking_send(Ok(item)).is_ok();
-    let put = |stored: Stored, place, of_file: bool| {
-        let plain_len = if of_file { stored.bytes.len() as u64 } else { 0 };
+    let put = |stored: Stored, place, plain_len: u32| {
+        let plain_len = u64::from(plain_len);
         is_sent(Item::Piece(Piece { hash: stored.hash, bytes: stored.bytes, place, plain_len }))
     };
     let mut encoder = Encoder::new(settings, key, Input::Reader(reading.reader))?;
     while let Some(group) = encoder.next_group()? {
-        let data = group.data.len();
+        let plain_lens = group.plain_lens;
         let shards = group.data.into_iter().chain(group.parity).enumerate().map(|(ordinal, stored)| {
-            let is_parity = ordinal >= data;
+            let plain_len = plain_lens.get(ordinal).copied();
+            let is_parity = plain_len.is_none();
             let place = match is_coded {
                 true => Place::Shard(ShardPlace { group: group.number, ordinal: ordinal as u16, is_parity }),
                 false => Place::Everywhere,
             };
-            (stored, place, !is_parity)
+            (stored, place, plain_len.unwrap_or(0))
         });
-        let documents = group.documents.into_iter().map(|stored| (stored, Place::Everywhere, false));
+        let documents = group.documents.into_iter().map(|stored| (stored, Place::Everywhere, 0));
         let mut pieces = shards.chain(documents);
-        if !pieces.all(|(stored, place, of_file)| put(stored, place, of_file)) {
+        if !pieces.all(|(stored, place, plain_len)| put(stored, place, plain_len)) {
             return Ok(());
         }
     }
     let encoded = encoder.finish()?;
     let mut documents = encoded.documents.into_iter();
-    if documents.all(|stored| put(stored, Place::Everywhere, false)) {
+    if documents.all(|stored| put(stored, Place::Everywhere, 0)) {
         is_sent(Item::List(Box::new(encoded.list)));
     }
     Ok(())

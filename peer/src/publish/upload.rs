@@ -81,6 +81,8 @@ struct NodeUpload {
     is_given_up: Arc<AtomicBool>,
     meter: RateMeter,
     report: PublishReport,
+    /// Bytes of the file that it held already; the report counts bytes as they are stored, and parity.
+    plain_held: u64,
 }
 
 struct OpenPiece {
@@ -132,6 +134,7 @@ impl<'a> Publication<'a> {
                 is_given_up: Arc::new(AtomicBool::new(false)),
                 meter: RateMeter::new(),
                 report: PublishReport::new(nodes[index].url().clone()),
+                plain_held: 0,
             });
         }
         let mut publication = Publication {
@@ -306,11 +309,15 @@ impl<'a> Publication<'a> {
     /// A put is over: counts it, and lets go of the piece if that was the last.
     fn arrived(&mut self, number: u64, node: usize, put: Put) {
         let Some(open) = self.open.get(&number) else { return };
-        let report = &mut self.uploads[node].report;
+        let upload = &mut self.uploads[node];
+        let report = &mut upload.report;
         let len = open.piece.bytes.len() as u64;
         match put {
             Put::Stored => report.bytes_put += len,
-            Put::Held => report.bytes_held += len,
+            Put::Held => {
+                report.bytes_held += len;
+                upload.plain_held += open.piece.plain_len;
+            }
             Put::Skipped => {}
         }
         if let (Place::Shard(shard), Some(ledger)) = (open.piece.place, &mut self.ledger) {
@@ -365,7 +372,8 @@ impl<'a> Publication<'a> {
 
     /// So many bytes more of the file are where they belong.
     fn count(&self, plain_len: u64) {
-        let held = self.uploads.iter().map(|upload| upload.report.bytes_held);
+        let left = self.uploads.iter().filter(|upload| upload.is_left() || self.ledger.is_some());
+        let held = left.map(|upload| upload.plain_held);
         let held = if self.ledger.is_some() { held.sum() } else { held.min().unwrap_or(0) };
         self.progress.send_modify(|progress| {
             progress.bytes_verified += plain_len;
