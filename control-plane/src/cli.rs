@@ -149,6 +149,9 @@ pub struct Fetch {
     /// Accept only a list whose counter is at least this: the one of the newest list of its name that was fetched
     #[arg(long, value_name = "N")]
     pub counter_min: Option<u64>,
+    /// Take a list though a newer one of the same publisher and name was taken before; the newer one stays remembered
+    #[arg(long)]
+    pub allow_downgrade: bool,
     /// Open an encrypted file with this identity's key, a file like identity/uid.key [default: the data directory's, if
     /// there is one]
     #[arg(long, value_name = "KEYFILE")]
@@ -179,7 +182,10 @@ Examples:
 
 What arrives is verified piece by piece; the file appears under its name only when all of it is. A fetch that was \
 interrupted goes on where it stopped. Of a coded file any k of a group's k + m shards are enough, so some nodes may be \
-gone; one that sends a wrong byte is named and not used any more.";
+gone; one that sends a wrong byte is named and not used any more.
+
+The newest counter of each publisher and name is remembered in the data directory (counters/; where that is not writable, in \
+$XDG_STATE_HOME/ioex), and a list that goes back is refused before anything is downloaded, with exit code 4.";
 
 /// `ioex doctor`.
 #[derive(Args, Debug, Clone)]

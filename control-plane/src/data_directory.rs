@@ -6,6 +6,7 @@
 //! DIR/run/        0700   engine.sock, ioex.lock
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
+//! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
 //! DIR/chain/             verified headers of both chains: see `chain::place`
 //! DIR/store/             packs and index; only the engine writes here
 //! ```

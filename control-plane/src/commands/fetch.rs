@@ -11,6 +11,7 @@ use crate::node_identity;
 use crate::progress_bar::TransferBar;
 use crate::quantity::{parse_bytes, show_bytes, show_rate, show_seconds};
 use identity::{KeyFile, Uid};
+use peer::fetch::{Counters, NodeReport};
 use peer::{
     Authorities, Client, ClientOptions, FetchError, FetchOptions, Fetched, Node, NodeUrl, Progress,
     fetch_to_file, fetch_to_writer,
@@ -50,6 +51,7 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let mut options = FetchOptions {
         publisher,
         counter_min,
+        counters: Some(Counters { allow_downgrade: arguments.allow_downgrade, ..counters(&settings) }),
         as_segment: asked.is_segment,
         identity: match &key_file {
             Some((KeyFile::Plain(key), _)) => Some(Arc::new(key.clone())),
@@ -146,6 +148,19 @@ fn to_standard_output(arguments: &Fetch) -> bool {
     arguments.output.as_ref().is_some_and(|path| path.as_os_str() == "-")
 }
 
+/// Where it is remembered which version of each file was accepted last: in the data directory, or, if that is a node's
+/// that runs as somebody else, in this user's own state directory (XDG base directory specification).
+fn counters(settings: &NodeSettings) -> Counters {
+    let in_data = settings.data.join("counters");
+    let may_write = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    if std::fs::create_dir_all(&in_data).is_ok() && may_write(&in_data) {
+        return Counters::at(in_data);
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Counters::at(state.map_or(in_data, |state| state.join("ioex/counters")))
+}
+
 /// Whose encrypted files can be opened: the identity of the key file that was named, else this machine's own.
 fn key_file(arguments: &Fetch, settings: &NodeSettings) -> Result<Option<(KeyFile, PathBuf)>, Failure> {
     let Some(path) = &arguments.identity else {
@@ -166,7 +181,13 @@ fn key_file(arguments: &Fetch, settings: &NodeSettings) -> Result<Option<(KeyFil
 async fn name_of_list(nodes: &[Node], hash: &Hash, options: &FetchOptions) -> Result<PathBuf, Failure> {
     let mut document = Vec::new();
     let (sender, _) = watch::channel(Progress::default());
-    let as_segment = FetchOptions { publisher: None, counter_min: None, as_segment: true, ..options.clone() };
+    let as_segment = FetchOptions {
+        publisher: None,
+        counter_min: None,
+        counters: None,
+        as_segment: true,
+        ..options.clone()
+    };
     fetch_to_writer(nodes, hash, &mut document, &as_segment, &sender)
         .await
         .map_err(transfer_failure::of_fetch)?;
@@ -251,6 +272,7 @@ fn show(
             .iter()
             .map(|report| {
                 json!({ "node": report.node.to_string(), "bytes": report.bytes, "segments": report.segments,
+                        "missing": report.missing, "given_up": report.is_given_up,
                         "failure": report.failure.as_ref().map(ToString::to_string),
                         "misconduct": report.is_misconduct })
             })
@@ -315,12 +337,13 @@ fn show(
     let width = fetched.nodes.iter().map(|report| report.node.to_string().len()).max().unwrap_or(0);
     for report in &fetched.nodes {
         let share = (report.bytes * 100).checked_div(moved).unwrap_or(0);
-        let verdict = if report.is_misconduct { "lied" } else { "given up" };
-        let failure =
-            report.failure.as_ref().map(|failure| format!("  {verdict}: {failure}")).unwrap_or_default();
         let node = report.node.to_string();
-        let _ =
-            writeln!(out, "node       {node:width$}  {:>10}  {share:3} %{failure}", show_bytes(report.bytes));
+        let _ = writeln!(
+            out,
+            "node       {node:width$}  {:>10}  {share:3} %{}",
+            show_bytes(report.bytes),
+            remark(report)
+        );
     }
     if let Some(path) = output {
         let _ = writeln!(out, "written    {}", path.display());
@@ -329,6 +352,17 @@ fn show(
         console.note(out.trim_end());
     }
     Ok(())
+}
+
+/// What is to be said of a node beside what it contributed.
+fn remark(report: &NodeReport) -> String {
+    match &report.failure {
+        Some(failure) if report.is_misconduct => format!("  lied: {failure}"),
+        Some(failure) if report.is_given_up => format!("  given up: {failure}"),
+        Some(failure) => format!("  last failure: {failure}"),
+        None if report.segments == 0 && report.missing > 0 => "  held nothing it was asked for".to_owned(),
+        None => String::new(),
+    }
 }
 
 fn show_shape(shape: Shape) -> String {

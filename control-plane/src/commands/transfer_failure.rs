@@ -37,7 +37,12 @@ pub fn of_audit(error: AuditError) -> Failure {
 fn exit_of_fetch(error: &FetchError) -> Exit {
     match error {
         FetchError::NoNodes => Exit::Usage,
-        FetchError::LostGroups { failures, .. } if failures.0.is_empty() => Exit::NotFound,
+        // Every node answered, and none holds it.
+        FetchError::NoSegment { failures, .. } | FetchError::LostGroups { failures, .. }
+            if failures.0.is_empty() =>
+        {
+            Exit::NotFound
+        }
         FetchError::NoDocument { failures, .. }
         | FetchError::NoSegment { failures, .. }
         | FetchError::LostGroups { failures, .. }
@@ -47,6 +52,7 @@ fn exit_of_fetch(error: &FetchError) -> Exit {
         | FetchError::NotAList { .. }
         | FetchError::Publisher { .. }
         | FetchError::Rollback { .. }
+        | FetchError::Downgrade { .. }
         | FetchError::Expired { .. }
         | FetchError::Segment { .. }
         | FetchError::Restore { .. }
@@ -56,7 +62,7 @@ fn exit_of_fetch(error: &FetchError) -> Exit {
         FetchError::File { source, .. } | FetchError::Seed { source, .. } | FetchError::Output(source) => {
             of_io(source)
         }
-        FetchError::InUse { .. } | FetchError::Interrupted(_) => Exit::Failed,
+        FetchError::Counter { .. } | FetchError::InUse { .. } | FetchError::Interrupted(_) => Exit::Failed,
     }
 }
 

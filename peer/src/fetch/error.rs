@@ -14,7 +14,7 @@ use super::schedule::LostGroup;
 use crate::exchange::ExchangeError;
 use crate::node_url::NodeUrl;
 
-/// What the last attempt with one node ended in.
+/// What the last attempt with one node ended in. That it does not hold something is no failure.
 #[derive(Debug, Clone)]
 pub struct NodeFailure {
     /// Which node.
@@ -29,6 +29,9 @@ pub struct NodeFailures(pub Vec<NodeFailure>);
 
 impl fmt::Display for NodeFailures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("every node answers");
+        }
         for (i, failure) in self.0.iter().enumerate() {
             let separator = if i == 0 { "" } else { "; " };
             write!(f, "{separator}{}: {}", failure.node, failure.error)?;
@@ -115,6 +118,31 @@ pub enum FetchError {
         counter: u64,
         /// The least counter accepted.
         counter_min: u64,
+    },
+    /// The list is older than one that was accepted before.
+    #[error(
+        "the list {hash} of {name} has counter {counter}, but one with counter {seen} by the same publisher was accepted \
+         before: this is an older version, or somebody replays it. To take it all the same, allow the downgrade \
+         (--allow-downgrade)"
+    )]
+    Downgrade {
+        /// The list's hash.
+        hash: Hash,
+        /// The publisher's name for the file.
+        name: String,
+        /// Its counter.
+        counter: u64,
+        /// The counter that is remembered.
+        seen: u64,
+    },
+    /// What is remembered of a file's counter cannot be understood.
+    #[error(
+        "{} does not say which version was accepted last; if you know that this list is the newest, remove the file",
+        path.display()
+    )]
+    Counter {
+        /// The file.
+        path: PathBuf,
     },
     /// The list's time is over.
     #[error(

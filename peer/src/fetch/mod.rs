@@ -11,6 +11,7 @@
 //!
 //! **What it does not know.** Who else holds the content: the caller names the nodes.
 
+mod counters;
 pub(crate) mod document;
 mod error;
 mod homes;
@@ -33,11 +34,13 @@ use store::list::{LIST_LEN_MAX, ListView};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
+pub use self::counters::{Counters, Seen};
 pub use self::error::{FetchError, LostGroups, NodeFailure, NodeFailures};
 pub use self::plan::Listing;
 pub use self::schedule::LostGroup;
 pub use self::transfer::NodeReport;
 
+use self::counters::Remembered;
 use self::homes::Homes;
 use self::partial::PartialFile;
 use self::plan::Plan;
@@ -55,6 +58,9 @@ pub struct FetchOptions {
     pub publisher: Option<Uid>,
     /// The least counter that the list must have: the one of the last list of this name that was accepted.
     pub counter_min: Option<u64>,
+    /// Where the newest counter of each publisher and name is remembered: lists that go back are refused. `None`: nothing
+    /// is remembered, and `counter_min` alone decides.
+    pub counters: Option<Counters>,
     /// Accept a list whose time is over.
     pub allow_expired: bool,
     /// Take the bytes at the hash as they are, even if they are a list.
@@ -76,6 +82,7 @@ impl Default for FetchOptions {
         FetchOptions {
             publisher: None,
             counter_min: None,
+            counters: None,
             allow_expired: false,
             as_segment: false,
             identity: None,
@@ -265,6 +272,10 @@ async fn find(
     // A clock before 1970 makes every list look fresh; the device has then no idea of the time at all.
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let list = plan::check_list(hash, &bytes, options, now_s)?;
+    let counters = options.counters.clone().map(|counters| (counters, Remembered::of(hash, &list)));
+    if let Some((counters, list)) = counters.clone() {
+        blocking(move || counters.check(&list)).await?;
+    }
     let identity = options.identity.as_deref();
     let (listing, plan, bytes) = if list.is_outer() {
         let inner_bytes = fetch_inner(hash, &list, nodes, &document.refused, options).await?;
@@ -274,6 +285,10 @@ async fn find(
     } else {
         (plan::describe(hash, &list), plan::plan(hash, &list, identity)?, bytes.clone())
     };
+    // From now on, whatever becomes of the fetch: that there is a newer version is known.
+    if let Some((counters, list)) = counters {
+        blocking(move || counters.remember(&list)).await?;
+    }
     progress.send_modify(|progress| progress.bytes_total = Some(plan.file_len));
     Ok(Found::List(FoundList { listing, plan: Arc::new(plan), document: bytes, refused: document.refused }))
 }

@@ -36,8 +36,12 @@ pub struct NodeReport {
     pub bytes: u64,
     /// Verified segments that came from it.
     pub segments: u32,
-    /// Its last failure, if it was given up or had one at the end.
+    /// How often it did not hold what it was asked for. Of a coded file a node has its part, so this is no fault.
+    pub missing: u32,
+    /// Its last failure, if it has delivered nothing since.
     pub failure: Option<ExchangeError>,
+    /// Whether it is not used any more because of that failure.
+    pub is_given_up: bool,
     /// Whether it sent bytes that are not what was asked for, or is not who it must be.
     pub is_misconduct: bool,
 }
@@ -88,7 +92,9 @@ impl<'a> Transfer<'a> {
             node: node.url().clone(),
             bytes: 0,
             segments: 0,
+            missing: 0,
             failure: None,
+            is_given_up: false,
             is_misconduct: false,
         };
         let mut transfer = Transfer {
@@ -295,7 +301,11 @@ impl<'a> Transfer<'a> {
         }
         let report = &mut self.reports[node];
         report.is_misconduct |= error.is_misconduct();
-        report.failure = Some(error);
+        report.is_given_up |= is_given_up;
+        match error {
+            ExchangeError::NotFound { .. } => report.missing += 1,
+            error => report.failure = Some(error),
+        }
     }
 
     fn cancel(&mut self, node: NodeIndex, shard: ShardIndex) -> Option<Flight> {

@@ -122,8 +122,30 @@ async fn vanishes_in_the_middle() {
     };
     let options = fetch_options();
     let (fetched, ()) = tokio::join!(fetch_to_file(&handles, &file.list, &out, &options, &sender), dying);
-    fetched.unwrap();
+    let fetched = fetched.unwrap();
     assert!(std::fs::read(&out).unwrap() == file.bytes);
+    // Nobody else is blamed for it, though the others were asked for shards that only it had.
+    for node in [&fetched.nodes[0], &fetched.nodes[2]] {
+        assert!(node.segments > 0 && node.failure.is_none() && !node.is_given_up, "{node:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_never_there_is_given_up_and_nobody_else() {
+    let file = file();
+    let made = file.spread(3);
+    made[1].die();
+    let client = client();
+    let handles = nodes(&client, &made.iter().collect::<Vec<_>>());
+    let mut bytes = Vec::new();
+    // The second file finds the node given up in its turn; the first may be done before.
+    let patient =
+        fetch_to_writer(&handles, &file.list, &mut bytes, &fetch_options(), &progress()).await.unwrap();
+    assert!(bytes == file.bytes);
+    for node in [&patient.nodes[0], &patient.nodes[2]] {
+        assert!(node.failure.is_none() && !node.is_given_up && node.missing > 0, "{node:?}");
+    }
+    assert_eq!(patient.nodes[1].segments, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ mod audit;
 mod coded;
 mod connection;
 mod content;
+mod counters;
 mod fetch;
 mod hostile;
 mod hostile_nodes;
