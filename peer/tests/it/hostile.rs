@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use h3_quinn::quinn;
-use identity::SecretKey;
+use http::Method;
+use identity::{Domain, SecretKey};
 use peer::{Client, ClientOptions, ExchangeError, FetchError, FetchOptions, fetch_to_file, fetch_to_writer};
 use proptest::prelude::*;
 use store::Hash;
@@ -29,7 +30,11 @@ async fn refusal(file: &TestFile, document: Bytes, options: &FetchOptions) -> Fe
     let out = dir.path().join("out");
     let outcome = fetch_to_file(&nodes(&client, &[&node]), &hash, &out, options, &progress()).await;
     assert!(!out.exists());
-    outcome.unwrap_err()
+    let error = outcome.unwrap_err();
+    // What the list alone gives away is refused before anything else is asked for.
+    let asked = node.requests(&Method::GET);
+    assert!(asked == 1 || matches!(error, FetchError::FileHash { .. }), "{asked} requests: {error}");
+    error
 }
 
 #[tokio::test]
@@ -63,6 +68,43 @@ fn any_flipped_bit_after_the_magic() {
         let error = runtime.block_on(refusal(&file, document.into(), &fetch_options()));
         prop_assert!(matches!(error, FetchError::List { .. }), "bit {}: {}", bit, error);
     });
+}
+
+/// Writes over fields of a list and signs it anew: a publisher can claim whatever it likes.
+fn resigned(file: &TestFile, fields: &[(usize, &[u8])]) -> Bytes {
+    let mut document = file.document.to_vec();
+    for (at, value) in fields {
+        document[*at..*at + value.len()].copy_from_slice(value);
+    }
+    let signed = document.len() - 64;
+    let digest = Hash::of(&document[..signed]);
+    let signature = file.publisher.sign(Domain::ContentList, digest.as_bytes());
+    document[signed..].copy_from_slice(&signature.0);
+    document.into()
+}
+
+#[tokio::test]
+async fn more_segments_than_there_can_be() {
+    let file = file();
+    assert_eq!(resigned(&file, &[]), file.document, "fields are where they are written to below");
+    let (huge, many) = ((1u64 << 63).to_le_bytes(), u32::MAX.to_le_bytes());
+    // The fields of the format's page: length of the document, and of the file; data, parity and outboard entries; length
+    // of key material.
+    let [document_len, file_len, data, parity, key, outboards] = [16, 88, 128, 132, 152, 156];
+    let claims: [&[(usize, &[u8])]; 8] = [
+        &[(document_len, &huge)],
+        &[(file_len, &huge)],
+        &[(file_len, &huge), (data, &many)],
+        &[(document_len, &huge), (file_len, &huge), (data, &many)],
+        &[(parity, &many)],
+        &[(outboards, &many)],
+        &[(key, &many)],
+        &[(data, &many), (parity, &many), (outboards, &many), (key, &many), (document_len, &[0xff; 8])],
+    ];
+    for claim in claims {
+        let error = refusal(&file, resigned(&file, claim), &fetch_options()).await;
+        assert!(matches!(error, FetchError::List { .. }), "{claim:?}: {error}");
+    }
 }
 
 #[tokio::test]
