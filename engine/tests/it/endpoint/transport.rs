@@ -149,7 +149,10 @@ fn a_lost_connection_is_reset_and_others_are_not() {
     network.node.shards[0] = network.node.endpoint(0, 1, 1);
     network.clients[client].request(&[(":method", "GET"), (":path", "/healthz")], b"");
     network.until("the reset", |network| network.clients[client].quic.is_closed());
-    assert!(network.node.counter(|counters| counters.resets_sent.get()) >= 1);
+    // One for each datagram that was on its way: on a busy machine the client sends an acknowledgement, or a probe, of its
+    // own before the reset reaches it.
+    let resets = network.node.counter(|counters| counters.resets_sent.get());
+    assert!(resets >= 1);
 
     // A process of another generation shares the key: it stays silent.
     let client = network.join();
@@ -159,7 +162,7 @@ fn a_lost_connection_is_reset_and_others_are_not() {
         network.node.counter(|counters| counters.datagrams_other_generation.get()) > 0
     });
     assert!(!network.clients[client].quic.is_closed());
-    assert_eq!(network.node.counter(|counters| counters.resets_sent.get()), 1);
+    assert_eq!(network.node.counter(|counters| counters.resets_sent.get()), resets);
 }
 
 #[test]
