@@ -68,6 +68,11 @@ fn run(
             return Ok(());
         }
     }
+    while let Some(stored) = encoder.next_document()? {
+        if !put(stored, Place::Everywhere, 0) {
+            return Ok(());
+        }
+    }
     let encoded = encoder.finish()?;
     let mut documents = encoded.documents.into_iter();
     if documents.all(|stored| put(stored, Place::Everywhere, 0)) {

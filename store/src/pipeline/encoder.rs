@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::buffers::{Buffers, Pool};
-use super::documents::OutboardDocuments;
+use super::documents::{OutboardDocuments, WAITING_LEN_MAX};
 use super::input::{Cutter, Input, Piece};
 use super::open::seal_plain_hashes;
 use super::parity::{PaddedStripe, STRIPE_LEN, stripes};
@@ -100,6 +100,9 @@ pub enum EncodeError {
     /// zstd refused, which means that there is no memory.
     #[error("compressing: {0}")]
     Compress(io::Error),
+    /// Outboards of parity that wait for the file's end do not go into their temporary file, or out of it.
+    #[error("outboards that wait in a temporary file (in TMPDIR): {0}")]
+    Outboards(io::Error),
     /// The code refused.
     #[error(transparent)]
     Code(#[from] ErasureError),
@@ -166,7 +169,7 @@ impl Encoder {
             tree: FileTree::new(),
             segments: Vec::new(),
             parity: Vec::new(),
-            outboards: OutboardDocuments::default(),
+            outboards: OutboardDocuments::new(WAITING_LEN_MAX),
             plain_hashes: Vec::new(),
         })
     }
@@ -182,13 +185,27 @@ impl Encoder {
         Ok(self.ready.pop_front())
     }
 
+    /// The next document that did not become complete with a group; those that are not taken here, [`Encoder::finish`] gives at once. Groups that were
+    /// not taken are made now, and dropped.
+    ///
+    /// # Errors
+    /// As [`Encoder::next_group`]; [`EncodeError::Outboards`].
+    pub fn next_document(&mut self) -> Result<Option<Stored>, EncodeError> {
+        while self.next_group()?.is_some() {}
+        self.outboards.next().map_err(EncodeError::Outboards)
+    }
+
     /// The list and the last documents. What was not taken by [`Encoder::next_group`] is made now, and dropped.
     ///
     /// # Errors
-    /// As [`Encoder::next_group`].
+    /// As [`Encoder::next_document`].
     pub fn finish(mut self) -> Result<Encoded, EncodeError> {
         while self.next_group()?.is_some() {}
-        let (outboards, mut documents) = self.outboards.finish();
+        let mut documents = Vec::new();
+        while let Some(document) = self.next_document()? {
+            documents.push(document);
+        }
+        let outboards = self.outboards.into_addresses();
         let mut plain_hashes = None;
         let table_len = self.plain_hashes.len() + TAG_LEN;
         if !self.plain_hashes.is_empty() && table_len <= SEGMENT_LEN_MAX as usize {
@@ -281,7 +298,7 @@ impl Encoder {
         for (stored, outboard) in group.parity {
             self.parity.push((stored.hash, stored.bytes.len() as u32));
             if self.settings.outboards {
-                self.outboards.push_parity(outboard);
+                self.outboards.push_parity(&outboard).map_err(EncodeError::Outboards)?;
             }
             parity.push(stored);
         }
