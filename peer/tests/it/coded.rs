@@ -14,7 +14,7 @@ use store::erasure::{Code, Codec, Shape};
 use store::list::{DataSegment, Encryption, ListBuilder, OUTBOARD_SHARDS, Parity, Readers, WrappedKey};
 use store::outboard;
 
-use crate::content::{client, fetch_options, nodes, progress, random_file};
+use crate::content::{client, fetch_afresh, fetch_options, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 
 const KIB: usize = 1024;
@@ -185,21 +185,8 @@ fn readers(key: &FileKey, id: FileId, publisher: &SecretKey, receivers: &[Secret
     Readers::Wrapped(receivers.iter().map(seal).collect())
 }
 
-/// Fetches into a fresh directory; checks that the file is right, or absent.
 async fn fetch(nodes: &[Node], file: &CodedFile, options: &FetchOptions) -> Result<Fetched, FetchError> {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out.bin");
-    let outcome = fetch_to_file(nodes, &file.list, &out, options, &progress()).await;
-    match &outcome {
-        Ok(_) => {
-            assert!(std::fs::read(&out).unwrap() == file.bytes, "the file differs");
-            let left: Vec<_> =
-                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-            assert_eq!(left, ["out.bin"], "nothing else is left behind");
-        }
-        Err(_) => assert!(!out.exists(), "nothing has the final name before it is whole"),
-    }
-    outcome
+    fetch_afresh(nodes, &file.list, &file.bytes, options).await
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -1,10 +1,14 @@
 //! What the tests fetch and publish, and clients that are quick to lose patience.
 
+use std::io::Cursor;
 use std::time::Duration;
 
 use bytes::Bytes;
 use identity::SecretKey;
-use peer::{Backoff, Client, ClientOptions, FetchOptions, Node, Progress};
+use peer::{
+    Backoff, Client, ClientOptions, FetchError, FetchOptions, Fetched, Node, Progress, PublishError,
+    PublishOptions, Published, Source, fetch_to_file, publish,
+};
 use store::Hash;
 use store::list::ListBuilder;
 use tokio::sync::watch;
@@ -95,4 +99,37 @@ pub fn nodes(client: &Client, nodes: &[&TestNode]) -> Vec<Node> {
 
 pub fn progress() -> watch::Sender<Progress> {
     watch::channel(Progress::default()).0
+}
+
+/// Fetches into a fresh directory; checks that the file is `bytes` and alone there, or absent.
+pub async fn fetch_afresh(
+    nodes: &[Node],
+    list: &Hash,
+    bytes: &[u8],
+    options: &FetchOptions,
+) -> Result<Fetched, FetchError> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.bin");
+    let outcome = fetch_to_file(nodes, list, &out, options, &progress()).await;
+    match &outcome {
+        Ok(_) => {
+            assert!(std::fs::read(&out).unwrap() == bytes, "the file differs");
+            let left: Vec<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["out.bin"], "nothing else is left behind");
+        }
+        Err(_) => assert!(!out.exists(), "nothing has the final name before it is whole"),
+    }
+    outcome
+}
+
+/// Publishes bytes of known length.
+pub async fn publish_bytes(
+    nodes: &[Node],
+    bytes: &[u8],
+    key: &SecretKey,
+    options: &PublishOptions,
+) -> Result<Published, PublishError> {
+    let source = Source::reader(Cursor::new(bytes.to_vec()), Some(bytes.len() as u64));
+    publish(nodes, source, key, options, &progress()).await
 }

@@ -9,7 +9,7 @@ use peer::{
 use store::Hash;
 use tokio::io::AsyncWrite;
 
-use crate::content::{TestFile, client, fetch_options, nodes, progress, random_file};
+use crate::content::{TestFile, client, fetch_afresh, fetch_options, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 
 const KIB: usize = 1024;
@@ -19,21 +19,8 @@ fn file() -> TestFile {
     TestFile::new(1, 40 * 32 * KIB + 1000, 32 * KIB)
 }
 
-/// Fetches into a fresh directory; checks that the file is right, or absent.
 async fn fetch(nodes: &[Node], file: &TestFile, options: &FetchOptions) -> Result<Fetched, FetchError> {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out.bin");
-    let outcome = fetch_to_file(nodes, &file.list, &out, options, &progress()).await;
-    match &outcome {
-        Ok(_) => {
-            assert!(std::fs::read(&out).unwrap() == file.bytes, "the file differs");
-            let left: Vec<_> =
-                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-            assert_eq!(left, ["out.bin"], "nothing else is left behind");
-        }
-        Err(_) => assert!(!out.exists(), "nothing has the final name before it is whole"),
-    }
-    outcome
+    fetch_afresh(nodes, &file.list, &file.bytes, options).await
 }
 
 fn segments(report: &[NodeReport]) -> u32 {

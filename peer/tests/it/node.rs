@@ -126,6 +126,13 @@ impl TestNode {
         TestNode::start_as(&key, content, rules)
     }
 
+    /// An empty node that takes what `publisher` puts.
+    pub fn taking(publisher: Uid, rules: Vec<Rule>) -> TestNode {
+        let node = TestNode::start(&[], rules);
+        node.allow(publisher);
+        node
+    }
+
     pub fn start_as(key: &SecretKey, content: &[Bytes], rules: Vec<Rule>) -> TestNode {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let socket = std::net::UdpSocket::bind(address).expect("loopback has a free port");

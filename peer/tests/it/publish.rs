@@ -9,7 +9,7 @@ use peer::{Node, Phase, PublishError, PublishOptions, Published, Source, fetch_t
 use store::Hash;
 use store::list::ListView;
 
-use crate::content::{backoff, client, fetch_options, nodes, progress, random_file};
+use crate::content::{self, backoff, client, fetch_options, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 
 const SEGMENT_LEN: usize = 32 * 1024;
@@ -29,9 +29,7 @@ fn options() -> PublishOptions {
 }
 
 fn node(rules: Vec<Rule>) -> TestNode {
-    let node = TestNode::start(&[], rules);
-    node.allow(key().uid());
-    node
+    TestNode::taking(key().uid(), rules)
 }
 
 async fn publish_bytes(
@@ -39,8 +37,7 @@ async fn publish_bytes(
     bytes: &[u8],
     options: &PublishOptions,
 ) -> Result<Published, PublishError> {
-    let source = Source::reader(Cursor::new(bytes.to_vec()), Some(bytes.len() as u64));
-    publish(nodes, source, &key(), options, &progress()).await
+    content::publish_bytes(nodes, bytes, &key(), options).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,9 +24,7 @@ fn key() -> SecretKey {
 }
 
 fn node() -> TestNode {
-    let node = TestNode::start(&[], vec![]);
-    node.allow(key().uid());
-    node
+    TestNode::taking(key().uid(), vec![])
 }
 
 fn options() -> RepairOptions {

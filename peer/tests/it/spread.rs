@@ -12,7 +12,7 @@ use store::erasure::{Code, Shape};
 use store::list::{Chunking, Compression, ListView};
 use store::pipeline::{CompressionChoice, ConvergenceSecret};
 
-use crate::content::{backoff, client, fetch_options, nodes, progress, random_file};
+use crate::content::{self, backoff, client, fetch_options, nodes, progress, random_file};
 use crate::node::{Fault, Rule, TestNode};
 
 const SEGMENT_LEN: usize = 32 * 1024;
@@ -32,9 +32,7 @@ fn options() -> PublishOptions {
 }
 
 fn node(rules: Vec<Rule>) -> TestNode {
-    let node = TestNode::start(&[], rules);
-    node.allow(key().uid());
-    node
+    TestNode::taking(key().uid(), rules)
 }
 
 async fn publish_bytes(
@@ -42,9 +40,7 @@ async fn publish_bytes(
     bytes: &[u8],
     options: &PublishOptions,
 ) -> Result<Published, PublishError> {
-    let client = client();
-    let source = Source::reader(Cursor::new(bytes.to_vec()), Some(bytes.len() as u64));
-    publish(&nodes(&client, all), source, &key(), options, &progress()).await
+    content::publish_bytes(&nodes(&client(), all), bytes, &key(), options).await
 }
 
 /// Every shard is on one of the nodes, where the publication says it is, and what must be everywhere is on each of
@@ -322,17 +318,26 @@ async fn compressed_chunks_are_spread_like_any_segments() {
         compression: CompressionChoice::Level(3),
         ..secret(KeyOrigin::Random)
     };
-    let published = publish_bytes(&all, &bytes, &options).await.unwrap();
+    let (client, shown) = (client(), progress());
+    let source = || Source::reader(Cursor::new(bytes.clone()), Some(bytes.len() as u64));
+    let published = publish(&nodes(&client, &all), source(), &key(), &options, &shown).await.unwrap();
     check(&published, &all, &all);
+    let state = shown.borrow().clone();
+    assert_eq!((state.bytes_verified, state.bytes_total), (published.bytes, Some(published.bytes)));
     let list = ListView::open(&published.document).unwrap();
     assert_eq!((list.compression(), list.file_len()), (Compression::Zstd, bytes.len() as u64));
     assert!(published.bytes_stored < published.bytes / 2, "{} bytes", published.bytes_stored);
     let (plain_hashes, _) = list.plain_hashes().unwrap();
     assert!(all.iter().all(|node| node.holds(&plain_hashes)));
-    let client = client();
     let mut fetched = Vec::new();
     fetch_to_writer(&nodes(&client, &all[1..]), &published.list, &mut fetched, &fetch_options(), &progress())
         .await
         .unwrap();
     assert!(fetched == bytes, "three of four nodes bring it back");
+    // What is there already counts as bytes of the file, too: without encryption it is the same again.
+    let plain = PublishOptions { secrecy: None, ..options };
+    publish(&nodes(&client, &all), source(), &key(), &plain, &progress()).await.unwrap();
+    publish(&nodes(&client, &all), source(), &key(), &plain, &shown).await.unwrap();
+    let state = shown.borrow().clone();
+    assert_eq!((state.bytes_verified, state.bytes_resumed), (published.bytes, published.bytes));
 }
