@@ -20,6 +20,8 @@ pub(crate) struct Arrival {
 
 #[derive(Debug, Default)]
 struct ArrivalState {
+    /// Where the bytes of this arrival's own request begin.
+    start: usize,
     bytes: BytesMut,
     /// Bytes from the beginning that are verified: a multiple of the block length, or all.
     verified: usize,
@@ -29,7 +31,33 @@ impl Arrival {
     /// Goes on from what an earlier attempt verified: whole blocks.
     pub(crate) fn from_prefix(bytes: BytesMut) -> Arrival {
         let verified = bytes.len();
-        Arrival { shared: Mutex::new(ArrivalState { bytes, verified }) }
+        Arrival { shared: Mutex::new(ArrivalState { start: verified, bytes, verified }) }
+    }
+
+    /// Goes on from what was kept on disk, if there is nothing yet: whole blocks that were verified, or all.
+    pub(crate) fn recall(&self, prefix: BytesMut) {
+        let mut state = self.lock();
+        if state.bytes.is_empty() {
+            let verified = prefix.len();
+            *state = ArrivalState { start: verified, bytes: prefix, verified };
+        }
+    }
+
+    /// Whether there is nothing yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().bytes.is_empty()
+    }
+
+    /// Where the bytes of its own request begin; what is before them was there already.
+    pub(crate) fn start(&self) -> usize {
+        self.lock().start
+    }
+
+    /// Appends what is verified from `from` on to `out`, at most `len_max` bytes of it.
+    pub(crate) fn copy_verified(&self, from: usize, len_max: usize, out: &mut Vec<u8>) {
+        let state = self.lock();
+        let end = state.verified.min(from.saturating_add(len_max));
+        out.extend_from_slice(state.bytes.get(from..end).unwrap_or_default());
     }
 
     /// Takes what is verified.
@@ -49,21 +77,26 @@ impl Arrival {
 
 impl Node {
     /// Gets the segment of `outboard` from where `arrival` ends; what does not verify is noticed within a block of 64 KiB.
-    /// `received` counts body bytes as they come in.
+    /// `received` counts body bytes as they come in, `verified` is called when more of them are verified and not all.
     pub(crate) async fn get_segment(
         &self,
         outboard: &Outboard,
         arrival: &Arrival,
         received: &AtomicU64,
+        verified: impl Fn(),
     ) -> Result<Bytes, ExchangeError> {
         let (hash, len) = (outboard.hash(), outboard.shard_len());
         let start = arrival.lock().verified as u32;
+        if start == len && len > 0 {
+            return Ok(arrival.take_prefix().freeze());
+        }
         let (mut exchange, start) = self.start_segment(&hash, start, len).await?;
         let wrong = |offset: u32| ExchangeError::WrongBlock { hash, offset };
         let mut verifier = outboard.verifier(start).map_err(|corrupt| wrong(corrupt.offset))?;
         {
             let mut state = arrival.lock();
-            let ArrivalState { bytes, verified } = &mut *state;
+            let ArrivalState { start: begins_at, bytes, verified } = &mut *state;
+            *begins_at = start as usize;
             *verified = start as usize;
             bytes.truncate(start as usize);
             bytes.reserve(len as usize - start as usize);
@@ -85,6 +118,10 @@ impl Node {
                 state.verified = verifier.verified() as usize;
                 outcome.map_err(|corrupt| wrong(corrupt.offset))?;
                 pushed = whole;
+                drop(state);
+                if whole < len as usize {
+                    verified();
+                }
             }
         }
         let mut state = arrival.lock();

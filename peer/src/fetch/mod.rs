@@ -15,6 +15,7 @@ mod counters;
 pub(crate) mod document;
 mod error;
 mod homes;
+mod leaves;
 mod outboards;
 mod partial;
 mod plan;
@@ -45,7 +46,7 @@ use self::homes::Homes;
 use self::partial::PartialFile;
 use self::plan::Plan;
 use self::schedule::{Schedule, ShardState, Work};
-use self::transfer::Transfer;
+use self::transfer::{Known, Leaves, Transfer};
 use crate::backoff::Backoff;
 use crate::client::Node;
 use crate::exchange::ExchangeError;
@@ -151,9 +152,12 @@ pub async fn fetch_to_file(
     progress.send_modify(|progress| progress.phase = Phase::Transferring);
     let work = work(&plan, file.states(), nodes, options, false);
     let schedule = Schedule::new(work, nodes.len(), options.backoff);
-    let bytes_here = bytes_resumed + bytes_seeded;
-    let (transfer, sink_end) =
-        Transfer::new(plan.clone(), nodes, found.refused, schedule, options.backoff, bytes_here, progress);
+    let known = Known {
+        refused: found.refused,
+        bytes_verified: bytes_resumed + bytes_seeded,
+        leaves: if file.is_resumed() { Leaves::Recalled } else { Leaves::Kept },
+    };
+    let (transfer, sink_end) = Transfer::new(plan.clone(), nodes, schedule, options.backoff, known, progress);
     let sink_plan = plan.clone();
     let writing = tokio::task::spawn_blocking(move || sink::write_shards(&sink_plan, file, sink_end));
     let reports = transfer.run().await;
@@ -209,8 +213,8 @@ async fn stream<W: AsyncWrite + Unpin>(
 ) -> Result<Vec<NodeReport>, FetchError> {
     let work = work(&plan, Vec::new(), nodes, options, true);
     let schedule = Schedule::new(work, nodes.len(), options.backoff);
-    let (transfer, sink_end) =
-        Transfer::new(plan.clone(), nodes, refused, schedule, options.backoff, 0, progress);
+    let known = Known { refused, bytes_verified: 0, leaves: Leaves::NotKept };
+    let (transfer, sink_end) = Transfer::new(plan.clone(), nodes, schedule, options.backoff, known, progress);
     let mut transfer = std::pin::pin!(transfer.run());
     let mut sink = std::pin::pin!(sink::stream_shards(plan, writer, sink_end));
     tokio::select! {

@@ -18,7 +18,10 @@
 //! torn, old or garbled journal costs time, never truth. That is why it needs neither checksums nor syncs. What is
 //! stored as it is, or only encrypted, is held against the list; only for compressed segments, whose stored bytes cannot be made
 //! again, the journal's own hash is taken, and the whole file's hash is checked at the end.
+//!
+//! Of segments that are not whole yet, blocks that are verified are in the file, too: see [`super::leaves`].
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -26,16 +29,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use store::Hash;
+use store::outboard::{BLOCK_LEN, Outboard};
 use store::split::FileHasher;
 
 use super::error::FetchError;
+use super::leaves;
 use super::plan::Plan;
 use super::schedule::{ShardIndex, ShardState};
 
 const MAGIC: &[u8; 8] = b"IOEXJRN2";
 const HEADER_LEN: u64 = 40;
 const RECORD_LEN: u64 = 36;
+
+/// Blocks are copied to be kept, so many bytes at a time.
+const KEPT_AT_ONCE_MAX: usize = 1 << 20;
 
 /// A cancelled fetch finishes its last write before it lets go of the file; so long a new one waits for that.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -47,12 +56,17 @@ pub(crate) struct PartialFile {
     out: PathBuf,
     part_path: PathBuf,
     part: File,
+    scratch: Vec<u8>,
     journal_path: PathBuf,
     journal: File,
     plan: Arc<Plan>,
     /// Segments that are verified and written.
     have: Vec<bool>,
     bytes_resumed: u64,
+    /// Whether an earlier fetch may have left blocks of segments that are not whole.
+    is_resumed: bool,
+    /// Bytes of shards that are not whole, from their first on, that are kept in the file.
+    kept: HashMap<ShardIndex, u32>,
     file_hash: InOrderHash,
 }
 
@@ -79,20 +93,25 @@ impl PartialFile {
             out: out.to_owned(),
             part_path,
             part,
+            scratch: Vec::new(),
             journal_path,
             journal,
             have: vec![false; plan.segments.len()],
             bytes_resumed: 0,
+            is_resumed: false,
+            kept: HashMap::new(),
             file_hash: InOrderHash { hasher: FileHasher::new(), next: 0, scratch: Vec::new() },
             plan,
         };
         if file.journal_is_of_this_list() {
+            file.is_resumed = true;
             file.verify_claims(resumed)?;
         } else {
             file.start_anew()?;
         }
         // A hole as long as the file: an impossible length fails now and not after hours.
-        let len = file.plan.file_len;
+        let found = file.part.metadata().map_err(|e| file.failed("read", &file.part_path, e))?.len();
+        let len = found.clamp(file.plan.file_len, leaves::len_max(&file.plan));
         file.part.set_len(len).map_err(|e| file.failed("extend", &file.part_path, e))?;
         Ok(file)
     }
@@ -117,6 +136,73 @@ impl PartialFile {
         self.bytes_resumed
     }
 
+    /// Whether [`PartialFile::recall`] may find something.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// Keeps what is verified of a shard that is not whole yet: all from what is kept already on. Blocking.
+    ///
+    /// Fails silently: what is not kept is fetched again, and a disk that is full says so when the segment is written.
+    /// `verified` appends what is verified from an offset on, at most so many bytes of it.
+    pub(crate) fn keep(&mut self, shard: ShardIndex, verified: impl Fn(usize, usize, &mut Vec<u8>)) {
+        let place = leaves::place(&self.plan, shard);
+        // Where its plain bytes are by now, no others may come.
+        if !place.is_slot && self.has(shard) {
+            return;
+        }
+        let mut from = self.kept.get(&shard).copied().unwrap_or(0);
+        loop {
+            self.scratch.clear();
+            let room = (place.len.saturating_sub(from) as usize).min(KEPT_AT_ONCE_MAX);
+            verified(from as usize, room, &mut self.scratch);
+            if self.scratch.is_empty() {
+                return;
+            }
+            let written = self
+                .part
+                .seek(SeekFrom::Start(place.offset + u64::from(from)))
+                .and_then(|_| self.part.write_all(&self.scratch));
+            if let Err(error) = written {
+                tracing::debug!(shard, %error, "blocks cannot be kept");
+                return;
+            }
+            from += self.scratch.len() as u32;
+            self.kept.insert(shard, from);
+        }
+    }
+
+    /// What an earlier fetch kept of a shard: whole blocks from its first on, or all of it. Blocking.
+    pub(crate) fn recall(&mut self, shard: ShardIndex, outboard: &Outboard) -> BytesMut {
+        let place = leaves::place(&self.plan, shard);
+        let len = outboard.shard_len().min(place.len) as usize;
+        let mut bytes = BytesMut::new();
+        let (Ok(mut verifier), Ok(_)) = (outboard.verifier(0), self.part.seek(SeekFrom::Start(place.offset)))
+        else {
+            return bytes;
+        };
+        while bytes.len() < len {
+            let start = bytes.len();
+            let end = len.min(start + BLOCK_LEN as usize);
+            bytes.resize(end, 0);
+            let is_read = self.part.read_exact(&mut bytes[start..]).is_ok();
+            // A block that does not verify, or is cut short by the plain bytes' end, is left out.
+            if !is_read || verifier.push(&bytes[start..]) != Ok(end as u32) {
+                bytes.truncate(start);
+                break;
+            }
+        }
+        if !bytes.is_empty() {
+            self.kept.insert(shard, bytes.len() as u32);
+        }
+        bytes
+    }
+
+    /// A shard that was kept is not needed any more.
+    pub(crate) fn forget(&mut self, shard: ShardIndex) {
+        self.kept.remove(&shard);
+    }
+
     /// Writes the plain bytes of a segment that was verified. Blocking.
     pub(crate) fn write(&mut self, index: ShardIndex, plain: &[u8]) -> Result<(), FetchError> {
         let segment = self.plan.segments[index as usize];
@@ -124,9 +210,12 @@ impl PartialFile {
             let reason = format!("it opens to {} bytes, not {}", plain.len(), segment.plain_len);
             return Err(FetchError::Segment { index, reason });
         }
+        // Blocks of a segment that is stored as it is are there.
+        let is_as_is = self.plan.is_stored_as_it_is(index);
+        let kept = self.kept.get(&index).filter(|_| is_as_is).map_or(0, |kept| *kept as usize);
         self.part
-            .seek(SeekFrom::Start(segment.file_offset))
-            .and_then(|_| self.part.write_all(plain))
+            .seek(SeekFrom::Start(segment.file_offset + kept as u64))
+            .and_then(|_| self.part.write_all(&plain[kept..]))
             .map_err(|e| self.failed("write", &self.part_path, e))?;
         let mut record = [0; RECORD_LEN as usize];
         record[..4].copy_from_slice(&index.to_le_bytes());
@@ -135,6 +224,9 @@ impl PartialFile {
         }
         self.journal.write_all(&record).map_err(|e| self.failed("write", &self.journal_path, e))?;
         self.have[index as usize] = true;
+        if !leaves::place(&self.plan, index).is_slot {
+            self.forget(index);
+        }
         self.advance_hash(Some((index, plain)))
     }
 
@@ -159,6 +251,9 @@ impl PartialFile {
                 return Err(FetchError::FileHash { expected, found });
             }
         }
+        // Without the slots behind it.
+        let len = self.plan.file_len;
+        self.part.set_len(len).map_err(|e| self.failed("truncate", &self.part_path, e))?;
         self.part.sync_all().map_err(|e| self.failed("sync", &self.part_path, e))?;
         fs::rename(&self.part_path, &self.out).map_err(|e| self.failed("rename", &self.part_path, e))?;
         sync_directory(&self.out).map_err(|e| self.failed("sync the directory of", &self.out, e))?;

@@ -80,6 +80,11 @@ impl Plan {
         self.segments.get(index as usize).is_some_and(is_as_is)
     }
 
+    /// Whether the stored bytes of a data shard are its plain ones.
+    pub(crate) fn is_stored_as_it_is(&self, index: ShardIndex) -> bool {
+        self.cipher.is_none() && self.can_be_stored_again(index)
+    }
+
     /// Bytes of the file that a shard brings by itself: none if it is parity.
     pub(crate) fn plain_len(&self, index: ShardIndex) -> u64 {
         self.segments.get(index as usize).map_or(0, |segment| u64::from(segment.plain_len))

@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use store::outboard::Outboard;
 use store::pipeline::{RestoreError, Restorer, Scratch};
 use store::split::FileHasher;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::error::FetchError;
 use super::partial::PartialFile;
 use super::plan::Plan;
 use super::schedule::{GroupIndex, ShardIndex};
+use crate::exchange::Arrival;
 
 /// What the transfer sends.
 #[derive(Debug)]
@@ -26,6 +28,22 @@ pub(crate) enum ToSink {
         index: ShardIndex,
         /// Its stored bytes.
         stored: Bytes,
+    },
+    /// More of a shard is verified that is on its way: to be kept, if there is a file.
+    Verified {
+        /// Which.
+        index: ShardIndex,
+        /// What has arrived of it.
+        arrival: Arc<Arrival>,
+    },
+    /// Somebody is about to fetch a shard and asks what an earlier fetch has kept of it.
+    Recall {
+        /// Which.
+        index: ShardIndex,
+        /// What verifies it.
+        outboard: Arc<Outboard>,
+        /// For whole blocks from its first on, or all of it.
+        answer: oneshot::Sender<BytesMut>,
     },
     /// The group cannot be made whole: what is held of it is of no use.
     Forget(GroupIndex),
@@ -66,6 +84,15 @@ pub(crate) fn write_shards(plan: &Arc<Plan>, file: PartialFile, mut end: SinkEnd
     while let Some(message) = end.shards.blocking_recv() {
         let outcome = match message {
             ToSink::Shard { index, stored } => writer.take(index, stored),
+            ToSink::Verified { index, arrival } => {
+                writer.file.keep(index, |from, len_max, out| arrival.copy_verified(from, len_max, out));
+                Ok(())
+            }
+            ToSink::Recall { index, outboard, answer } => {
+                // Who asked may have been called off.
+                let _ = answer.send(writer.file.recall(index, &outboard));
+                Ok(())
+            }
             ToSink::Forget(group) => {
                 writer.release(group);
                 Ok(())
@@ -101,6 +128,10 @@ impl ShardWriter {
                 let plain = plan.open(index, stored.clone(), &mut self.scratch)?;
                 self.file.write(index, &plain)?;
             }
+            self.file.keep(index, |from, len_max, out| {
+                let rest = stored.get(from..).unwrap_or_default();
+                out.extend_from_slice(&rest[..rest.len().min(len_max)]);
+            });
             self.held.entry(group).or_default().push((index, stored));
         }
         self.restore(group)?;
@@ -139,6 +170,7 @@ impl ShardWriter {
     }
 
     fn release(&mut self, group: GroupIndex) {
+        self.plan.grouping.shards_of(group).for_each(|shard| self.file.forget(shard));
         for (index, _) in self.held.remove(&group).unwrap_or_default() {
             self.answer(FromSink::Released(index));
         }

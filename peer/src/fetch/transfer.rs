@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{mpsc, watch};
+use store::outboard::Outboard;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::error::{FetchError, LostGroups, NodeFailure, NodeFailures};
@@ -46,6 +47,26 @@ pub struct NodeReport {
     pub is_misconduct: bool,
 }
 
+/// Whether verified blocks of shards on their way are kept by the sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// No: there is no file.
+    NotKept,
+    /// Yes, from now on.
+    Kept,
+    /// Yes, and an earlier fetch may have left some.
+    Recalled,
+}
+
+/// What is known when a transfer begins.
+pub(crate) struct Known {
+    /// By node: why it must not be used.
+    pub(crate) refused: Vec<Option<ExchangeError>>,
+    /// Bytes of the file that the schedule has already.
+    pub(crate) bytes_verified: u64,
+    pub(crate) leaves: Leaves,
+}
+
 type Outcome = (NodeIndex, ShardIndex, Result<Bytes, ExchangeError>);
 
 /// A transfer under way. Dropping it cancels every request.
@@ -58,6 +79,7 @@ pub(crate) struct Transfer<'a> {
     schedule: Schedule,
     requests: JoinSet<Outcome>,
     flights: HashMap<(NodeIndex, ShardIndex), Flight>,
+    leaves: Leaves,
     /// What is verified of shards that nobody fetches at the moment, the newest last.
     prefixes: Vec<(ShardIndex, BytesMut)>,
     to_sink: mpsc::UnboundedSender<ToSink>,
@@ -75,17 +97,15 @@ struct Flight {
 }
 
 impl<'a> Transfer<'a> {
-    /// `refused[n]` says why node `n` must not be used; `bytes_verified` counts what the schedule already
-    /// has.
     pub(crate) fn new(
         plan: Arc<Plan>,
         nodes: &'a [Node],
-        refused: Vec<Option<ExchangeError>>,
         schedule: Schedule,
         backoff: Backoff,
-        bytes_verified: u64,
+        known: Known,
         progress: &'a watch::Sender<Progress>,
     ) -> (Transfer<'a>, SinkEnd) {
+        let Known { refused, bytes_verified, leaves } = known;
         let (to_sink, shards) = mpsc::unbounded_channel();
         let (answers, from_sink) = mpsc::unbounded_channel();
         let report = |node: &Node| NodeReport {
@@ -106,6 +126,7 @@ impl<'a> Transfer<'a> {
             schedule,
             requests: JoinSet::new(),
             flights: HashMap::new(),
+            leaves,
             prefixes: Vec::new(),
             to_sink,
             from_sink,
@@ -182,9 +203,22 @@ impl<'a> Transfer<'a> {
         let prefix = prefix.map(|at| self.prefixes.remove(at).1).unwrap_or_default();
         let arrival = Arc::new(Arrival::from_prefix(prefix));
         let (counter, arriving, outboards) = (received.clone(), arrival.clone(), self.outboards.clone());
+        // Weak, so that a request that lingers does not keep the sink waiting for more.
+        let (leaves, sink) = (self.leaves, self.to_sink.downgrade());
         let request = self.requests.spawn(async move {
             let outcome = match outboards.of(shard).await {
-                Some(outboard) => node.get_segment(&outboard, &arriving, &counter).await,
+                Some(outboard) => {
+                    if leaves == Leaves::Recalled && arriving.is_empty() {
+                        recall(shard, &outboard, &arriving, &sink).await;
+                    }
+                    let verified = || {
+                        let sink = sink.upgrade().filter(|_| leaves != Leaves::NotKept);
+                        let arrival = arriving.clone();
+                        // A sink that is gone has said why.
+                        let _ = sink.map(|sink| sink.send(ToSink::Verified { index: shard, arrival }));
+                    };
+                    node.get_segment(&outboard, &arriving, &counter, verified).await
+                }
                 None => node.get(&hash, Length::Exactly(u64::from(len)), &counter).await,
             };
             (index, shard, outcome)
@@ -196,20 +230,22 @@ impl<'a> Transfer<'a> {
         // What was cancelled may have ended before it heard of it; nobody waits for it any more.
         let Some(flight) = self.flights.remove(&(node, shard)) else { return };
         match outcome {
-            Ok(bytes) => self.verified(node, shard, bytes),
+            Ok(bytes) => self.verified(node, shard, bytes, flight.arrival.start()),
             Err(error) => {
-                self.keep_prefix(shard, &flight);
+                self.keep_prefix(node, shard, &flight);
                 self.failed(node, shard, error);
             }
         }
     }
 
-    fn verified(&mut self, node: NodeIndex, index: ShardIndex, stored: Bytes) {
+    /// The node completed a shard, of which it was asked for what is from `start` on.
+    fn verified(&mut self, node: NodeIndex, index: ShardIndex, stored: Bytes, start: usize) {
         self.schedule.succeeded(node, index, Instant::now());
         self.prefixes.retain(|(shard, _)| *shard != index);
         let report = &mut self.reports[node];
-        report.bytes += stored.len() as u64;
-        report.segments += 1;
+        report.bytes += stored.len().saturating_sub(start) as u64;
+        // What was kept of an earlier fetch was none of this node's doing.
+        report.segments += u32::from(start < stored.len() || stored.is_empty());
         report.failure = None;
         let node_bytes = report.bytes;
         self.unreleased += 1;
@@ -248,7 +284,7 @@ impl<'a> Transfer<'a> {
     fn abandon(&mut self, node: NodeIndex) {
         for shard in self.schedule.abandon(node, Instant::now()) {
             if let Some(flight) = self.cancel(node, shard) {
-                self.keep_prefix(shard, &flight);
+                self.keep_prefix(node, shard, &flight);
             }
         }
     }
@@ -275,8 +311,10 @@ impl<'a> Transfer<'a> {
     }
 
     /// Keeps what a request that failed has verified, for the next node.
-    fn keep_prefix(&mut self, shard: ShardIndex, flight: &Flight) {
+    fn keep_prefix(&mut self, node: NodeIndex, shard: ShardIndex, flight: &Flight) {
+        let start = flight.arrival.start();
         let prefix = flight.arrival.take_prefix();
+        self.reports[node].bytes += prefix.len().saturating_sub(start) as u64;
         let known =
             self.prefixes.iter().find(|(cut_off, _)| *cut_off == shard).map_or(0, |(_, bytes)| bytes.len());
         if prefix.len() <= known {
@@ -364,5 +402,23 @@ impl<'a> Transfer<'a> {
                 node.rate_bytes_per_s = rate;
             }
         });
+    }
+}
+
+/// Asks the sink what an earlier fetch has kept of a shard.
+async fn recall(
+    index: ShardIndex,
+    outboard: &Arc<Outboard>,
+    arrival: &Arrival,
+    sink: &mpsc::WeakUnboundedSender<ToSink>,
+) {
+    let (answer, kept) = oneshot::channel();
+    let outboard = outboard.clone();
+    let asked = sink.upgrade().map(|sink| sink.send(ToSink::Recall { index, outboard, answer }));
+    // A sink that is gone has said why.
+    if let Some(Ok(())) = asked
+        && let Ok(prefix) = kept.await
+    {
+        arrival.recall(prefix);
     }
 }

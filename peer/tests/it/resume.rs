@@ -10,6 +10,7 @@ use peer::{Client, ClientOptions, FetchError, NodeUrl, fetch_to_file};
 use proptest::prelude::*;
 use store::Hash;
 
+use crate::coded::{CodedFile, Recipe};
 use crate::content::{TestFile, client, fetch_options, nodes, options, progress};
 use crate::node::{Fault, Rule, TestNode};
 
@@ -220,8 +221,114 @@ async fn child_process_that_fetches() {
     let Ok(arguments) = std::env::var("IOEX_TEST_FETCH") else { return };
     let [url, hash, out] = arguments.split(' ').collect::<Vec<_>>()[..] else { panic!("{arguments}") };
     let (url, hash): (NodeUrl, Hash) = (url.parse().unwrap(), hash.parse().unwrap());
-    let client = client();
+    let client = match std::env::var_os("IOEX_TEST_FETCH_PATIENT") {
+        None => client(),
+        Some(_) => patient(),
+    };
     fetch_to_file(&[client.node(url)], &hash, Path::new(out), &fetch_options(), &progress()).await.unwrap();
+}
+
+/// A client to which a request that stalls is still under way.
+fn patient() -> Client {
+    let stall_timeout = std::time::Duration::from_secs(600);
+    Client::new(ClientOptions { stall_timeout, ..options() }).unwrap()
+}
+
+/// Starts a fetch in a process of its own, and kills it (SIGKILL) when `is_time` says so of the partial file.
+async fn fetch_until(node: &TestNode, file: &CodedFile, out: &Path, is_time: impl Fn(&[u8]) -> bool) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "resume::child_process_that_fetches"])
+        .env("IOEX_TEST_FETCH", format!("{} {} {}", node.url(), file.list, out.display()))
+        .env("IOEX_TEST_FETCH_PATIENT", "")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !fs::read(part(out)).is_ok_and(|part| is_time(&part)) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was time");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Rules by which every request for a shard gets so many bytes and then nothing more.
+fn stall(shards: &[Hash], bytes: usize) -> Vec<Rule> {
+    shards.iter().map(|hash| Rule::always(Fault::Stall(bytes)).of(*hash)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verified_blocks_of_open_segments_survive_kill_9() {
+    const SEGMENT: usize = 512 * KIB;
+    const BLOCK: usize = 64 * KIB;
+    for is_encrypted in [false, true] {
+        let recipe = Recipe { shape: None, is_encrypted, ..Recipe::usual(SEGMENT) };
+        let file = CodedFile::new(14, 2 * SEGMENT, &recipe);
+        let node = TestNode::start(&file.content(), vec![]);
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let shards = [file.hash(0), file.hash(1)];
+        // Where both segments stand; each process gets somewhat further, and never to a block's end.
+        let mut at = 0;
+        for bytes in [BLOCK + 100, 2 * BLOCK + 5000, BLOCK / 2, 2 * BLOCK + BLOCK / 2] {
+            node.set_rules(stall(&shards, bytes));
+            let (before, kept) = (at, at + bytes / BLOCK * BLOCK);
+            let asked = node.ranges().len();
+            let is_kept = |part: &[u8]| {
+                let is_there = |i: usize| {
+                    part.get(i * SEGMENT..).is_some_and(|of| of.starts_with(&file.shards[i][..kept]))
+                };
+                // Of what makes no block nothing can be seen; it counts when it was asked for.
+                (0..2).all(is_there) && node.ranges().len() + 2 * usize::from(before == 0) >= asked + 2
+            };
+            fetch_until(&node, &file, &out, is_kept).await;
+            let ranges: Vec<_> = node.ranges().split_off(asked);
+            assert!(ranges.iter().all(|(_, from)| *from == before), "{before}: {ranges:?}");
+            at = kept;
+        }
+        node.set_rules(vec![]);
+        let asked = node.ranges().len();
+        let client = client();
+        let handles = nodes(&client, &[&node]);
+        let fetched = fetch_to_file(&handles, &file.list, &out, &fetch_options(), &progress()).await.unwrap();
+        assert!(fs::read(&out).unwrap() == file.bytes);
+        // At most what had arrived of one block was fetched again of each segment.
+        let mut ranges = node.ranges().split_off(asked);
+        ranges.sort_unstable();
+        let mut expected = shards.map(|hash| (hash, at));
+        expected.sort_unstable();
+        assert_eq!(ranges, expected);
+        let rest: usize = file.shards.iter().map(|shard| shard.len() - at).sum();
+        assert_eq!(fetched.nodes[0].bytes, rest as u64, "the node is credited with what came from it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parity_survives_kill_9_too() {
+    const SEGMENT: usize = 256 * KIB;
+    // 4 + 2, of which two data segments are nowhere: one parity segment comes whole, the other one half.
+    let file = CodedFile::new(15, 4 * SEGMENT, &Recipe::usual(SEGMENT));
+    let node = TestNode::start(&file.content(), vec![]);
+    [0, 1].iter().for_each(|shard| node.remove(&file.hash(*shard)));
+    let (whole, half) = (file.hash(4), file.hash(5));
+    node.set_rules(stall(&[half], 150 * KIB));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let is_kept = |part: &[u8]| {
+        let behind = part.get(file.bytes.len()..).unwrap_or_default();
+        let has = |bytes: &[u8]| behind.windows(bytes.len()).any(|window| window == bytes);
+        let plain = |i: usize| &file.bytes[i * SEGMENT..(i + 1) * SEGMENT];
+        let is_there = |i: usize| part.get(i * SEGMENT..).is_some_and(|of| of.starts_with(plain(i)));
+        is_there(2) && is_there(3) && has(&file.shards[4]) && has(&file.shards[5][..128 * KIB])
+    };
+    fetch_until(&node, &file, &out, is_kept).await;
+    let (gets, ranges) = (node.gets_of(&whole), node.ranges().len());
+    node.set_rules(vec![]);
+    let client = client();
+    let handles = nodes(&client, &[&node]);
+    fetch_to_file(&handles, &file.list, &out, &fetch_options(), &progress()).await.unwrap();
+    assert!(fs::read(&out).unwrap() == file.bytes, "and it is as long as it must be");
+    assert_eq!(node.gets_of(&whole), gets, "it was there");
+    assert_eq!(node.ranges().split_off(ranges), [(half, 128 * KIB)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
