@@ -7,6 +7,7 @@ pub mod control;
 pub mod driver;
 pub mod http;
 pub mod limits;
+pub mod mail;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;

@@ -19,6 +19,9 @@ pub const STORAGE_QUEUE_LEN: usize = 16 * STORAGE_REQUESTS_PER_CLIENT;
 /// When a shard tries again whose requests found the queue full of others': about the time of one load.
 pub const STORAGE_RETRY: Duration = Duration::from_millis(1);
 
+/// When a shard tries again to pass envelopes on to one whose mailbox was full: that one empties it every turn.
+pub const MAIL_RETRY: Duration = Duration::from_millis(1);
+
 /// Segments of one group commit. One sync costs 1 to 10 ms on the disks at hand; 64 segments share it, after which
 /// the sync is less than a fifth of the time of writing them.
 pub const COMMIT_SEGMENTS_MAX: usize = 64;

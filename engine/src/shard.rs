@@ -5,7 +5,8 @@ use crate::cid::Keys;
 use crate::driver::streams::{Streams, TcpListener};
 use crate::driver::{self, AnyDriver, Driver, DriverKind, OpenError, RecvBatch, RecvMeta, UdpSocket, Waker};
 use crate::http::{Content, ContentOptions};
-use crate::limits::{PolicyView, STORAGE_RETRY};
+use crate::limits::{MAIL_RETRY, PolicyView, STORAGE_RETRY};
+use crate::mail;
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::ShardCounters;
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
@@ -61,6 +62,8 @@ pub struct ShardConfig {
     pub keys: Keys,
     /// Key of Retry tokens.
     pub retry_tokens: RetryTokens,
+    /// Seed of the hash that says at which shard a peer's UID is at home, one for all shards of a node.
+    pub mailbox_seed: u64,
     /// Largest datagram to send, bytes; [`crate::quic::DATAGRAM_LEN_MAX`] unless the network is known.
     pub datagram_len_max: usize,
     /// The node, for which capability tokens are made out.
@@ -109,6 +112,8 @@ pub enum Command {
     },
     /// What another shard's relay has for this one's.
     Relay(relay::Command),
+    /// What another shard's mailbox service has for this one's.
+    Mail(mail::Command),
 }
 
 /// A running shard.
@@ -247,6 +252,7 @@ fn run(
         shard_count: config.count,
         keys: config.keys,
         retry_tokens: config.retry_tokens,
+        mailbox_seed: config.mailbox_seed,
         datagram_len_max: config.datagram_len_max,
         tls: config.tls,
         counters: Arc::clone(&config.counters),
@@ -349,6 +355,8 @@ impl<D: Driver + Streams> Shard<D> {
         self.endpoint.expire(now);
         self.look_for_faults();
         self.send(now);
+        // Connections are served when they send, and what peers have sent is for others on any shard.
+        self.post_mail();
         self.count(now);
         Ok(now)
     }
@@ -367,8 +375,9 @@ impl<D: Driver + Streams> Shard<D> {
         let end = self.ending.map(|(Ending::Draining(at) | Ending::Closing(at))| at);
         // Replies wake the shard; where it waits for room that others take up, nothing does.
         let retry = self.endpoint.is_kept_out_of_storage().then(|| now + STORAGE_RETRY);
+        let mail = self.endpoint.has_mail().then(|| now + MAIL_RETRY);
         let relay = self.relay.as_mut().and_then(Relay::next_timeout);
-        [self.endpoint.next_timeout(), relay, end, retry].into_iter().flatten().min()
+        [self.endpoint.next_timeout(), relay, end, retry, mail].into_iter().flatten().min()
     }
 
     /// Does what others want of the shard.
@@ -386,6 +395,7 @@ impl<D: Driver + Streams> Shard<D> {
                 Command::HandedOver { meta, mut bytes } => {
                     self.endpoint.handle_handed_over(now, &meta, &mut bytes);
                 }
+                Command::Mail(command) => self.endpoint.obey_mail(now, command),
                 Command::Relay(command) => match &mut self.relay {
                     Some(relay) => relay.obey(now, command, &mut self.driver),
                     None => command.decline(),
@@ -449,6 +459,20 @@ impl<D: Driver + Streams> Shard<D> {
         }
     }
 
+    /// Passes on what the mailbox service has for other shards. What one has no room for waits, and all behind it.
+    fn post_mail(&mut self) {
+        while let Some((shard, command)) = self.endpoint.poll_mail() {
+            let Some(mailbox) = self.shards.get(shard) else { continue };
+            match mailbox.send(Command::Mail(command)) {
+                Err(Command::Mail(command)) if !mailbox.is_closed() => {
+                    return self.endpoint.put_back_mail(shard, command);
+                }
+                // A shard that has ended has no sessions.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     /// Whether a mapping has failed since the last look. Whoever may have been sent bytes of it is then closed.
     fn look_for_faults(&mut self) -> bool {
         let generation = store::mapping::sigbus_generation();
@@ -485,6 +509,7 @@ impl<D: Driver + Streams> Shard<D> {
 
     /// Publishes what the driver counts, and how long this turn took.
     fn count(&self, woke: Instant) {
+        self.endpoint.count();
         let counters = &self.counters;
         counters.turns.increment();
         counters.busy_ns.add(u64::try_from(woke.elapsed().as_nanos()).unwrap_or(u64::MAX));

@@ -1,5 +1,5 @@
 //! What a device links: HTTP/3 to ioex nodes, fetching content from several of them at once, publishing to
-//! them.
+//! them; and the mailbox, through which peers reach each other.
 //!
 //! - [`node_url`], [`trust`], [`client`]: where a node is, why it is believed, the connection to it.
 //! - [`exchange`]: one request; content is verified against its hash while it arrives.
@@ -7,6 +7,7 @@
 //! - [`publish`]: a file to one or many nodes, split, hashed and signed here.
 //! - [`placement`]: which shard of a coded file goes to which node.
 //! - [`repair`], [`audit`]: bringing back what nodes have lost, and asking them whether they hold it.
+//! - [`mailbox`]: envelopes from and to other peers through one node.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
 //!
 //! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at
@@ -21,6 +22,7 @@ pub mod client;
 pub mod exchange;
 pub mod fetch;
 mod holders;
+pub mod mailbox;
 mod node;
 pub mod node_url;
 pub mod placement;
@@ -33,6 +35,7 @@ pub use backoff::Backoff;
 pub use client::{Client, ClientError, ClientOptions, ConnectError, Node};
 pub use exchange::{ExchangeError, Problem};
 pub use fetch::{FetchError, FetchOptions, Fetched, Listing, NodeReport, fetch_to_file, fetch_to_writer};
+pub use mailbox::{Event, Login, Mailbox, MailboxError};
 pub use node_url::{NodeUrl, NodeUrlError};
 pub use progress::{NodeProgress, Phase, Progress};
 pub use publish::{PublishError, PublishOptions, Published, Source, publish};

@@ -112,6 +112,12 @@ impl Node {
         }
     }
 
+    /// A new connection for the mailbox service, which shares nothing with that for content.
+    pub(crate) async fn connect_mailbox(&self) -> Result<quinn::Connection, ConnectError> {
+        let tls = self.shared.authenticate(relay::mailbox::ALPN).await?;
+        self.shared.in_time(self.shared.dial(&tls)).await
+    }
+
     /// Makes later requests use a new connection, because this one takes no more of them (GOAWAY).
     pub(crate) async fn retire(&self, connection: &Connection) {
         let mut pool = self.shared.pool.lock().await;
@@ -132,15 +138,26 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 impl NodeShared {
     async fn connect(&self) -> Result<Connection, ConnectError> {
+        self.in_time(async {
+            let tls = self.tls.get_or_try_init(|| self.authenticate(b"h3")).await?;
+            let quic = self.dial(tls).await?;
+            open_http(quic).await.map_err(|e| handshake(&self.url, &e))
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
         let timeout = self.client.options().connect_timeout;
         let timed_out = || ConnectError::Timeout { authority: self.url.authority(), timeout };
-        tokio::time::timeout(timeout, self.connect_any()).await.unwrap_or_else(|_| Err(timed_out()))
+        tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     /// Resolves the host and races its addresses with staggered starts; the first finished handshake wins.
-    async fn connect_any(&self) -> Result<Connection, ConnectError> {
+    async fn dial(&self, tls: &NodeTls) -> Result<quinn::Connection, ConnectError> {
         let (client, url) = (&self.client, &self.url);
-        let tls = self.tls.get_or_try_init(|| self.authenticate()).await?;
         let mut addresses = resolve(client, url).await?.into_iter().peekable();
         let mut attempts = JoinSet::new();
         let mut failure = None;
@@ -158,7 +175,7 @@ impl NodeShared {
                 else => break,
             };
             match ended {
-                Ok(Ok(quic)) => return open_http(quic).await.map_err(|e| handshake(url, &e)),
+                Ok(Ok(quic)) => return Ok(quic),
                 Ok(Err(e)) => failure = Some(explain(url, &e, &tls.verifier)),
                 Err(e) => failure = Some(handshake(url, &e)),
             }
@@ -169,10 +186,10 @@ impl NodeShared {
         }))
     }
 
-    async fn authenticate(&self) -> Result<NodeTls, ConnectError> {
+    async fn authenticate(&self, alpn: &[u8]) -> Result<NodeTls, ConnectError> {
         let (tls, verifier) = match self.url.uid() {
-            Some(uid) => trust::pinned(*uid),
-            None => trust::rooted(self.client.roots().await?),
+            Some(uid) => trust::pinned(*uid, alpn),
+            None => trust::rooted(self.client.roots().await?, alpn),
         };
         let crypto = QuicClientConfig::try_from(tls).map_err(|e| handshake(&self.url, &e))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));

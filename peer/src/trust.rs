@@ -74,14 +74,17 @@ pub enum IdentityMismatch {
     },
 }
 
-/// The TLS configuration for a node that must prove to be `uid`, and where its verdict can be read.
-pub(crate) fn pinned(uid: Uid) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
-    configure(Rule::Pinned(uid))
+/// The TLS configuration for a node that must prove to be `uid` and speak `alpn`, and where its verdict can be read.
+pub(crate) fn pinned(uid: Uid, alpn: &[u8]) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+    configure(Rule::Pinned(uid), alpn)
 }
 
 /// The TLS configuration for nodes without a pin.
-pub(crate) fn rooted(roots: Arc<WebPkiServerVerifier>) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
-    configure(Rule::Rooted(roots))
+pub(crate) fn rooted(
+    roots: Arc<WebPkiServerVerifier>,
+    alpn: &[u8],
+) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+    configure(Rule::Rooted(roots), alpn)
 }
 
 /// Loads the certificates that vouch for nodes without a pin. Blocking.
@@ -96,8 +99,8 @@ pub(crate) fn load_roots(authorities: &Authorities) -> Result<Arc<WebPkiServerVe
         .map_err(|e| TrustError::NoSystemRoots { reason: e.to_string() })
 }
 
-/// TLS 1.3 (QUIC has no other, RFC 9001 section 4.2) with ALPN `h3`.
-fn configure(rule: Rule) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
+/// TLS 1.3: QUIC has no other (RFC 9001 section 4.2).
+fn configure(rule: Rule, alpn: &[u8]) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let verifier = Arc::new(NodeVerifier { rule, algorithms, refusal: Mutex::new(None) });
@@ -107,7 +110,7 @@ fn configure(rule: Rule) -> (rustls::ClientConfig, Arc<NodeVerifier>) {
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     (config, verifier)
 }
 

@@ -10,6 +10,7 @@ mod fake_engine;
 mod fetch;
 mod help;
 mod identity;
+mod mailbox;
 mod node;
 mod program;
 mod publish;

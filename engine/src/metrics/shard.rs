@@ -286,5 +286,27 @@ counters! {
         relay_streams_closed_here: counter "ioex_relay_streams_closed_total" [("cause", "ended_here")],
         /// Ended sessions that were not logged because the log could not keep up.
         relay_sessions_unlogged: counter "ioex_relay_sessions_unlogged_total" [],
+        /// Connections of the mailbox service that are open now, whether logged in or not.
+        mailbox_sessions: gauge "ioex_mailbox_sessions" [],
+        /// Logins that proved their UID.
+        mailbox_logins: counter "ioex_mailbox_logins_total" [("result", "accepted")],
+        /// Logins that did not.
+        mailbox_logins_refused: counter "ioex_mailbox_logins_total" [("result", "refused")],
+        /// Sessions closed because their UID has logged in again.
+        mailbox_displaced: counter "ioex_mailbox_sessions_closed_total" [("cause", "displaced")],
+        /// Sessions closed because of what no peer may send.
+        mailbox_malformed: counter "ioex_mailbox_sessions_closed_total" [("cause", "malformed")],
+        /// Sessions closed because they did not read.
+        mailbox_slow: counter "ioex_mailbox_sessions_closed_total" [("cause", "not_read")],
+        /// Envelopes passed on to their receivers.
+        mailbox_delivered: counter "ioex_mailbox_envelopes_total" [("result", "delivered")],
+        /// Envelopes to peers that are not connected.
+        mailbox_offline: counter "ioex_mailbox_envelopes_total" [("result", "offline")],
+        /// Envelopes from senders that their receivers do not allow.
+        mailbox_refused: counter "ioex_mailbox_envelopes_total" [("result", "refused")],
+        /// Friend requests to an address that was revoked, or guessed.
+        mailbox_nospam_wrong: counter "ioex_mailbox_envelopes_total" [("result", "nospam_wrong")],
+        /// Envelopes above a rate, or for a peer or a shard with a full queue.
+        mailbox_busy: counter "ioex_mailbox_envelopes_total" [("result", "busy")],
     }
 }

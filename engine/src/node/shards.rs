@@ -63,6 +63,7 @@ impl Shards {
             commands.push(sender);
             inboxes.push((waker, receiver));
         }
+        let mailbox_seed = mailbox_seed(options.secret);
         let (ended, ends) = mpsc::unbounded_channel();
         let mut shards = Shards {
             commands,
@@ -93,6 +94,7 @@ impl Shards {
                 tls: Arc::clone(&options.tls),
                 keys: Keys::new(&options.secret.key, options.secret.generation),
                 retry_tokens: RetryTokens::new(&options.secret.key),
+                mailbox_seed,
                 datagram_len_max: DATAGRAM_LEN_MAX,
                 node: options.uid,
                 policy: options.policy.view(),
@@ -206,6 +208,12 @@ impl Drop for Shards {
         // Each shard holds the mailboxes of all, so none would notice that the node is gone.
         self.tell(|| Command::Stop);
     }
+}
+
+/// The same for all shards of a process, and unknown to peers.
+fn mailbox_seed(secret: &QuicSecret) -> u64 {
+    let hash = blake3::derive_key("ioex 2026 mailbox home shard v1", &secret.key);
+    u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
 }
 
 /// Why the shards do not run.

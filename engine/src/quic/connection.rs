@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) quic: QuicConnection,
     /// The HTTP/3 session, from the end of the handshake, or from the first 0-RTT data, until the connection ends.
     pub(super) http: Option<Session>,
+    /// Whether it is a session of the mailbox service instead, over the same time.
+    pub(super) is_mail: bool,
     /// Tells this connection from later ones in the same slot.
     pub(super) serial: u64,
     /// The ids by which clients reach it, as they stand in the endpoint's map.
@@ -34,6 +36,8 @@ pub(super) struct Connection {
     stall_check: Option<Instant>,
     /// When its handshake is given up.
     handshake_deadline: Option<Instant>,
+    /// When a session of the mailbox service must have logged in.
+    pub(super) login_deadline: Option<Instant>,
     /// A packet that did not fit into the last batch: larger than the others, or for another address.
     carried: Option<Carried>,
     pub(super) paths: Paths,
@@ -59,6 +63,7 @@ impl Connection {
         Self {
             quic,
             http: None,
+            is_mail: false,
             serial,
             ids: vec![id],
             initial_id: initial_id.into(),
@@ -68,6 +73,7 @@ impl Connection {
             ended: false,
             stall_check: None,
             handshake_deadline: Some(handshake_deadline),
+            login_deadline: None,
             carried: None,
             paths: Paths::new(first.to, first.from),
             sockets: [(first.to, first.socket); 2],
@@ -94,7 +100,10 @@ impl Connection {
         if self.stall_check.is_none() && self.http.as_ref().is_some_and(Session::has_requests) {
             self.stall_check = Some(now + Duration::from_millis(limits.stall_timeout_ms.into()));
         }
-        [self.quic.timeout_instant(), self.handshake_deadline, self.stall_check].into_iter().flatten().min()
+        [self.quic.timeout_instant(), self.handshake_deadline, self.login_deadline, self.stall_check]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether requests in which nothing moves are to be looked for now.

@@ -9,10 +9,12 @@ use super::tls::Tls;
 use super::transport::{ConfigError, STATELESS_RATE_PER_S, Transport};
 use crate::cid::{ConnectionId, Keys};
 use crate::driver::{RecvMeta, SendMeta};
-use crate::http::Content;
+use crate::http::{ConnectionRef, Content};
+use crate::mail::{self, Mail};
 use crate::metrics::ShardCounters;
 use crate::timers::Timers;
 use foldhash::fast::RandomState;
+use relay::mailbox::{MailboxLimits, MailboxOptions};
 use relay::policy::Policy;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +36,8 @@ pub struct EndpointOptions {
     pub datagram_len_max: usize,
     /// Certificate of new connections.
     pub tls: Arc<Tls>,
+    /// Seed of the hash that says at which shard a peer's UID is at home: random, one for all shards of a node.
+    pub mailbox_seed: u64,
     /// Where everything is counted.
     pub counters: Arc<ShardCounters>,
 }
@@ -76,6 +80,7 @@ pub struct Endpoint {
     pub(super) stateless_rate: RateLimit,
     pub(super) foreign: VecDeque<Foreign>,
     pub(super) content: Content,
+    pub(super) mail: Mail,
 }
 
 impl Endpoint {
@@ -107,6 +112,12 @@ impl Endpoint {
             stateless_rate: RateLimit::new(STATELESS_RATE_PER_S, now),
             foreign: VecDeque::new(),
             content,
+            mail: Mail::new(MailboxOptions {
+                shard: options.shard,
+                shard_count: options.shard_count,
+                seed: options.mailbox_seed,
+                limits: MailboxLimits::default(),
+            }),
         })
     }
 
@@ -166,6 +177,10 @@ impl Endpoint {
             {
                 session.reset_stalled(now, &mut connection.quic, &self.content);
             }
+            if connection.login_deadline.take_if(|deadline| *deadline <= now).is_some() {
+                let reference = ConnectionRef { key, serial: connection.serial };
+                self.mail.expect_login(&mut connection.quic, reference);
+            }
             connection.quic.on_timeout();
             Self::enqueue(&mut self.ready, connection, key);
         }
@@ -174,6 +189,32 @@ impl Endpoint {
     /// The next batch that belongs to another shard.
     pub fn poll_foreign(&mut self) -> Option<Foreign> {
         self.foreign.pop_front()
+    }
+
+    /// Does what another shard's mailbox service asks for.
+    pub fn obey_mail(&mut self, now: Instant, command: mail::Command) {
+        self.mail.obey(now, command);
+        self.wake_mail();
+    }
+
+    /// The next command for another shard's mailbox service, and which.
+    pub fn poll_mail(&mut self) -> Option<(usize, mail::Command)> {
+        self.mail.poll_post()
+    }
+
+    /// A command whose shard has no room for it now; it comes first the next time.
+    pub fn put_back_mail(&mut self, shard: usize, command: mail::Command) {
+        self.mail.put_back(shard, command);
+    }
+
+    /// Whether commands wait for other shards to have room.
+    pub fn has_mail(&self) -> bool {
+        self.mail.has_posts()
+    }
+
+    /// Publishes what services count by themselves.
+    pub fn count(&self) {
+        self.mail.count(&self.counters);
     }
 
     /// Takes in every reply that the storage executors have for this shard.
@@ -220,6 +261,8 @@ impl Endpoint {
         for (key, connection) in &mut self.connections {
             if let Some(session) = &mut connection.http {
                 session.go_away(&mut connection.quic);
+            } else if connection.is_mail {
+                Mail::go_away(&mut connection.quic);
             }
             Self::enqueue(&mut self.ready, connection, key);
         }
@@ -259,6 +302,16 @@ impl Endpoint {
     /// Connections whose state is held, including those that drain.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Lets the connections send that the mailbox service has something for.
+    pub(super) fn wake_mail(&mut self) {
+        while let Some(ConnectionRef { key, serial }) = self.mail.poll_waking() {
+            let connection = self.connections.get_mut(key).filter(|connection| connection.serial == serial);
+            if let Some(connection) = connection {
+                Self::enqueue(&mut self.ready, connection, key);
+            }
+        }
     }
 
     pub(super) fn enqueue(ready: &mut VecDeque<usize>, connection: &mut Connection, key: usize) {

@@ -7,7 +7,8 @@ use super::transport::CONNECTION_IDS_PER_CONNECTION;
 use crate::cid::ConnectionId;
 use crate::driver::SendMeta;
 use crate::http::{ConnectionRef, Content, Session, Waiter};
-use std::time::Instant;
+use crate::mail::Mail;
+use std::time::{Duration, Instant};
 
 impl Endpoint {
     /// Lets a connection's session work, then fills one batch with what the connection has to say.
@@ -35,7 +36,7 @@ impl Endpoint {
         meta
     }
 
-    /// Lets the HTTP/3 session take what has arrived and write what there is room for.
+    /// Lets the connection's session take what has arrived and write what there is room for.
     fn serve(&mut self, now: Instant, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.is_handshaking() {
@@ -44,8 +45,9 @@ impl Endpoint {
             }
             if connection.quic.is_established() {
                 self.establish(now, key);
-            } else if connection.quic.is_in_early_data() {
-                // Requests of a client that resumes come before its handshake is complete.
+            } else if connection.quic.is_in_early_data() && !Mail::is_for(&connection.quic) {
+                // Requests of a client that resumes come before its handshake is complete. A login cannot: it signs what the
+                // complete handshake exports.
                 self.open_session(now, key);
             } else {
                 return;
@@ -53,6 +55,9 @@ impl Endpoint {
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         let reference = ConnectionRef { key, serial: connection.serial };
+        if connection.is_mail {
+            return self.serve_mail(now, reference);
+        }
         let Some(session) = &mut connection.http else { return };
         if std::mem::take(&mut connection.received) {
             session.receive(now, &mut connection.quic, &mut self.content, reference);
@@ -71,6 +76,26 @@ impl Endpoint {
         }
     }
 
+    /// The same for a session of the mailbox service.
+    fn serve_mail(&mut self, now: Instant, reference: ConnectionRef) {
+        let key = reference.key;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if std::mem::take(&mut connection.received) {
+            self.mail.receive(now, &mut connection.quic, reference);
+            if connection.quic.retired_scids() > 0 {
+                self.renew_ids(key);
+            }
+            self.follow_paths(key);
+        }
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.flushed
+        {
+            self.mail.send(&mut connection.quic, reference);
+        }
+        // What has arrived may be for others on this shard. This connection is served already.
+        self.wake_mail();
+    }
+
     fn establish(&mut self, now: Instant, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.handshake_done();
@@ -79,7 +104,11 @@ impl Endpoint {
         if connection.quic.is_resumed() {
             self.counters.connections_resumed.increment();
         }
-        self.open_session(now, key);
+        if Mail::is_for(&connection.quic) {
+            self.establish_mail(now, key);
+        } else {
+            self.open_session(now, key);
+        }
         self.renew_ids(key);
     }
 
@@ -100,6 +129,17 @@ impl Endpoint {
                 let _ = connection.quic.close(false, INTERNAL_ERROR, b"");
             }
         }
+    }
+
+    fn establish_mail(&mut self, now: Instant, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.is_mail = true;
+        if self.draining {
+            return Mail::go_away(&mut connection.quic);
+        }
+        let timeout = Duration::from_millis(self.content.limits().handshake_timeout_ms.into());
+        connection.login_deadline = Some(now + timeout);
+        self.mail.open(&mut connection.quic, ConnectionRef { key, serial: connection.serial });
     }
 
     /// Forgets the ids that the client has retired and gives it new ones, so that it always has some to move with.
@@ -170,6 +210,9 @@ impl Endpoint {
             return;
         }
         connection.http = None;
+        if std::mem::take(&mut connection.is_mail) {
+            self.mail.end(ConnectionRef { key, serial: connection.serial });
+        }
         self.counters.stream_bytes_retransmitted.add(connection.quic.stats().stream_retrans_bytes);
         self.live -= 1;
         if connection.is_handshaking() {

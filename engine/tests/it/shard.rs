@@ -59,6 +59,7 @@ impl Shards {
                 tls: Arc::clone(&node.tls),
                 keys: Keys::new(&[9; 32], 1),
                 retry_tokens: RetryTokens::new(&[9; 32]),
+                mailbox_seed: 9,
                 datagram_len_max: DATAGRAM_LEN_MAX,
                 node: node.key.uid(),
                 policy: policy.view(),

@@ -148,6 +148,7 @@ impl Node {
             shard_count,
             keys: Keys::new(&[9; 32], generation),
             retry_tokens: RetryTokens::new(&[9; 32]),
+            mailbox_seed: 9,
             datagram_len_max: DATAGRAM_LEN_MAX,
             tls: Arc::clone(&self.tls),
             counters,
@@ -506,7 +507,8 @@ impl Client {
         if self.quic.timeout().is_some_and(|timeout| timeout.is_zero()) {
             self.quic.on_timeout();
         }
-        if self.h3.is_none() && (self.quic.is_established() || self.quic.is_in_early_data()) {
+        let is_ready = self.quic.is_established() || self.quic.is_in_early_data();
+        if self.h3.is_none() && is_ready && self.quic.application_proto() != relay::mailbox::ALPN {
             let config = h3::Config::new().expect("a configuration");
             self.h3 =
                 Some(h3::Connection::with_transport(&mut self.quic, &config).expect("an HTTP/3 session"));

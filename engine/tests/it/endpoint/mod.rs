@@ -3,6 +3,7 @@
 mod content;
 pub mod harness;
 mod leases;
+mod mail;
 mod resumption;
 mod sending;
 mod transport;
