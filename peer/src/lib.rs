@@ -8,6 +8,7 @@
 //! - [`placement`]: which shard of a coded file goes to which node.
 //! - [`repair`], [`audit`]: bringing back what nodes have lost, and asking them whether they hold it.
 //! - [`mailbox`]: envelopes from and to other peers through one node.
+//! - [`friends`]: who may write to this peer, and messages among them.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
 //!
 //! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at
@@ -21,6 +22,7 @@ mod bounded;
 pub mod client;
 pub mod exchange;
 pub mod fetch;
+pub mod friends;
 mod holders;
 pub mod mailbox;
 mod node;

@@ -90,6 +90,7 @@ pub struct Mailbox {
     output: Vec<u8>,
     key: SecretKey,
     uid: Uid,
+    nospam: [u8; 4],
     windows: HashMap<Uid, ReplayWindow>,
     /// How far the node's clock is ahead of this machine's, microseconds.
     clock_offset_us: i64,
@@ -122,6 +123,7 @@ impl Mailbox {
             output: Vec::new(),
             key,
             uid,
+            nospam,
             windows: HashMap::new(),
             clock_offset_us: 0,
             latest_sent_us,
@@ -168,6 +170,7 @@ impl Mailbox {
 
     /// The address has another nospam value now; requests with the old one are refused.
     pub fn set_nospam(&mut self, nospam: [u8; 4]) {
+        self.nospam = nospam;
         self.say(&Frame::Nospam(nospam));
     }
 
@@ -243,7 +246,24 @@ impl Mailbox {
         self.dropped
     }
 
-    /// Leaves.
+    /// How far the node's clock is ahead of this machine's, microseconds.
+    pub fn clock_offset_us(&self) -> i64 {
+        self.clock_offset_us
+    }
+
+    /// Sends what is queued, and leaves when the node has it.
+    ///
+    /// # Errors
+    /// The session was over before.
+    pub async fn leave(mut self) -> Result<(), MailboxError> {
+        self.flush().await?;
+        // The node closes the connection when it has read the stream to its end. That it is closed already is as good.
+        let _ = self.send.finish();
+        self.connection.closed().await;
+        Ok(())
+    }
+
+    /// Leaves at once; what is queued is lost.
     pub fn close(self) {
         self.connection.close(quinn::VarInt::from_u32(0), b"");
     }
@@ -259,7 +279,12 @@ impl Mailbox {
         if envelope.kind() == Kind::Request {
             // Kept out of the windows, which strangers could fill. A request that comes twice asks for the same.
             let is_in_time = receipt.time_us.abs_diff(now_us) <= REPLAY_WINDOW_US;
-            return is_in_time.then(|| Event::Request { from, body: body.to_vec(), receipt });
+            let is_for_address = envelope.nospam() == self.nospam;
+            return (is_in_time && is_for_address).then(|| Event::Request {
+                from,
+                body: body.to_vec(),
+                receipt,
+            });
         }
         if self.windows.get_mut(&from)?.accept(receipt.time_us, now_us) != Replay::New {
             return None;

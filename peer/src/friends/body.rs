@@ -1,0 +1,225 @@
+//! Bodies of envelopes among friends, and what is inside sealed ones. Drawn in `peer/docs/friends.md`.
+
+use super::record::{DESCRIPTION_LEN_MAX, NAME_LEN_MAX, Presence, Profile};
+use relay::mailbox::MESSAGE_LEN_MAX;
+
+/// Length of the first message of a Noise NN handshake: an X25519 key.
+pub(super) const HELLO_LEN: usize = 32;
+/// Length of the second: an X25519 key and a tag.
+pub(super) const ANSWER_LEN: usize = 32 + 16;
+/// Length of the name of a session, and of what an answer repeats of its hello.
+pub(super) const NAME_LEN: usize = 8;
+
+const ACCEPT: u8 = 0x01;
+const DECLINE: u8 = 0x02;
+const END: u8 = 0x03;
+const HELLO: u8 = 0x11;
+const ANSWER: u8 = 0x12;
+const SEALED: u8 = 0x13;
+const LOST: u8 = 0x14;
+
+/// The body of an envelope of kind message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body<'a> {
+    /// You have asked; we are friends.
+    Accept,
+    /// You have asked; no.
+    Decline,
+    /// We are friends no more.
+    End,
+    /// The first message of a handshake.
+    Hello(&'a [u8; HELLO_LEN]),
+    /// The second.
+    Answer {
+        /// The first bytes of the hello that is answered.
+        hello: [u8; NAME_LEN],
+        /// The handshake's message.
+        noise: &'a [u8; ANSWER_LEN],
+    },
+    /// Something that only the two know.
+    Sealed {
+        /// Which session.
+        session: [u8; NAME_LEN],
+        /// Which of the sender's messages in it, from 0.
+        counter: u64,
+        /// The content, encrypted, and its tag.
+        ciphertext: &'a [u8],
+    },
+    /// A sealed body could not be opened: its session is not known here. It is to be sent again in another.
+    Lost {
+        /// Which session.
+        session: [u8; NAME_LEN],
+    },
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Body::Accept => vec![ACCEPT],
+            Body::Decline => vec![DECLINE],
+            Body::End => vec![END],
+            Body::Hello(noise) => [&[HELLO], noise.as_slice()].concat(),
+            Body::Answer { hello, noise } => [&[ANSWER], hello.as_slice(), noise.as_slice()].concat(),
+            Body::Sealed { session, counter, ciphertext } => {
+                [&[SEALED], session.as_slice(), &counter.to_le_bytes(), ciphertext].concat()
+            }
+            Body::Lost { session } => [&[LOST], session.as_slice()].concat(),
+        }
+    }
+
+    /// Reads a body; `None` for what is no body of this version.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Body<'a>> {
+        let (kind, rest) = bytes.split_first()?;
+        match *kind {
+            ACCEPT | DECLINE | END if !rest.is_empty() => None,
+            ACCEPT => Some(Body::Accept),
+            DECLINE => Some(Body::Decline),
+            END => Some(Body::End),
+            HELLO => Some(Body::Hello(rest.try_into().ok()?)),
+            ANSWER => {
+                let (hello, noise) = rest.split_first_chunk()?;
+                Some(Body::Answer { hello: *hello, noise: noise.try_into().ok()? })
+            }
+            SEALED => {
+                let (session, rest) = rest.split_first_chunk()?;
+                let (counter, ciphertext) = rest.split_first_chunk()?;
+                Some(Body::Sealed { session: *session, counter: u64::from_le_bytes(*counter), ciphertext })
+            }
+            LOST => Some(Body::Lost { session: rest.try_into().ok()? }),
+            _ => None,
+        }
+    }
+}
+
+const TEXT: u8 = 0x01;
+const PROFILE: u8 = 0x02;
+const LEAVING: u8 = 0x03;
+
+/// What a sealed body holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A message.
+    Text {
+        /// Its name among the sender's; ids rise.
+        id: u64,
+        /// What it says: 1 to [`MESSAGE_LEN_MAX`] bytes.
+        text: String,
+    },
+    /// I am here, and this is who I am.
+    Profile(Profile),
+    /// I am about to leave.
+    Leaving,
+}
+
+impl Content {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Content::Text { id, text } => [&[TEXT], id.to_le_bytes().as_slice(), text.as_bytes()].concat(),
+            Content::Profile(profile) => {
+                let mut bytes = vec![PROFILE, profile.presence as u8];
+                write_text(&mut bytes, &profile.name);
+                write_text(&mut bytes, &profile.description);
+                bytes
+            }
+            Content::Leaving => vec![LEAVING],
+        }
+    }
+
+    /// Reads a content; `None` for what is none of this version.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Content> {
+        let (kind, rest) = bytes.split_first()?;
+        match *kind {
+            TEXT => {
+                let (id, text) = rest.split_first_chunk()?;
+                let is_fit = (1..=MESSAGE_LEN_MAX).contains(&text.len());
+                let text = String::from_utf8(text.to_vec()).ok().filter(|_| is_fit)?;
+                Some(Content::Text { id: u64::from_le_bytes(*id), text })
+            }
+            PROFILE => {
+                let (presence, mut rest) = rest.split_first()?;
+                let presence = match presence {
+                    0 => Presence::None,
+                    1 => Presence::Away,
+                    2 => Presence::Busy,
+                    _ => return None,
+                };
+                let name = read_text(&mut rest, NAME_LEN_MAX)?;
+                let description = read_text(&mut rest, DESCRIPTION_LEN_MAX)?;
+                rest.is_empty().then_some(Content::Profile(Profile { name, description, presence }))
+            }
+            LEAVING => rest.is_empty().then_some(Content::Leaving),
+            _ => None,
+        }
+    }
+}
+
+/// Appends a text of at most 255 bytes, its length first.
+pub(super) fn write_text(bytes: &mut Vec<u8>, text: &str) {
+    debug_assert!(text.len() <= 255, "its length was checked when it was set");
+    bytes.push(text.len() as u8);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// Takes a text of at most `max` bytes off the front.
+pub(super) fn read_text(bytes: &mut &[u8], max: usize) -> Option<String> {
+    let (len, rest) = bytes.split_first()?;
+    let len = usize::from(*len);
+    let text = rest.get(..len).filter(|_| len <= max)?;
+    *bytes = &rest[len..];
+    String::from_utf8(text.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bodies_and_contents_come_back() {
+        let (hello, noise) = ([7; HELLO_LEN], [8; ANSWER_LEN]);
+        let (session, counter) = ([9; NAME_LEN], 5);
+        for body in [
+            Body::Accept,
+            Body::Decline,
+            Body::End,
+            Body::Hello(&hello),
+            Body::Answer { hello: [1; NAME_LEN], noise: &noise },
+            Body::Sealed { session, counter, ciphertext: b"x" },
+            Body::Lost { session },
+        ] {
+            let bytes = body.to_bytes();
+            assert_eq!(Body::parse(&bytes).as_ref(), Some(&body));
+            if !matches!(body, Body::Sealed { .. }) {
+                assert_eq!(Body::parse(&[&bytes[..], &[0]].concat()), None, "{body:?}");
+                assert_eq!(Body::parse(&bytes[..bytes.len() - 1]), None, "{body:?}");
+            }
+        }
+        let profile =
+            Profile { name: "n".repeat(63), description: "d".repeat(127), presence: Presence::Busy };
+        for content in [
+            Content::Text { id: 3, text: "é".repeat(512) },
+            Content::Profile(profile),
+            Content::Profile(Profile::default()),
+            Content::Leaving,
+        ] {
+            assert_eq!(Content::parse(&content.to_bytes()), Some(content));
+        }
+        let long = Profile { name: "n".repeat(64), ..Profile::default() };
+        assert_eq!(Content::parse(&Content::Profile(long).to_bytes()), None);
+        for text in [String::new(), "x".repeat(1_025)] {
+            assert_eq!(Content::parse(&Content::Text { id: 3, text }.to_bytes()), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_anybody_sends_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(body) = Body::parse(&bytes) {
+                prop_assert_eq!(body.to_bytes(), &bytes[..]);
+            }
+            if let Some(content) = Content::parse(&bytes) {
+                prop_assert_eq!(content.to_bytes(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One friend at run time: sessions with it, what waits to be sent, and whether it is there. Nothing of this is kept.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use relay::mailbox::Receipt;
+use tokio::sync::oneshot;
+
+use super::body::NAME_LEN;
+use super::session::{Hello, SEALED_MAX, Session};
+use super::state::Outcome;
+
+/// Sessions that are kept: the newest, and the one before, whose last messages may be under way.
+const SESSIONS_MAX: usize = 2;
+
+/// After so long a session is to be followed by another.
+const SESSION_AGE_MAX: Duration = Duration::from_secs(3_600);
+
+/// How often a message is sealed anew because the other has lost its session.
+const TRIES_MAX: u32 = 3;
+
+/// A message on its way.
+pub(super) struct Outgoing {
+    pub(super) id: u64,
+    pub(super) text: String,
+    /// What the receiver's receipt will say; known when it is signed.
+    pub(super) receipt: Option<Receipt>,
+    /// Until when its receipt is waited for.
+    pub(super) until: Instant,
+    pub(super) tries: u32,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Outgoing {
+    pub(super) fn new(id: u64, text: String, until: Instant, reply: oneshot::Sender<Outcome>) -> Outgoing {
+        Outgoing { id, text, receipt: None, until, tries: 0, reply }
+    }
+
+    /// Tells its sender how it went. Nobody may be waiting any more.
+    pub(super) fn end(self, outcome: Outcome) {
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// A handshake that waits for its answer.
+pub(super) struct PendingHello {
+    pub(super) hello: Hello,
+    pub(super) since: Instant,
+    /// The time of its envelope; known when it is signed.
+    pub(super) time_us: Option<u64>,
+}
+
+#[derive(Default)]
+pub(super) struct Contact {
+    /// The newest first.
+    sessions: VecDeque<(Session, Instant)>,
+    pub(super) hello: Option<PendingHello>,
+    /// When something came of it last, if it is there.
+    pub(super) heard: Option<Instant>,
+    /// In order, not sealed yet.
+    pub(super) waiting: VecDeque<Outgoing>,
+    /// In order, sealed, without a receipt.
+    pub(super) under_way: VecDeque<Outgoing>,
+}
+
+impl Contact {
+    pub(super) fn add_session(&mut self, session: Session, now: Instant) {
+        self.sessions.push_front((session, now));
+        self.sessions.truncate(SESSIONS_MAX);
+    }
+
+    /// The session to seal in.
+    pub(super) fn newest(&mut self) -> Option<&mut Session> {
+        self.sessions.front_mut().map(|(session, _)| session)
+    }
+
+    /// Whether the session to seal in has served long enough.
+    pub(super) fn is_session_old(&self, now: Instant) -> bool {
+        self.sessions.front().is_some_and(|(session, since)| {
+            session.sealed() >= SEALED_MAX || now.saturating_duration_since(*since) >= SESSION_AGE_MAX
+        })
+    }
+
+    pub(super) fn session(&mut self, id: [u8; NAME_LEN]) -> Option<&mut Session> {
+        self.sessions.iter_mut().map(|(session, _)| session).find(|session| session.id() == id)
+    }
+
+    pub(super) fn forget_session(&mut self, id: [u8; NAME_LEN]) {
+        self.sessions.retain(|(session, _)| session.id() != id);
+    }
+
+    pub(super) fn forget_sessions(&mut self) {
+        self.sessions.clear();
+        self.hello = None;
+    }
+
+    /// What was sealed and has no receipt is to be sealed again, in order, before what waits.
+    pub(super) fn begin_again(&mut self) {
+        while let Some(mut message) = self.under_way.pop_back() {
+            message.receipt = None;
+            message.tries += 1;
+            if message.tries >= TRIES_MAX {
+                message.end(Outcome::Unknown);
+            } else {
+                self.waiting.push_front(message);
+            }
+        }
+    }
+
+    /// The friend is not there: everything that waits for a session ends, and so does the session.
+    pub(super) fn gone(&mut self, outcome: Outcome) {
+        self.heard = None;
+        self.forget_sessions();
+        self.waiting.drain(..).for_each(|message| message.end(outcome));
+    }
+
+    /// Messages that have no outcome yet.
+    pub(super) fn pending(&self) -> usize {
+        self.waiting.len() + self.under_way.len()
+    }
+
+    /// Ends what has waited too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for queue in [&mut self.waiting, &mut self.under_way] {
+            // All wait equally long, so those that end stand in front.
+            while queue.front().is_some_and(|message| message.until <= now) {
+                if let Some(message) = queue.pop_front() {
+                    message.end(Outcome::Unknown);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The service: keeps a session at a mailbox, and does there what the state says.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use identity::{Address, SecretKey, Uid};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::book::FriendBook;
+use super::error::{FriendError, SendError};
+use super::record::{Message, Profile, Standing};
+use super::state::{Connection, DISPLACED, Due, FriendView, Outcome, Parcel, State, Status};
+use crate::backoff::Backoff;
+use crate::mailbox::{Login, Mailbox, MailboxError};
+use crate::{Client, NodeUrl};
+
+/// Says at which node's mailbox the next session is to be, or why at none now. Asked before every attempt.
+pub type NodeChoice = Box<dyn FnMut() -> Result<NodeUrl, String> + Send>;
+
+/// What the service is made of.
+pub struct FriendsOptions {
+    /// The key of this node's UID.
+    pub key: SecretKey,
+    /// The nospam value of its address.
+    pub nospam: [u8; 4],
+    /// What is kept.
+    pub book: FriendBook,
+    /// The client whose socket is used.
+    pub client: Client,
+    /// Where to go.
+    pub node: NodeChoice,
+}
+
+/// A handle to the service. Clones are of the same one.
+#[derive(Clone)]
+pub struct Friends {
+    wishes: mpsc::Sender<Wish>,
+}
+
+/// The service has ended, or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the service of friends has ended")]
+pub struct ServiceEnded;
+
+/// Something to be done with the state.
+type Wish = Box<dyn FnOnce(&mut State) -> After + Send>;
+
+#[derive(PartialEq, Eq)]
+enum After {
+    GoOn,
+    Leave,
+}
+
+/// Wishes that may wait.
+const WISHES_MAX: usize = 256;
+
+/// The time between envelopes, and how many may go at once: within what a mailbox lets a peer send (`relay/docs/mailbox.md`, 50 a
+/// second and 200).
+const INTERVAL: Duration = Duration::from_millis(22);
+const SENDS_BURST: u32 = 150;
+
+/// The longest wait between attempts to connect.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How often the state looks at the time.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long leaving may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Friends {
+    /// The handle, and the service itself, which runs as long as it is polled and until [`Friends::leave`].
+    pub fn new(options: FriendsOptions) -> (Friends, impl Future<Output = ()> + Send) {
+        let (wishes, receiver) = mpsc::channel(WISHES_MAX);
+        let FriendsOptions { key, nospam, book, client, node } = options;
+        let state = State::new(key, nospam, book);
+        let service = Service { state, client, node, wishes: receiver };
+        (Friends { wishes }, service.run())
+    }
+
+    /// How the service is.
+    pub async fn status(&self) -> Result<Status, ServiceEnded> {
+        self.ask(|state| state.status()).await
+    }
+
+    /// Asks somebody to be a friend, or accepts if they have asked already; gives how it stands then. The request goes as soon
+    /// as both are connected.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn add(&self, address: Address, greeting: String) -> Result<Standing, FriendError> {
+        self.ask(move |state| state.add(address, &greeting)).await?
+    }
+
+    /// Accepts a request.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn accept(&self, uid: Uid) -> Result<(), FriendError> {
+        self.ask(move |state| state.accept(&uid)).await?
+    }
+
+    /// Declines a request, and those that will come of the same UID.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn decline(&self, uid: Uid) -> Result<(), FriendError> {
+        self.ask(move |state| state.decline(&uid)).await?
+    }
+
+    /// Ends a friendship, withdraws a request, or forgets somebody who has declined.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn remove(&self, uid: Uid) -> Result<(), FriendError> {
+        self.ask(move |state| state.remove(&uid)).await?
+    }
+
+    /// Gives a friend a name of this node's own, or notes; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn label(
+        &self,
+        uid: Uid,
+        label: Option<String>,
+        notes: Option<String>,
+    ) -> Result<(), FriendError> {
+        self.ask(move |state| state.label(&uid, label, notes)).await?
+    }
+
+    /// Everybody of whom something is known.
+    pub async fn list(&self) -> Result<Vec<FriendView>, ServiceEnded> {
+        self.ask(|state| state.list()).await
+    }
+
+    /// One of them.
+    pub async fn view(&self, uid: Uid) -> Result<Option<FriendView>, ServiceEnded> {
+        self.ask(move |state| state.view(&uid)).await
+    }
+
+    /// Who is meant by a UID, an address, or a friend's label; else what is wrong with it.
+    pub async fn resolve(&self, who: String) -> Result<Result<Uid, String>, ServiceEnded> {
+        self.ask(move |state| state.resolve(&who)).await
+    }
+
+    /// Changes what this node says about itself, and tells friends that are connected.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn set_profile(&self, profile: Profile) -> Result<(), FriendError> {
+        self.ask(move |state| state.set_profile(profile)).await?
+    }
+
+    /// The address has another nospam value.
+    pub async fn set_nospam(&self, nospam: [u8; 4]) -> Result<(), ServiceEnded> {
+        self.ask(move |state| state.set_nospam(nospam)).await
+    }
+
+    /// Sends a message to a friend (a UID, an address or a label) and waits until it is known how that went: at most 10 s.
+    ///
+    /// # Errors
+    /// [`SendError`], in the order of its variants; nothing was sent then.
+    pub async fn send(&self, to: String, text: String) -> Result<Outcome, SendError> {
+        let outcome = self.ask(move |state| state.send(&to, text)).await??;
+        outcome.await.map_err(|_| SendError::Ended(ServiceEnded))
+    }
+
+    /// Messages that were received, with numbers above `after`, at most `count`, in order.
+    ///
+    /// # Errors
+    /// [`FriendError::Book`]
+    pub async fn inbox(&self, after: u64, count: usize) -> Result<Vec<Message>, FriendError> {
+        Ok(self.ask(move |state| state.book().inbox(after, count)).await??)
+    }
+
+    /// Changes with every message that comes.
+    pub async fn watch(&self) -> Result<watch::Receiver<u64>, ServiceEnded> {
+        self.ask(|state| state.watch()).await
+    }
+
+    /// Tells friends that this node leaves, and ends the service. Comes back when it has ended.
+    pub async fn leave(&self) {
+        let wish: Wish = Box::new(|state| {
+            state.leave();
+            After::Leave
+        });
+        if self.wishes.send(wish).await.is_ok() {
+            self.wishes.closed().await;
+        }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        wish: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T, ServiceEnded> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let wish: Wish = Box::new(move |state| {
+            // Whoever asked may not wait any more.
+            let _ = reply.send(wish(state));
+            After::GoOn
+        });
+        self.wishes.send(wish).await.map_err(|_| ServiceEnded)?;
+        answer.await.map_err(|_| ServiceEnded)
+    }
+}
+
+struct Service {
+    state: State,
+    client: Client,
+    node: NodeChoice,
+    wishes: mpsc::Receiver<Wish>,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    /// There is no node to go to.
+    #[error("{0}")]
+    NoNode(String),
+    /// The node, or the way to it.
+    #[error(transparent)]
+    Mailbox(#[from] MailboxError),
+}
+
+/// How a part of the service's life ends.
+enum End {
+    /// The owner wants it.
+    Left,
+    Lost(Problem),
+}
+
+impl Service {
+    async fn run(mut self) {
+        let backoff = Backoff { max: RETRY_MAX, ..Backoff::default() };
+        let mut failures = 0;
+        loop {
+            let end = match self.open().await {
+                Ok(mailbox) => {
+                    failures = 0;
+                    self.live(mailbox).await
+                }
+                Err(end) => end,
+            };
+            let End::Lost(problem) = end else { return };
+            failures += 1;
+            let wait = if let Problem::Mailbox(MailboxError::Displaced) = problem {
+                tracing::warn!("{DISPLACED}");
+                self.state.on_loss(Connection::Displaced);
+                None
+            } else {
+                tracing::debug!(%problem, "no session at a mailbox");
+                self.state.on_loss(Connection::Connecting { reason: problem.to_string() });
+                Some(backoff.wait(failures, crate::backoff::random_u32()))
+            };
+            if self.wait(wait).await == After::Leave {
+                return;
+            }
+        }
+    }
+
+    /// Begins a session; wishes are heard meanwhile.
+    async fn open(&mut self) -> Result<Mailbox, End> {
+        let url = (self.node)().map_err(|reason| End::Lost(Problem::NoNode(reason)))?;
+        let login = Login {
+            key: self.state.key().clone(),
+            nospam: self.state.nospam(),
+            friends: self.state.allowed(),
+            latest_sent_us: self.state.signed_us(),
+        };
+        let node = self.client.node(url.clone());
+        let mut opening = pin!(Mailbox::open(&node, login));
+        let mailbox = loop {
+            tokio::select! {
+                opened = &mut opening => break opened.map_err(|error| End::Lost(error.into()))?,
+                wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
+                    return Err(End::Left);
+                },
+            }
+        };
+        // What the owner has wished meanwhile is not in the login; that some of it is said twice does no harm.
+        self.state.on_login(url.to_string(), mailbox.clock_offset_us());
+        Ok(mailbox)
+    }
+
+    /// Lives a session to its end.
+    async fn live(&mut self, mut mailbox: Mailbox) -> End {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new();
+        loop {
+            if let Err(error) = self.send_due(&mut mailbox, &mut pace) {
+                return End::Lost(error.into());
+            }
+            self.state.set_dropped(mailbox.dropped());
+            let has_due = self.state.has_due();
+            tokio::select! {
+                event = mailbox.next() => match event {
+                    Ok(event) => self.state.on_event(event),
+                    Err(error) => return End::Lost(error.into()),
+                },
+                wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
+                    // Whatever fails here, the end is the same.
+                    let _ = self.send_due(&mut mailbox, &mut pace);
+                    let _ = tokio::time::timeout(LEAVE_TIMEOUT, mailbox.leave()).await;
+                    return End::Left;
+                },
+                () = sleep_until(pace.next), if has_due => {}
+                _ = tick.tick() => self.state.on_time(),
+            }
+        }
+    }
+
+    /// Does what is due, as far as the node's rate allows.
+    fn send_due(&mut self, mailbox: &mut Mailbox, pace: &mut Pace) -> Result<(), MailboxError> {
+        while self.state.has_due() && pace.is_free() {
+            match self.state.poll_due() {
+                Some(Due::Allow(uid)) => {
+                    let heard_us = self.state.heard_us(&uid);
+                    // With more than the node takes this one is not heard; its request stays open.
+                    match mailbox.allow(&[(uid, heard_us)]) {
+                        Err(error @ MailboxError::AllowedMax { .. }) => tracing::warn!(%error),
+                        allowed => allowed?,
+                    }
+                }
+                Some(Due::Forbid(uid)) => mailbox.forbid(&[uid]),
+                Some(Due::Nospam(nospam)) => mailbox.set_nospam(nospam),
+                Some(Due::Receipt(to, receipt)) => {
+                    mailbox.acknowledge(&to, &receipt)?;
+                    pace.take();
+                }
+                Some(Due::Send(Parcel { to, kind, nospam, body, about })) => {
+                    let receipt = mailbox.send(kind, &to, nospam, &body)?;
+                    self.state.on_signed(&to, about, receipt);
+                    pace.take();
+                }
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears wishes for so long, or for ever.
+    async fn wait(&mut self, wait: Option<Duration>) -> After {
+        let until = wait.map(|wait| Instant::now() + wait);
+        let mut tick = interval(TICK);
+        loop {
+            tokio::select! {
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return After::GoOn,
+                wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
+                    return After::Leave;
+                },
+                _ = tick.tick() => self.state.on_time(),
+            }
+        }
+    }
+}
+
+/// Without a handle nobody can wish anything any more, and nobody reads what comes.
+fn obey(state: &mut State, wish: Option<Wish>) -> After {
+    wish.map_or(After::Leave, |wish| wish(state))
+}
+
+/// A rate of envelopes, as the virtual time at which the next one's token is there.
+struct Pace {
+    next: Instant,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { next: Instant::now() - INTERVAL * (SENDS_BURST - 1) }
+    }
+
+    fn is_free(&self) -> bool {
+        self.next <= Instant::now()
+    }
+
+    fn take(&mut self) {
+        let burst_from = Instant::now().checked_sub(INTERVAL * (SENDS_BURST - 1));
+        self.next = burst_from.map_or(self.next, |from| self.next.max(from)) + INTERVAL;
+    }
+}
