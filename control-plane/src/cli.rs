@@ -2,12 +2,14 @@
 
 mod chain;
 mod custody;
+mod friends;
 mod publish;
 mod relay;
 mod store;
 
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Repair};
+pub use friends::{Friend, FriendAction, Inbox, Msg};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
 pub use store::{Store, StoreAction};
@@ -65,6 +67,15 @@ pub enum Command {
     /// What this node holds for others: sizes, leases, damage; deletion of what nobody wants any more
     #[command(after_long_help = store::STORE_EXAMPLES)]
     Store(Store),
+    /// Friends of this node: ask, accept, decline, name and remove them
+    #[command(after_long_help = friends::FRIEND_EXAMPLES)]
+    Friend(Friend),
+    /// Send a message to a friend and wait for its receipt
+    #[command(after_long_help = friends::MSG_EXAMPLES)]
+    Msg(Msg),
+    /// Show the messages that friends have sent
+    #[command(after_long_help = friends::INBOX_EXAMPLES)]
+    Inbox(Inbox),
     /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
     #[command(after_long_help = chain::chain_examples())]
     Chain(Chain),
@@ -103,6 +114,9 @@ pub struct Up {
     /// [configuration: relay.listen]
     #[arg(long, value_name = "ADDR:PORT")]
     pub relay: Vec<String>,
+    /// Be reached by friends at this node's mailbox: its URL, or local for the own engine's [configuration: peer.mailbox]
+    #[arg(long, value_name = "URL|local")]
+    pub mailbox: Option<String>,
     /// Cores for shards, such as 0-3,8 [configuration: engine.cores]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
@@ -119,6 +133,7 @@ Examples:
   ioex up
   ioex up --data /srv/ioex --listen 203.0.113.7:443 --listen '[2001:db8::7]:443'
   ioex up --relay '[::]:3478'
+  ioex up --mailbox https://UID@relay.example.com:4433
   ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
 
 Signals:
@@ -324,6 +339,7 @@ impl Up {
         if !self.relay.is_empty() {
             flags.push(("--relay", "relay.listen", self.relay.join(",")));
         }
+        flags.extend(self.mailbox.iter().map(|node| ("--mailbox", "peer.mailbox", node.clone())));
         flags.extend(self.cores.iter().map(|cores| ("--cores", "engine.cores", cores.clone())));
         flags.extend(self.driver.iter().map(|driver| ("--driver", "engine.driver", driver.clone())));
         Sources::of_process(self.place.config.clone(), Flags(flags))

@@ -3,7 +3,8 @@
 //! ```text
 //! DIR/identity/   0700   uid.key 0600 (seed, or sealed), uid.pub, nospam
 //! DIR/tls/        0700   cert.pem, key.pem 0600
-//! DIR/run/        0700   engine.sock, ioex.lock
+//! DIR/run/        0700   engine.sock, ioex.sock 0600, ioex.lock
+//! DIR/peer/       0700   friends.redb: see `peer/docs/friends.md`
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
@@ -74,7 +75,7 @@ impl DataDirectory {
                 .map_err(|source| DataDirectoryError::Create { path: path.into(), source })
         };
         create(&root, 0o755)?;
-        for name in ["identity", "tls", "run", "relay", "engine"] {
+        for name in ["identity", "tls", "run", "peer", "relay", "engine"] {
             let path = root.join(name);
             create(&path, 0o700)?;
             let fail = |source| DataDirectoryError::Create { path: path.clone(), source };
@@ -125,6 +126,16 @@ impl DataDirectory {
     /// The engine's control socket.
     pub fn engine_socket(&self) -> PathBuf {
         self.root.join("run/engine.sock")
+    }
+
+    /// The socket on which `ioex up` answers other commands.
+    pub fn peer_socket(&self) -> PathBuf {
+        self.root.join("run/ioex.sock")
+    }
+
+    /// Friends, and messages that were received.
+    pub fn friends(&self) -> PathBuf {
+        self.root.join("peer/friends.redb")
     }
 
     /// The secret that the relay's expiring credentials are made with.

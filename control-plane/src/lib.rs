@@ -23,6 +23,8 @@ pub mod engine_socket;
 pub mod exit;
 pub mod node_identity;
 pub mod passphrase;
+pub mod peer_service;
+pub mod peer_socket;
 pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;

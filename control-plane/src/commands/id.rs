@@ -7,6 +7,7 @@ use crate::data_directory::{DataDirectory, write_whole};
 use crate::exit::{Exit, Failure};
 use crate::node_identity::{IdentityFiles, NodeIdentity, NodeIdentityError, new_nospam};
 use crate::passphrase;
+use crate::peer_socket::{self, PeerSocketError, Request};
 use identity::{Address, BACKUP_LEN_MAX, Backup, KeyFile};
 use serde_json::json;
 use std::fs::File;
@@ -36,6 +37,7 @@ pub fn run(arguments: &Id) -> Result<ExitCode, Failure> {
         IdAction::NewNospam => {
             let directory = DataDirectory::existing(&root);
             let address = new_nospam(&directory).map_err(classify)?;
+            tell_running_node(console, &directory)?;
             console.note("friend requests with the old address are refused from now on");
             show_address(console, address, json!({}))
         }
@@ -45,6 +47,17 @@ pub fn run(arguments: &Id) -> Result<ExitCode, Failure> {
         }
         IdAction::Restore { file, no_passphrase } => {
             restore(console, &DataDirectory::prepare(&root)?, file, *no_passphrase)
+        }
+    }
+}
+
+/// A node that runs refuses the old address from now on, too.
+fn tell_running_node(console: Console, directory: &DataDirectory) -> Result<(), Failure> {
+    match peer_socket::ask(directory, &Request::Nospam) {
+        Ok(_) | Err(PeerSocketError::NotRunning { .. }) => Ok(()),
+        Err(error) => {
+            console.note("the node that runs here still takes requests with the old address; start it again");
+            Err(error.into())
         }
     }
 }

@@ -5,9 +5,12 @@ mod chain;
 mod config;
 mod doctor;
 mod fetch;
+mod friend;
 mod id;
+mod inbox;
 mod listed;
-mod local_node;
+pub(crate) mod local_node;
+mod msg;
 mod publish;
 mod relay;
 mod repair;
@@ -31,6 +34,9 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Chain(arguments) => chain::run(&arguments),
         Command::Relay(arguments) => relay::run(arguments),
         Command::Store(arguments) => store::run(&arguments),
+        Command::Friend(arguments) => friend::run(arguments),
+        Command::Msg(arguments) => msg::run(arguments),
+        Command::Inbox(arguments) => inbox::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

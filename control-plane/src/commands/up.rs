@@ -10,9 +10,11 @@ use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::exit::Failure;
 use crate::node_identity::NodeIdentity;
+use crate::peer_service;
 use crate::quantity::{show_bytes, show_seconds};
 use crate::reachable;
 use crate::supervisor::{Running, Supervisor, describe};
+use peer::friends::Friends;
 use rustix::process::Signal;
 use serde_json::json;
 use std::fmt::Write;
@@ -34,7 +36,13 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     if chain.is_on() && (chain.follow || chain.explorer.is_some()) {
         service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
-    runtime.block_on(Node { console, arguments, directory, identity, supervisor, loaded }.live())
+    let peer = peer_service::start(&loaded.configuration, &directory, &identity)?;
+    let node = Node { console, arguments, directory, identity, supervisor, loaded, peer: peer.clone() };
+    runtime.block_on(async {
+        let outcome = node.live().await;
+        leave(peer).await;
+        outcome
+    })
 }
 
 /// A node that is up, or on its way.
@@ -45,6 +53,8 @@ struct Node<'a> {
     identity: NodeIdentity,
     supervisor: Supervisor,
     loaded: Loaded,
+    /// Its friends, if it is to have any.
+    peer: Option<Friends>,
 }
 
 /// What ends or changes the quiet life of a node.
@@ -131,6 +141,7 @@ impl Node<'_> {
         let limit_s = f64::from(configuration.limits.drain_timeout_ms) / 1000.0;
         let text = format!("draining for at most {}; once more to end at once", show_seconds(limit_s));
         self.event("draining", &text, json!({ "drain_timeout_s": limit_s }))?;
+        leave(self.peer.clone()).await;
         let by_itself = self.supervisor.drain(&mut running.process, configuration, signals.end()).await;
         let text = if by_itself { "drained" } else { "the engine was killed before it had drained" };
         self.event("stopped", text, json!({ "drained": by_itself }))?;
@@ -149,6 +160,7 @@ impl Node<'_> {
         let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
             || self.loaded.configuration.relay.needs_restart(&loaded.configuration.relay)
             || self.loaded.configuration.chain != loaded.configuration.chain
+            || self.loaded.configuration.peer != loaded.configuration.peer
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
         self.loaded = loaded;
         let outcome = self.ensure_certificate().and_then(|certificate| {
@@ -162,7 +174,7 @@ impl Node<'_> {
                 let mut text =
                     format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
                 if needs_restart {
-                    text.push_str("; changes of [engine], [chain], node.data and where the relay listens wait for the next start");
+                    text.push_str("; changes of [engine], [peer], [chain], node.data and where the relay listens wait for the next start");
                 }
                 let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
                                     "needs_restart": needs_restart });
@@ -201,6 +213,7 @@ impl Node<'_> {
                 "store": { "bytes": status.store_bytes, "segments": status.store_segments },
                 "listeners": status.listeners,
                 "urls": urls,
+                "mailbox": self.loaded.configuration.peer.mailbox.to_string(),
                 "relay": reachable::turn_uris(&self.loaded.configuration.node, &status.relay),
             }))?;
             return Ok(());
@@ -231,6 +244,9 @@ impl Node<'_> {
         for (i, uri) in turn.iter().enumerate() {
             row(if i == 0 { "relays" } else { "" }, uri);
         }
+        if self.peer.is_some() {
+            row("mailbox", &self.loaded.configuration.peer.mailbox.to_string());
+        }
         for (i, url) in urls.iter().enumerate() {
             row(if i == 0 { "give others" } else { "" }, url);
         }
@@ -245,6 +261,13 @@ impl Node<'_> {
             self.console.note(text);
         }
         Ok(())
+    }
+}
+
+/// Tells friends that this node goes.
+async fn leave(peer: Option<Friends>) {
+    if let Some(peer) = peer {
+        peer.leave().await;
     }
 }
 

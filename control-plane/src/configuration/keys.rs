@@ -1,6 +1,7 @@
 //! Every setting: its place in the file, what it means, what it may be, and how it is read and shown.
 
 use super::chain::{CHAIN_KEYS, Chain};
+use super::peer::{PEER_KEYS, Peer};
 use super::relay::{RELAY_KEYS, Relay};
 use super::value::{Unfit, Value};
 use crate::cores::Cores;
@@ -22,6 +23,8 @@ pub struct Configuration {
     pub limits: Limits,
     /// Section `[relay]`.
     pub relay: Relay,
+    /// Section `[peer]`.
+    pub peer: Peer,
     /// Section `[chain]`.
     pub chain: Chain,
 }
@@ -161,6 +164,7 @@ impl Default for Configuration {
             publishers: Publishers::default(),
             limits: Limits::default(),
             relay: Relay::default(),
+            peer: Peer::default(),
             chain: Chain::default(),
         }
     }
@@ -230,7 +234,7 @@ impl Key {
 
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(RELAY_KEYS).chain(CHAIN_KEYS)
+    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(CHAIN_KEYS)
 }
 
 /// The sections in the order in which they are printed.

@@ -8,6 +8,7 @@
 pub mod chain;
 mod keys;
 mod load;
+pub mod peer;
 mod print;
 mod problem;
 mod relay;
@@ -19,6 +20,7 @@ pub use keys::{
     keys_of, sections,
 };
 pub use load::{Flags, Loaded, Origin, Sources, load, parse};
+pub use peer::{MailboxNode, Peer};
 pub use problem::{ConfigurationError, Place, Problem};
 pub use relay::{Ports, Relay, RelayAddress};
 pub use value::{Unfit, Value};

@@ -8,6 +8,8 @@ mod doctor;
 mod engine_socket;
 mod fake_engine;
 mod fetch;
+mod friend_commands;
+mod friends;
 mod help;
 mod identity;
 mod mailbox;

@@ -1,0 +1,149 @@
+//! The command lines of `ioex friend`, `ioex msg` and `ioex inbox`.
+
+use super::Place;
+use clap::{Args, Subcommand};
+
+/// `ioex friend`.
+#[derive(Args, Debug, Clone)]
+pub struct Friend {
+    /// What to do
+    #[command(subcommand)]
+    pub action: FriendAction,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What `ioex friend` does.
+#[derive(Subcommand, Debug, Clone)]
+pub enum FriendAction {
+    /// Ask somebody to be a friend, or accept if they have asked
+    Add {
+        /// Their address, as their `ioex id` shows it
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        /// What the request says, at most 255 bytes; only they can read it
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        greeting: String,
+    },
+    /// Accept a request
+    Accept {
+        /// Who has asked
+        #[arg(value_name = "WHO")]
+        who: String,
+    },
+    /// Decline a request, and those that will come of the same UID
+    Decline {
+        /// Who has asked
+        #[arg(value_name = "WHO")]
+        who: String,
+    },
+    /// Show friends and open requests, and whether they are connected
+    List,
+    /// End a friendship, or withdraw a request
+    Remove {
+        /// Who
+        #[arg(value_name = "WHO")]
+        who: String,
+    },
+    /// Give a friend a name of your own; no LABEL takes it away
+    Label {
+        /// Who
+        #[arg(value_name = "WHO")]
+        who: String,
+        /// The name, at most 63 bytes; commands take it for WHO
+        #[arg(value_name = "LABEL")]
+        label: Option<String>,
+        /// Notes about them, at most 1,024 bytes; the label stays as it is if none is given
+        #[arg(long, value_name = "TEXT")]
+        notes: Option<String>,
+    },
+    /// Show or change what friends see of this node
+    Profile {
+        /// A name, at most 63 bytes
+        #[arg(long, value_name = "TEXT")]
+        name: Option<String>,
+        /// A description, at most 127 bytes
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// none, away or busy
+        #[arg(long, value_name = "WORD")]
+        presence: Option<String>,
+    },
+}
+
+/// `ioex msg`.
+#[derive(Args, Debug, Clone)]
+pub struct Msg {
+    /// Whom: a friend's label, UID or address
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// What: 1 to 1,024 bytes
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ioex inbox`.
+#[derive(Args, Debug, Clone)]
+pub struct Inbox {
+    /// Only messages with a number above this
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub after: u64,
+    /// Go on with those that come, until interrupted
+    #[arg(long)]
+    pub follow: bool,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) const FRIEND_EXAMPLES: &str = "\
+The node must run with a mailbox, the same as its friends'. In the configuration:
+  [peer]
+  mailbox = \"https://UID@relay.example.com:4433\"
+
+Examples:
+  ioex friend add ADDRESS --greeting 'the kitchen speaker'
+  ioex friend list
+  ioex friend accept UID                       on the other side
+  ioex friend label UID kitchen
+  ioex friend profile --name 'Living room' --presence away
+  ioex friend list --json | jq -r '.friends[] | select(.connected) | .uid'
+
+WHO is a UID, an address or a label. Friendship is mutual: nobody else can send a message, and a request takes the \
+address with its present nospam value (ioex id new-nospam revokes it).";
+
+pub(super) const MSG_EXAMPLES: &str = "\
+Examples:
+  ioex msg kitchen 'dinner is ready'
+  ioex msg UID 'restart tonight' --json
+
+A message is encrypted for the friend alone and delivered only while it is connected; nothing is kept on the way.
+
+Exit codes:
+  0  delivered: the friend has signed a receipt and keeps the message
+  1  no receipt within 10 s (it may have arrived), or too many at once
+  2  empty or too long, a bad address, or oneself
+  3  no node runs here
+  6  this node, or the friend, is not connected
+  7  not a friend, or one no more";
+
+pub(super) const INBOX_EXAMPLES: &str = "\
+Examples:
+  ioex inbox
+  ioex inbox --follow --json | jq -r '.text'
+  ioex inbox --after 120                       what came after message 120
+
+The latest 10,000 messages are kept.";

@@ -1,0 +1,113 @@
+//! `ioex friend add|accept|decline|list|remove|label|profile`.
+
+use super::configuration;
+use crate::cli::{Friend, FriendAction};
+use crate::console::Console;
+use crate::data_directory::DataDirectory;
+use crate::exit::Failure;
+use crate::peer_socket::{PeerSocketError, Request, ask};
+use crate::text_table::lay_out;
+use serde_json::Value;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+pub fn run(arguments: Friend) -> Result<ExitCode, Failure> {
+    let root = configuration(&arguments.place.sources())?.configuration.node.data;
+    let directory = DataDirectory::existing(&root);
+    let console = Console { json: arguments.json };
+    let (request, show): (Request, fn(&Value) -> String) = match arguments.action {
+        FriendAction::List => (Request::List, show_list),
+        FriendAction::Add { address, greeting } => (Request::Add { address, greeting }, show_one),
+        FriendAction::Accept { who } => (Request::Accept { who }, show_one),
+        FriendAction::Decline { who } => {
+            (Request::Decline { who }, |done| format!("{} is declined\n", text(done, "uid")))
+        }
+        FriendAction::Remove { who } => {
+            (Request::Remove { who }, |done| format!("{} is removed\n", text(done, "uid")))
+        }
+        FriendAction::Label { who, label, notes } => {
+            let label = match (label, &notes) {
+                (None, Some(_)) => None,
+                (label, _) => Some(label.unwrap_or_default()),
+            };
+            (Request::Label { who, label, notes }, show_one)
+        }
+        FriendAction::Profile { name, description, presence } => {
+            (Request::Profile { name, description, presence }, show_profile)
+        }
+    };
+    let answer = ask(&directory, &request).map_err(PeerSocketError::into_failure)?;
+    if console.json {
+        console.json(&answer)?;
+    } else {
+        console.text(&show(&answer))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_list(answer: &Value) -> String {
+    let node = &answer["node"];
+    let mut out = String::new();
+    let _ = match node["connected"].as_bool() {
+        Some(true) => writeln!(out, "connected to {}", text(node, "mailbox")),
+        _ => writeln!(out, "NOT CONNECTED: {}", text(node, "reason")),
+    };
+    let _ = writeln!(out, "address      {}\n", text(node, "address"));
+    let head = ["LABEL", "NAME", "STANDING", "CONNECTED", "PRESENCE", "UID", "SAYS"].map(str::to_owned);
+    let row = |friend: &Value| {
+        let profile = &friend["profile"];
+        let is_friend = friend["standing"] == "friend";
+        let says = match friend["standing"].as_str() {
+            Some("asking") => text(friend, "greeting"),
+            Some("asked") if friend["address_revoked"] == true => {
+                "its address was revoked; ask for the new one".into()
+            }
+            _ => text(profile, "description"),
+        };
+        let connected = if friend["connected"] == true { "yes" } else { "no" };
+        [
+            text(friend, "label"),
+            text(profile, "name"),
+            text(friend, "standing"),
+            if is_friend { connected.to_owned() } else { String::new() },
+            if is_friend { text(profile, "presence") } else { String::new() },
+            text(friend, "uid"),
+            says,
+        ]
+    };
+    let rows: Vec<_> = answer["friends"].as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        out.push_str("no friends yet; ask somebody with: ioex friend add ADDRESS\n");
+        return out;
+    }
+    out.push_str(&lay_out(&[vec![head], rows].concat(), [false; 7]));
+    out
+}
+
+fn show_one(friend: &Value) -> String {
+    let mut out = format!("{}  {}", text(friend, "uid"), text(friend, "standing"));
+    let label = text(friend, "label");
+    if !label.is_empty() {
+        let _ = write!(out, "  {label}");
+    }
+    if friend["standing"] == "asked" {
+        out.push_str("  (the request goes when both are connected)");
+    }
+    out.push('\n');
+    out
+}
+
+fn show_profile(profile: &Value) -> String {
+    let line = |name: &str| format!("{name:12} {}\n", text(profile, name));
+    ["name", "description", "presence"].map(line).concat()
+}
+
+/// A field as text for a terminal: what strangers wrote has no control characters there.
+fn text(object: &Value, field: &str) -> String {
+    printable(object[field].as_str().unwrap_or_default())
+}
+
+/// A text without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
