@@ -279,7 +279,7 @@ fn show_status(status: &Status) -> Value {
             "received": counters.received, "repeated": counters.repeated, "delivered": counters.delivered,
             "requests": counters.requests, "requests_dropped": counters.requests_dropped,
             "requests_declined": counters.requests_declined, "dropped": counters.dropped,
-            "malformed": counters.malformed, "unexpected": counters.unexpected, "unsaved": counters.unsaved,
+            "malformed": counters.malformed, "unexpected": counters.unexpected, "flooded": counters.flooded, "unsaved": counters.unsaved,
         },
     })
 }

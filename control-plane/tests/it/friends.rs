@@ -340,6 +340,12 @@ async fn hostile_peers_are_counted_and_friends_do_not_notice() {
         (friends.status().await.unwrap().counters.malformed >= before.malformed + 4).then_some(())
     })
     .await;
+    // It floods its friend with handshakes, each of which would be answered.
+    for _ in 0..100 {
+        turned.send(Kind::Message, &uid(2), [0; 4], &[[0x11].as_slice(), &[9; 32]].concat()).unwrap();
+    }
+    turned.flush().await.unwrap();
+    two.until(async |friends| (friends.status().await.unwrap().counters.flooded >= 50).then_some(())).await;
     assert!(matches!(one.send(2, "all is well").await.unwrap(), Outcome::Delivered(_)));
     assert_eq!(two.texts().await, ["all is well"]);
     node.end();

@@ -19,6 +19,13 @@ const SESSION_AGE_MAX: Duration = Duration::from_secs(3_600);
 /// How often a message is sealed anew because the other has lost its session.
 const TRIES_MAX: u32 = 3;
 
+/// What a friend may send: 20 envelopes a second, 200 at once. A hello costs ten, for it is answered with two envelopes.
+const HEARD: Rate = Rate { interval: Duration::from_millis(50), burst: 200 };
+pub(super) const HELLO_COST: u32 = 10;
+
+/// What this node sends to a friend: so many messages that others, too, get through, and that the friend takes them all.
+const TEXTS: Rate = Rate { interval: Duration::from_millis(66), burst: 100 };
+
 /// A message on its way.
 pub(super) struct Outgoing {
     pub(super) id: u64,
@@ -50,8 +57,34 @@ pub(super) struct PendingHello {
     pub(super) time_us: Option<u64>,
 }
 
+/// A rate, and what it allows at once.
+struct Rate {
+    interval: Duration,
+    burst: u32,
+}
+
+/// What was used of a rate, as the time from which on all of it is there again.
+#[derive(Default)]
+struct Used {
+    until: Option<Instant>,
+}
+
+impl Used {
+    /// Uses `cost` of `rate`, if there is as much.
+    fn take(&mut self, rate: &Rate, cost: u32, now: Instant) -> bool {
+        let until = self.until.map_or(now, |until| until.max(now)) + rate.interval * cost;
+        let is_free = until.saturating_duration_since(now) <= rate.interval * rate.burst;
+        if is_free {
+            self.until = Some(until);
+        }
+        is_free
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Contact {
+    heard_used: Used,
+    texts_used: Used,
     /// The newest first.
     sessions: VecDeque<(Session, Instant)>,
     pub(super) hello: Option<PendingHello>,
@@ -114,6 +147,19 @@ impl Contact {
         self.waiting.drain(..).for_each(|message| message.end(outcome));
     }
 
+    /// Whether one more envelope of the friend is to be looked at.
+    pub(super) fn may_be_heard(&mut self, cost: u32, now: Instant) -> bool {
+        self.heard_used.take(&HEARD, cost, now)
+    }
+
+    /// The next message to be sealed, if one may go now.
+    pub(super) fn next_waiting(&mut self, now: Instant) -> Option<Outgoing> {
+        if self.waiting.is_empty() || !self.texts_used.take(&TEXTS, 1, now) {
+            return None;
+        }
+        self.waiting.pop_front()
+    }
+
     /// Messages that have no outcome yet.
     pub(super) fn pending(&self) -> usize {
         self.waiting.len() + self.under_way.len()
@@ -129,5 +175,21 @@ impl Contact {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_allows_its_burst_and_then_what_time_brings() {
+        let (now, mut contact) = (Instant::now(), Contact::default());
+        let heard = (0..1_000).filter(|_| contact.may_be_heard(1, now)).count();
+        assert_eq!(heard, 200);
+        assert!(!contact.may_be_heard(1, now + HEARD.interval - Duration::from_millis(1)));
+        assert!(contact.may_be_heard(1, now + HEARD.interval));
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!((0..1_000).filter(|_| contact.may_be_heard(HELLO_COST, later)).count(), 20);
     }
 }

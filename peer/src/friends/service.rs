@@ -64,7 +64,7 @@ const SENDS_BURST: u32 = 150;
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// How often the state looks at the time.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(250);
 
 /// How long leaving may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

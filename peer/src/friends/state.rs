@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::body::{Body, Content};
 use super::book::{BookError, FriendBook};
-use super::contact::{Contact, Outgoing, PendingHello};
+use super::contact::{Contact, HELLO_COST, Outgoing, PendingHello};
 use super::error::{FriendError, SendError};
 use super::greeting::Greeting;
 use super::record::{
@@ -107,6 +107,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Bodies that make no sense as things stand with their sender.
     pub unexpected: u64,
+    /// Envelopes of friends above what one may send.
+    pub flooded: u64,
     /// Messages that could not be written down, and were not acknowledged.
     pub unsaved: u64,
 }
@@ -516,7 +518,15 @@ impl State {
             self.counters.malformed += 1;
             return Ok(());
         };
-        match (friend.standing, body) {
+        let standing = friend.standing;
+        let cost = if matches!(body, Body::Hello(_)) { HELLO_COST } else { 1 };
+        if standing == Standing::Friend
+            && !self.contacts.entry(*from).or_default().may_be_heard(cost, Instant::now())
+        {
+            self.counters.flooded += 1;
+            return Ok(());
+        }
+        match (standing, body) {
             (Standing::Asked, Body::Accept) => {
                 self.befriend(from, receipt.time_us)?;
                 self.greet(from);
@@ -662,24 +672,26 @@ impl State {
         !self.due.is_empty()
     }
 
-    /// Something may have become due; called about once a second.
+    /// Something may have become due; called a few times a second.
     pub(super) fn on_time(&mut self) {
         let now = Instant::now();
-        let mut without_session = Vec::new();
+        // What waits for a session, or until it may go.
+        let mut waiting = Vec::new();
         for (uid, contact) in &mut self.contacts {
             contact.expire(now);
             if contact.heard.is_some_and(|heard| now.saturating_duration_since(heard) > SILENCE_MAX) {
                 contact.gone(Outcome::Offline);
             }
             let is_late = |pending: &mut PendingHello| now >= pending.since + HELLO_TIMEOUT;
-            if contact.hello.take_if(is_late).is_some() && !contact.waiting.is_empty() {
-                without_session.push(*uid);
+            drop(contact.hello.take_if(is_late));
+            if !contact.waiting.is_empty() {
+                waiting.push(*uid);
             }
         }
         if !matches!(self.connection, Connection::Connected { .. }) {
             return;
         }
-        without_session.iter().for_each(|uid| self.greet(uid));
+        waiting.iter().for_each(|uid| self.flush(uid));
         if now >= self.next_presence {
             self.next_presence = now + PRESENCE_INTERVAL;
             self.send_profile_to_all();
@@ -809,7 +821,8 @@ impl State {
         if contact.newest().is_none() {
             return;
         }
-        while let Some(message) = self.contacts.get_mut(uid).and_then(|contact| contact.waiting.pop_front()) {
+        let now = Instant::now();
+        while let Some(message) = self.contacts.get_mut(uid).and_then(|contact| contact.next_waiting(now)) {
             let (id, content) = (message.id, Content::Text { id: message.id, text: message.text.clone() });
             if let Some(contact) = self.contacts.get_mut(uid) {
                 contact.under_way.push_back(message);
