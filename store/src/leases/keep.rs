@@ -1,6 +1,8 @@
 //! Looking at all leases: what is held, what is over, what has none; and what upkeep remembers between starts.
 
-use super::{Books, Change, LEASES, LeaseError, Leases, NEVER, NOBODY, Now, STATE, USED, lease_key};
+use super::change::Books;
+use super::database::{LEASES, STATE, USED, lease_key};
+use super::{Change, LeaseError, Leases, NEVER, NOBODY, Now};
 use crate::{Committed, Hash, ScrubPosition};
 
 /// A segment that is held, and who wants it.
