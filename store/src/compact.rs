@@ -6,6 +6,9 @@
 //!
 //! The file is unlinked, never punched: a slice that is on its way to a reader would turn into zeros under it. A mapping
 //! outlives its file's name, and the space comes back when the last slice has gone.
+//!
+//! What does not verify is not moved, and goes with its pack: it can be served to nobody, and other nodes, or whoever put it,
+//! have it whole. Else a single flipped bit would hold the space of a pack for ever.
 
 use std::collections::HashMap;
 use std::io;
@@ -40,7 +43,7 @@ pub struct PackUse {
     pub dead_bytes: u64,
     /// It is appended to.
     pub is_active: bool,
-    /// Something in it is known to be damaged. Its bytes are left where they are.
+    /// Something in it is known to be damaged.
     pub is_damaged: bool,
 }
 
@@ -58,7 +61,7 @@ impl PackUse {
 }
 
 /// What compacting a pack came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Bytes of the pack's file.
     pub bytes_freed: u64,
@@ -66,6 +69,8 @@ pub struct Compacted {
     pub bytes_moved: u64,
     /// Segments that were.
     pub segments_moved: u64,
+    /// What was damaged in the pack, as was known or found on the way. It is gone with it, and no longer in quarantine.
+    pub given_up: Vec<Damage>,
 }
 
 /// Why a pack was not compacted. What was moved stays moved, and the pack's file stays.
@@ -84,12 +89,6 @@ pub enum CompactError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
-    },
-    /// It holds something damaged, whose bytes are left where they are.
-    #[error("{damage}; its pack is kept")]
-    Damaged {
-        /// The first of it.
-        damage: Damage,
     },
 }
 
@@ -147,12 +146,12 @@ impl Store {
         self.inner.packs.all().iter().map(of_pack).collect()
     }
 
-    /// Packs that are worth compacting, the one with the largest dead share first: at least `dead_percent_min`, without
-    /// damage. With `and_active` the pack that is appended to counts, too, and the next append begins another.
+    /// Packs that are worth compacting, the one with the largest dead share first: at least `dead_percent_min`. What is
+    /// damaged counts as dead. With `and_active` the pack that is appended to counts, too, and the next append begins another.
     pub fn packs_to_compact(&self, dead_percent_min: u8, and_active: bool) -> Vec<PackUse> {
         let mut packs = self.pack_use();
         packs.retain(|pack| {
-            let is_due = pack.dead_percent() >= dead_percent_min.max(1) && !pack.is_damaged;
+            let is_due = pack.dead_percent() >= dead_percent_min.max(1);
             is_due && (and_active || !pack.is_active)
         });
         packs.sort_by_key(|pack| std::cmp::Reverse(pack.dead_percent()));
@@ -263,15 +262,14 @@ impl Compaction {
             if self.store.inner.index.get(&hash) != Some(from) {
                 continue;
             }
-            let payload =
-                self.reader.read(from.offset, from.len).map_err(|source| io_error(&self.pack, source))?;
-            if Hash::of(&payload) != hash {
+            let Some(payload) = self.payload(&hash, &from)? else {
                 let path = self.pack.path.to_path_buf();
                 let (offset, len, kind) = (from.offset, u64::from(from.len), DamageKind::Payload);
                 let damage = Damage { path, offset, len, kind, hash: Some(hash) };
-                self.store.inner.quarantine(&hash, &from, damage.clone());
-                return Err(CompactError::Damaged { damage });
-            }
+                self.store.inner.quarantine(&hash, &from, damage);
+                bytes += len;
+                continue;
+            };
             bytes += payload.len() as u64;
             items.push(Item { hash, bytes: payload, effect: Effect::Move(from) });
         }
@@ -280,6 +278,19 @@ impl Compaction {
             let moved = self.store.append_items(items)?;
             self.done.segments_moved += moved.segments.saturating_sub(tombstones);
             self.done.bytes_moved += moved.bytes;
+        }
+        Ok(None)
+    }
+
+    /// A segment's bytes, or none if they do not verify. They are gone then when the pack is, so they have a second chance: the
+    /// first read may have been disturbed on its way.
+    fn payload(&mut self, hash: &Hash, at: &Location) -> Result<Option<Bytes>, CompactError> {
+        for _ in 0..2 {
+            let payload =
+                self.reader.read(at.offset, at.len).map_err(|source| io_error(&self.pack, source))?;
+            if Hash::of(&payload) == *hash {
+                return Ok(Some(payload));
+            }
         }
         Ok(None)
     }
@@ -328,8 +339,9 @@ impl Compaction {
         }
         inner.packs.remove(self.pack.number);
         self.pack.retire();
+        self.done.given_up.append(&mut inner.forget_damage(&self.pack.path));
         self.done.bytes_freed = self.store.remove_retired()?;
-        Ok(self.done)
+        Ok(std::mem::take(&mut self.done))
     }
 }
 

@@ -263,6 +263,18 @@ impl Inner {
         }
     }
 
+    /// Takes what is known of a pack's damage out of quarantine, for the pack is given up. What was moved aside under the same
+    /// name stays known.
+    pub(crate) fn forget_damage(&self, pack: &Path) -> Vec<Damage> {
+        // By names: the store's directory may have been moved since.
+        let place = |path: &Path| {
+            let folder = path.parent().and_then(Path::file_name);
+            (folder.map(ToOwned::to_owned), path.file_name().map(ToOwned::to_owned))
+        };
+        let of_pack = place(pack);
+        self.quarantined().extract_if(.., |damage| place(&damage.path) == of_pack).collect()
+    }
+
     pub(crate) fn write_snapshot(&self) -> Result<(), SnapshotError> {
         let _one_at_a_time = self.snapshotting.lock().unwrap_or_else(PoisonError::into_inner);
         let path: Arc<Path> = Arc::from(index_path(&self.dir));

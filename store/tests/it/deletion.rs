@@ -316,8 +316,86 @@ fn a_scrub_reads_everything_once_and_finds_what_went_bad_on_the_disk() {
     );
     assert_eq!(read(&store, hash), None);
     assert_eq!(scrub(&store, 50_000).0, 28, "the others are whole");
-    // Its bytes are left where they are, also by compaction.
-    store.delete(&[segments[8].0, segments[11].0, segments[2].0]).unwrap();
-    compact(&store, 1);
-    assert!(pack.exists());
+}
+
+/// Reads and verifies everything.
+fn scrub_all(store: &Store) {
+    let mut at = Some(ScrubPosition::default());
+    while let Some(from) = at {
+        at = store.scrub(from, u64::MAX).unwrap().next;
+    }
+}
+
+#[test]
+fn what_is_damaged_holds_no_pack_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments: Vec<_> = (0..12).map(|i| segment(i, [100, 5000, 70_000][i as usize % 3])).collect();
+    let pack = dir.path().join("packs/0000000001.pack");
+    {
+        let (store, _) = open_with(dir.path(), small_packs());
+        for some in segments.chunks(4) {
+            store.append(some.to_vec()).unwrap();
+        }
+        store.snapshot().unwrap();
+    }
+    let mut file = fs::read(&pack).unwrap();
+    let place = |file: &[u8], i: usize| {
+        let bytes = &segments[i].1;
+        file.windows(64).position(|window| window == &bytes[..64]).expect("it lies there")
+    };
+    // A payload that the scrub finds, one that the compaction itself finds, and the record header of a third.
+    let (known, unknown) = (place(&file, 2), place(&file, 8));
+    file[known + 1000] ^= 4;
+    let header = file.windows(32).position(|window| window == segments[4].0.0).expect("its record header");
+    file[header] ^= 1;
+    fs::write(&pack, &file).unwrap();
+    let (store, report) = open_with(dir.path(), small_packs());
+    assert_eq!(report.damage.len(), 1, "the header");
+    scrub_all(&store);
+    assert_eq!(store.quarantined().len(), 2);
+    file[unknown + 1] ^= 4;
+    fs::write(&pack, &file).unwrap();
+
+    store.delete(&[segments[5].0]).unwrap();
+    let dead = store.packs_to_compact(1, true);
+    assert!(dead[0].pack == 1 && dead[0].is_damaged, "{dead:?}");
+    let mut compaction = store.compaction(1).unwrap().expect("there is such a pack");
+    let done = loop {
+        if let Some(done) = compaction.step(50_000).unwrap() {
+            break done;
+        }
+    };
+    drop(compaction);
+    let mut given_up: Vec<_> = done.given_up.iter().map(|damage| (damage.kind, damage.offset)).collect();
+    given_up.sort_unstable_by_key(|(_, offset)| *offset);
+    let mut expected = vec![
+        (DamageKind::Payload, known as u64),
+        (DamageKind::Payload, unknown as u64),
+        (DamageKind::RecordHeader, header as u64 - 24),
+    ];
+    expected.sort_unstable_by_key(|(_, offset)| *offset);
+    assert_eq!(given_up, expected);
+    assert!(!pack.exists() && done.bytes_freed > 200_000, "{done:?}");
+    assert!(store.quarantined().is_empty(), "{:?}", store.quarantined());
+
+    let is_held = |i: usize| ![2, 4, 5, 8].contains(&i);
+    let check = |store: &Store| {
+        for (i, (hash, bytes)) in segments.iter().enumerate() {
+            assert_eq!(read(store, hash), is_held(i).then(|| bytes.clone()), "segment {i}");
+        }
+    };
+    check(&store);
+    drop(store);
+    for lose_index in [false, true] {
+        if lose_index {
+            fs::remove_file(dir.path().join("index")).unwrap();
+        }
+        let (store, report) = open_with(dir.path(), small_packs());
+        assert!(report.damage.is_empty() && store.quarantined().is_empty(), "{:?}", report.damage);
+        check(&store);
+        store.snapshot().unwrap();
+    }
+    // Put again, it is whole.
+    let (store, _) = open_with(dir.path(), small_packs());
+    assert_eq!(store.append(segments.clone()).unwrap().segments, 4);
 }
