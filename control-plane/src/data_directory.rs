@@ -9,7 +9,7 @@
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
 //! DIR/chain/             verified headers of both chains: see `chain::place`
-//! DIR/store/             packs and index; only the engine writes here
+//! DIR/store/             packs, index and leases; the engine's, and of `ioex store` while no engine runs
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -158,7 +158,12 @@ impl DataDirectory {
         self.root.join("run/ioex.lock")
     }
 
-    /// Held by the engine that has the store open.
+    /// What the node holds: packs, index and leases.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Held by the engine that has the store open, or by `ioex store` where none runs.
     pub fn store_lock(&self) -> PathBuf {
         self.root.join("store/lock")
     }

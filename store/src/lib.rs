@@ -40,6 +40,7 @@ mod scan;
 mod scrub;
 pub mod split;
 mod store;
+pub mod tidy;
 
 pub use append::{AppendPlan, Committed};
 pub use backend::{Backend, Ended, FileBackend, WriteOp};

@@ -58,5 +58,5 @@ Examples:
   ioex store gc                        delete that, and give the space back
   ioex store verify                    exit code 4 if something is damaged
 
-The node's engine must run (ioex up). Whose files the segments belong to is not known here: their names are opaque, and \
+A node that runs is asked; of one that is stopped the store itself is opened, under its lock, by the user whose it is. Whose files the segments belong to is not known here: their names are opaque, and \
 what is under lease cannot be removed before the lease is over. What the node stored itself has no end, and can.";

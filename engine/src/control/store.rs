@@ -2,7 +2,6 @@
 
 use super::answer::Control;
 use super::frames::Frames;
-use crate::limits::UPKEEP_STEP_LEN;
 use crate::storage;
 use relay::policy::{
     FromEngine, STORE_SEGMENTS_PER_FRAME_MAX, StoreAnswer, StoreDamage, StoreDone, StoreRequest,
@@ -10,7 +9,8 @@ use relay::policy::{
 };
 use std::sync::Arc;
 use store::leases::{Leases, NEVER};
-use store::{CompactError, Damage, Hash, ScrubPosition};
+use store::tidy::{self, Progress, Tidied, TidyError};
+use store::{Damage, Hash};
 use tokio::sync::mpsc;
 
 /// The first address.
@@ -18,9 +18,6 @@ const FIRST: Hash = Hash([0; 32]);
 
 /// Reports that wait for a slow reader. One that does not fit is left out: the next says more.
 const REPORTS_MAX: usize = 16;
-
-/// Hears how far an operation is: bytes done, bytes in all.
-type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 impl Control {
     /// Carries a request about the store out. The last answer is returned, those before it are sent.
@@ -39,20 +36,28 @@ impl Control {
             }
             StoreRequest::List => return list(leases, frames).await,
             StoreRequest::Remove { hash } => {
-                StoreAnswer::Done(off_tasks(move || remove(&leases, &Hash(hash))).await?)
+                let remove = move || done(tidy::remove(&leases, &Hash(hash)));
+                StoreAnswer::Done(off_tasks(remove).await?)
             }
             StoreRequest::Collect { accept_clock } => {
-                let collect =
-                    move |progress: Progress<'_>| collect(&leases, accept_clock, dead_percent, progress);
+                let collect = move |progress: Progress<'_>| {
+                    done(tidy::collect(&leases, &storage::now, accept_clock, dead_percent, progress))
+                };
                 StoreAnswer::Done(report(frames, collect).await?)
             }
             StoreRequest::Verify => {
-                StoreAnswer::Done(report(frames, move |progress| verify(&leases, progress)).await?)
+                let verify = move |progress: Progress<'_>| {
+                    let verified = tidy::verify(leases.store(), progress);
+                    for found in verified.iter().flat_map(|verified| &verified.damage) {
+                        tracing::error!(damage = %found, "quarantined: not served any more");
+                    }
+                    done(verified)
+                };
+                StoreAnswer::Done(report(frames, verify).await?)
             }
             StoreRequest::Compact { dead_percent_min } => {
                 let compact = move |progress: Progress<'_>| {
-                    let mut done = StoreDone::default();
-                    compact(&leases, dead_percent_min, &mut done, progress).map(|()| done)
+                    done(tidy::compact(leases.store(), dead_percent_min, progress))
                 };
                 StoreAnswer::Done(report(frames, compact).await?)
             }
@@ -92,15 +97,7 @@ fn stat(leases: &Leases, publisher_bytes_max: u64) -> Result<StoreStat, String> 
     let stats = store.stats();
     leases.observe(storage::now());
     let observed_s = leases.observed_s();
-    let (mut over_segments, mut over_bytes, mut from) = (0, 0, Some(FIRST));
-    while let Some(at) = from {
-        let over = leases.over(&at, observed_s).map_err(failed)?;
-        let lens = over.hashes.iter().filter_map(|hash| store.len_of(hash));
-        for len in lens {
-            (over_segments, over_bytes) = (over_segments + 1, over_bytes + u64::from(len));
-        }
-        from = over.next;
-    }
+    let (over_segments, over_bytes) = tidy::over(leases).map_err(failed)?;
     let owners = leases.owners();
     let (_, scrub_bytes, scrub_completed_s) = leases.scrub_state().map_err(failed)?;
     Ok(StoreStat {
@@ -123,98 +120,11 @@ fn stat(leases: &Leases, publisher_bytes_max: u64) -> Result<StoreStat, String> 
     })
 }
 
-fn remove(leases: &Leases, hash: &Hash) -> Result<StoreDone, String> {
-    let failed = |error: store::leases::LeaseError| error.to_string();
-    if let Some(gone) = leases.remove(hash).map_err(failed)? {
-        return Ok(StoreDone { segments: gone.segments, bytes: gone.bytes, ..StoreDone::default() });
-    }
-    Err(match leases.ends_s(hash).map_err(failed)? {
-        Some(_) => {
-            format!("{hash} is under lease; it can be removed when that is over (ioex store ls says when)")
-        }
-        None => format!("{hash} is not held"),
-    })
-}
-
-fn collect(
-    leases: &Leases,
-    accept_clock: bool,
-    dead_percent: u8,
-    progress: Progress<'_>,
-) -> Result<StoreDone, String> {
-    let failed = |error: store::leases::LeaseError| error.to_string();
-    if accept_clock {
-        leases.accept_clock(storage::now());
-        leases.tidy(storage::now()).map_err(failed)?;
-    }
-    let mut done = StoreDone::default();
-    let mut from = Some(FIRST);
-    while let Some(at) = from {
-        let at_s = leases.observe(storage::now());
-        let over = leases.over(&at, at_s).map_err(failed)?;
-        let gone = leases.collect(&over.hashes, at_s).map_err(failed)?;
-        done.segments += gone.segments;
-        done.bytes += gone.bytes;
-        from = over.next;
-    }
-    compact(leases, dead_percent, &mut done, progress)?;
-    Ok(done)
-}
-
-fn compact(
-    leases: &Leases,
-    dead_percent_min: u8,
-    done: &mut StoreDone,
-    progress: Progress<'_>,
-) -> Result<(), String> {
-    let store = leases.store();
-    let packs = store.packs_to_compact(dead_percent_min, true);
-    let total = packs.iter().map(|pack| pack.len).sum();
-    let mut behind = 0;
-    for pack in &packs {
-        let begun = store.compaction(pack.pack).map_err(|error| error.to_string())?;
-        if let Some(mut compaction) = begun {
-            loop {
-                match compaction.step(UPKEEP_STEP_LEN) {
-                    Ok(None) => progress(behind + compaction.progress().0, total),
-                    Ok(Some(freed)) => {
-                        done.packs += 1;
-                        done.bytes_freed += freed.bytes_freed.saturating_sub(freed.bytes_moved);
-                        break;
-                    }
-                    // The others may be whole.
-                    Err(CompactError::Damaged { damage: found }) => {
-                        done.damage.push(damage(&found));
-                        break;
-                    }
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
-        }
-        behind += pack.len;
-        progress(behind, total);
-    }
-    Ok(())
-}
-
-fn verify(leases: &Leases, progress: Progress<'_>) -> Result<StoreDone, String> {
-    let store = leases.store();
-    let total = store.pack_use().iter().map(|pack| pack.live_bytes).sum();
-    let mut done = StoreDone::default();
-    let mut at = Some(ScrubPosition::default());
-    while let Some(position) = at {
-        let scrubbed = store.scrub(position, UPKEEP_STEP_LEN).map_err(|error| error.to_string())?;
-        done.segments += scrubbed.segments;
-        done.bytes += scrubbed.bytes;
-        for found in &scrubbed.damage {
-            tracing::error!(damage = %found, "quarantined: not served any more");
-        }
-        at = scrubbed.next;
-        progress(done.bytes, total);
-    }
-    // What the scrub has found before is as bad as what was found now.
-    done.damage = store.quarantined().iter().map(damage).collect();
-    Ok(done)
+/// What an operation came to, as the socket has it.
+fn done(tidied: Result<Tidied, TidyError>) -> Result<StoreDone, String> {
+    let Tidied { segments, bytes, packs, bytes_freed, damage: found } =
+        tidied.map_err(|error| error.to_string())?;
+    Ok(StoreDone { segments, bytes, packs, bytes_freed, damage: found.iter().map(damage).collect() })
 }
 
 fn damage(damage: &Damage) -> StoreDamage {

@@ -143,6 +143,9 @@ impl Upkeep {
                 Ok(Some(done)) => {
                     self.counters.packs_compacted.increment();
                     self.counters.compacted_bytes.add(done.bytes_freed);
+                    for damage in &done.given_up {
+                        tracing::error!(%damage, "given up: its pack was compacted");
+                    }
                     tracing::info!(
                         pack = compaction.pack(),
                         bytes_freed = done.bytes_freed,
@@ -168,6 +171,7 @@ impl Upkeep {
         if !over.hashes.is_empty() {
             let gone = self.leases.collect(&over.hashes, at_s)?;
             self.counters.segments_swept.add(gone.segments);
+            self.next_look = Instant::now();
             tracing::info!(
                 segments = gone.segments,
                 bytes = gone.bytes,

@@ -82,7 +82,7 @@ pub struct StoreDone {
     pub packs: u64,
     /// Bytes given back to the file system.
     pub bytes_freed: u64,
-    /// What was found damaged, and is not served any more.
+    /// What was found damaged, and is not served any more; of a compaction: what went with its pack.
     pub damage: Vec<StoreDamage>,
 }
 
@@ -128,6 +128,6 @@ pub struct StoreStat {
     pub scrub_bytes: u64,
     /// When the last whole scrub ended, in seconds since 1970-01-01 UTC; none yet.
     pub scrub_completed_s: Option<u64>,
-    /// Damaged places known; the bytes are left where they are.
+    /// Damaged places known; the bytes are left where they are until their pack is compacted.
     pub damage: Vec<StoreDamage>,
 }

@@ -1,10 +1,12 @@
-//! `ioex store ls|stat|gc|verify|compact|rm`.
+//! `ioex store ls|stat|gc|verify|compact|rm`, of a node that runs or one that is stopped.
 
+mod holder;
+mod stopped;
+
+use self::holder::Holder;
 use super::configuration;
 use crate::cli::{Store, StoreAction};
 use crate::console::Console;
-use crate::data_directory::DataDirectory;
-use crate::engine_socket::{EngineSocket, EngineSocketError};
 use crate::exit::{Exit, Failure};
 use crate::progress_bar::TransferBar;
 use crate::quantity::{show_bytes, show_seconds};
@@ -17,12 +19,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use store::Hash;
 
 pub fn run(arguments: &Store) -> Result<ExitCode, Failure> {
-    let node = configuration(&arguments.place.sources())?.configuration.node;
-    let directory = DataDirectory::existing(&node.data);
+    let configuration = configuration(&arguments.place.sources())?.configuration;
     let console = Console { json: arguments.json };
     let request = match &arguments.action {
-        StoreAction::Ls { over } => return list(console, &mut connect(&directory)?, *over),
-        StoreAction::Stat => return stat(console, &mut connect(&directory)?),
+        StoreAction::Ls { over } => return list(console, &mut Holder::of(&configuration, console)?, *over),
+        StoreAction::Stat => return stat(console, &mut Holder::of(&configuration, console)?),
         StoreAction::Gc { accept_clock } => StoreRequest::Collect { accept_clock: *accept_clock },
         StoreAction::Verify => StoreRequest::Verify,
         StoreAction::Compact { dead } => StoreRequest::Compact { dead_percent_min: *dead },
@@ -38,29 +39,23 @@ pub fn run(arguments: &Store) -> Result<ExitCode, Failure> {
         _ => "compacting",
     };
     let done = {
+        let mut holder = Holder::of(&configuration, console)?;
         let bar = TransferBar::new(console, what);
-        connect(&directory)?.store_do(request.clone(), &mut |bytes, total| bar.update(bytes, Some(total)))?
+        holder.act(request.clone(), &mut |bytes, total| bar.update(bytes, Some(total)))?
     };
     show_done(console, &request, &done)?;
     Ok(if done.damage.is_empty() { ExitCode::SUCCESS } else { Exit::VerificationFailed.into() })
 }
 
-fn connect(directory: &DataDirectory) -> Result<EngineSocket, Failure> {
-    EngineSocket::connect(&directory.engine_socket()).map_err(|error| match error {
-        EngineSocketError::NotRunning { .. } => Failure::new(Exit::NotFound, error),
-        error => error.into(),
-    })
-}
-
 /// Prints each page as it comes: a store may hold millions. With `--json` one object a line.
-fn list(console: Console, engine: &mut EngineSocket, over: bool) -> Result<ExitCode, Failure> {
-    let now_s = engine.store_stat()?.observed_s;
+fn list(console: Console, holder: &mut Holder, over: bool) -> Result<ExitCode, Failure> {
+    let now_s = holder.stat()?.observed_s;
     let is_wanted = |segment: &StoreSegment| !over || segment.ends_s.is_some_and(|ends_s| ends_s <= now_s);
     if !console.json {
         console.text(&format!("{:64}  {:>10}  {:>6}  {}\n", "SEGMENT", "SIZE", "LEASES", "KEPT"))?;
     }
     let (mut count, mut bytes) = (0u64, 0u64);
-    engine.store_list(&mut |page| {
+    holder.list(&mut |page| {
         let mut text = String::new();
         for segment in page.iter().filter(|segment| is_wanted(segment)) {
             (count, bytes) = (count + 1, bytes + u64::from(segment.len));
@@ -90,8 +85,8 @@ fn show_end(ends_s: Option<u64>, now_s: u64) -> String {
     }
 }
 
-fn stat(console: Console, engine: &mut EngineSocket) -> Result<ExitCode, Failure> {
-    let stat = engine.store_stat()?;
+fn stat(console: Console, holder: &mut Holder) -> Result<ExitCode, Failure> {
+    let stat = holder.stat()?;
     if console.json {
         console.json(&stat_json(&stat))?;
     } else {
