@@ -1,6 +1,6 @@
 //! `ioex fetch` of an encrypted and coded file from a real node: killed again and again, and what memory it takes.
 
-use crate::crash::{Seed, Seeded};
+use crate::crash::{Seed, Seeded, kills};
 use crate::node::{Node, on};
 use bytes::Bytes;
 use identity::SecretKey;
@@ -64,7 +64,7 @@ fn random(seeded: &mut Seeded, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_fetch_that_is_killed_a_hundred_times_ends_intact() {
+fn a_fetch_that_is_killed_again_and_again_ends_intact() {
     let seed = Seed::or(0xfe7c);
     let mut seeded = Seeded(seed.0);
     let home = tempfile::tempdir().unwrap();
@@ -72,14 +72,14 @@ fn a_fetch_that_is_killed_a_hundred_times_ends_intact() {
     let list = publish_into(home.path(), bytes.clone(), 256 << 10, 2);
     let node = Node::up(home.path(), &[]);
     let out: PathBuf = home.path().join("out");
-    let (mut resumed, mut killed) = (0, 0);
-    while killed < 100 {
+    let (mut resumed, mut killed) = (0, 0u64);
+    while killed < kills(100) {
         let mut child = fetch(home.path(), &node, &list, &out);
         std::thread::sleep(Duration::from_micros(seeded.below(250_000)));
         let has_ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
-        killed += u32::from(!has_ended);
+        killed += u64::from(!has_ended);
         if out.exists() {
             assert!(std::fs::read(&out).unwrap() == bytes, "what has the name is whole");
             std::fs::remove_file(&out).unwrap();

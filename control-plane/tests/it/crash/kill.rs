@@ -1,9 +1,10 @@
 //! kill -9, a hundred times over one data directory: of the engine, which `ioex up` starts again, and of the whole node,
-//! under load and amid its start.
+//! under load, while files are removed, packs compacted and everything scrubbed, and amid its start.
 
 use super::content::Seeded;
-use super::load::{Acknowledged, Entry, Load};
+use super::load::{Acknowledged, Entry, Load, Removed};
 use super::receiver::Receiver;
+use super::tidying::Tidying;
 use super::{Seed, children, count, processes};
 use crate::node::{Node, on};
 use control_plane::data_directory::DataDirectory;
@@ -84,7 +85,10 @@ impl Trial {
         let mut up = on(self.home.path(), "up");
         up.args(["--listen", &self.listen])
             .env("IOEX_LOG", "error")
-            .env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000");
+            .env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000")
+            // The scrub never rests.
+            .env("IOEX_LIMITS_SCRUB_PERIOD_S", "1")
+            .env("IOEX_LIMITS_UPKEEP_SHARE_PERCENT", "50");
         up.env("IOEX_ENGINE_STORAGE", ["auto", "threads"][self.seeded.below(2) as usize]);
         up.env("IOEX_ENGINE_DRIVER", ["auto", "epoll"][self.seeded.below(2) as usize]);
         up
@@ -114,7 +118,7 @@ impl Trial {
     }
 
     fn kill_the_engine(&mut self, node: &mut Node) {
-        let load = self.load(node);
+        let (load, tidying) = self.load(node);
         // Half of the publishers have the patience to wait for the engine that takes its place.
         let is_patient = self.seeded.below(2) == 0;
         load.stop();
@@ -133,12 +137,13 @@ impl Trial {
             }
             None => given_up,
         };
+        tidying.note(&mut self.ledger);
         self.ledger.extend(entries);
         self.check_after_start(node);
     }
 
     fn kill_the_node(&mut self, mut node: Node) {
-        let load = self.load(&node);
+        let (load, tidying) = self.load(&node);
         load.stop();
         let mut pids = [node.engine(), Pid::from_child(&node.up)];
         self.seeded.shuffle(&mut pids);
@@ -146,11 +151,14 @@ impl Trial {
             kill_process(pid, Signal::KILL).unwrap();
         }
         node.up.wait().unwrap();
+        tidying.note(&mut self.ledger);
         self.ledger.extend(load.abort(self.runtime.handle()));
     }
 
-    /// Publishers at work that have been told of as many bytes as the seed wants.
-    fn load(&mut self, node: &Node) -> Load {
+    /// Publishers at work that have been told of as many bytes as the seed wants, and an operator beside them.
+    fn load(&mut self, node: &Node) -> (Load, Tidying) {
+        let tidying =
+            Tidying::start(&engine_socket(self.home.path()), &self.ledger, &self.key, &mut self.seeded);
         let publishers = 1 + self.seeded.below(4);
         let peer = self.client.node(node.url().parse().unwrap());
         let mut load = Load::start(self.runtime.handle(), &peer, &self.key, publishers, &mut self.seeded);
@@ -160,7 +168,7 @@ impl Trial {
         // From "none at all" to "several large files".
         let bytes = [0, 1, 64 << 10, 1 << 20, 2 << 20][self.seeded.below(5) as usize];
         load.wait_for(self.seeded.below(bytes + 1));
-        load
+        (load, tidying)
     }
 
     /// The newest entries, which the last kill may have hurt, and a sample of the older ones.
@@ -187,6 +195,8 @@ impl Trial {
         assert_eq!(quarantined, 0, "kill -9 damages nothing that was acknowledged");
         let acknowledged =
             self.ledger.iter().filter(|e| matches!(e.acknowledged, Acknowledged::File)).count();
+        let removed = |state| self.ledger.iter().filter(|entry| entry.removed == state).count();
+        assert!(removed(Removed::Done) > 10 && removed(Removed::Begun) > 0, "hardly anything was removed");
         let cut_off = self.ledger.len() - acknowledged;
         assert!(acknowledged > 50 && cut_off > 20, "{acknowledged} files acknowledged, {cut_off} cut off");
         node.end();

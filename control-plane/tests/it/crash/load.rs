@@ -23,6 +23,17 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Entry {
     pub file: File,
     pub acknowledged: Acknowledged,
+    pub removed: Removed,
+}
+
+/// What the operator did about a file since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    No,
+    /// Its list was to be removed, then its segments, and nobody knows how far that came.
+    Begun,
+    /// All of it, and the node has said so.
+    Done,
 }
 
 #[derive(Clone, Debug)]
@@ -160,7 +171,7 @@ impl Drop for Upload {
             // The list, and a file that the node held in part.
             state.bytes_acknowledged += 1;
         }
-        state.ledger.push(Entry { file: self.file, acknowledged });
+        state.ledger.push(Entry { file: self.file, acknowledged, removed: Removed::No });
         self.shared.changed.notify_all();
     }
 }

@@ -7,9 +7,17 @@ mod full_disk;
 mod kill;
 mod load;
 mod receiver;
+mod sources;
+mod tidying;
 
 use relay::policy::Status;
 use rustix::process::Pid;
+
+/// How often a test kills: `IOEX_TEST_KILLS`, else `default`, which keeps `make test` short.
+pub fn kills(default: u64) -> u64 {
+    let given = std::env::var("IOEX_TEST_KILLS").ok();
+    given.map_or(default, |text| text.parse().expect("IOEX_TEST_KILLS is a whole number"))
+}
 
 /// The seed of a test's random choices: `IOEX_TEST_SEED`, else `default`. Shown if the test fails.
 pub struct Seed(pub u64);

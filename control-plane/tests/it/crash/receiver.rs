@@ -1,7 +1,7 @@
 //! A receiver that holds a node to what its publishers were told.
 
 use super::content::{File, segments};
-use super::load::{Acknowledged, Entry, PATIENCE};
+use super::load::{Acknowledged, Entry, PATIENCE, Removed};
 use identity::SecretKey;
 use peer::{ExchangeError, FetchError, FetchOptions, Node, Progress, fetch_to_writer};
 use store::Hash;
@@ -15,8 +15,8 @@ pub struct Receiver<'a> {
 }
 
 impl Receiver<'_> {
-    /// What was acknowledged is there, byte for byte. What was not is there byte for byte, or not at all; and a list is
-    /// there only with all that it names.
+    /// What was acknowledged is there, byte for byte, unless it was removed: then it is gone. What is neither is there byte
+    /// for byte, or not at all; and a list is there only with all that it names.
     pub fn check<'e>(&self, entries: impl IntoIterator<Item = &'e Entry>) {
         for entry in entries {
             let check = async { tokio::time::timeout(PATIENCE, self.check_one(entry)).await };
@@ -33,10 +33,18 @@ impl Receiver<'_> {
         let list = Hash::of(&entry.file.list(self.key));
         let fetched = self.fetch(&list, false).await?;
         if let Some(fetched) = &fetched {
-            return if *fetched == content { Ok(()) } else { Err("the file is another".into()) };
+            return match entry.removed {
+                Removed::Done => Err(format!("the list {list} was removed and is back")),
+                _ if *fetched == content => Ok(()),
+                _ => Err("the file is another".into()),
+            };
         }
-        let Acknowledged::Bytes(acknowledged, _) = &entry.acknowledged else {
-            return Err(format!("the list {list} was acknowledged and is lost"));
+        let acknowledged = match (&entry.acknowledged, entry.removed) {
+            (Acknowledged::File, Removed::No) => {
+                return Err(format!("the list {list} was acknowledged and is lost"));
+            }
+            (Acknowledged::Bytes(bytes, _), Removed::No) => *bytes,
+            (_, Removed::Begun | Removed::Done) => 0,
         };
         let mut held = 0;
         for segment in segments(&content, segment_len) {
@@ -46,7 +54,10 @@ impl Receiver<'_> {
                 None => {}
             }
         }
-        if held < *acknowledged {
+        if entry.removed == Removed::Done && held > 0 {
+            return Err(format!("{held} bytes of segments were removed and are back"));
+        }
+        if held < acknowledged {
             return Err(format!("{acknowledged} bytes of segments were acknowledged, {held} are there"));
         }
         Ok(())
