@@ -1,6 +1,7 @@
 """One request with libcurl's ngtcp2 build over HTTP/3 only, described as JSON on standard output.
 
 usage: libcurl_http3.py URL [--method M] [--header 'name: value']... [--upload FILE] [--output FILE] [--limit BYTES_PER_S]
+           [--upload-limit BYTES_PER_S]
 """
 
 import argparse
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--upload")
     parser.add_argument("--output")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--upload-limit", type=int)
     parser.add_argument("--timeout", type=int, default=60)
     arguments = parser.parse_args()
 
@@ -44,6 +46,8 @@ def main() -> int:
     handle.setopt(pycurl.PATH_AS_IS, 1)
     if arguments.limit:
         handle.setopt(pycurl.MAX_RECV_SPEED_LARGE, arguments.limit)
+    if arguments.upload_limit:
+        handle.setopt(pycurl.MAX_SEND_SPEED_LARGE, arguments.upload_limit)
     if arguments.method == "HEAD":
         handle.setopt(pycurl.NOBODY, 1)
     elif arguments.upload:

@@ -7,6 +7,7 @@ mod program;
 mod storage;
 mod store;
 mod tcp;
+mod upkeep;
 
 use ::engine::limits::SharedPolicy;
 use ::engine::storage::Lease;
