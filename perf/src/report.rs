@@ -31,6 +31,12 @@ const COLUMNS: &[(&str, &str)] = &[
     ("datagrams_per_ack", "datagrams an ACK"),
     ("client_cpu_s_per_gb", "client, CPU s/GB"),
     ("items_per_cpu_s", "items a CPU-second"),
+    ("first_us", "first check on a connection, CPU us"),
+    ("known_ns", "later checks, CPU ns"),
+    ("put_cpu_us", "a PUT, CPU us"),
+    ("get_cpu_us", "a GET, CPU us"),
+    ("token_share_of_put", "checks, part of a PUT"),
+    ("token_share_of_get", "of a GET, if it had them"),
     ("seconds", "seconds"),
     ("read_bytes_per_segment", "read from disk, bytes a segment"),
     ("opened_memory_bytes_per_segment", "memory after opening, bytes a segment"),
@@ -58,7 +64,8 @@ const TERMINAL_METRICS: usize = 5;
 const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] = &["serve", "relay", "relay-allocations", "import", "publish", "open", "chain"];
+const SCENARIOS: &[&str] =
+    &["serve", "relay", "relay-allocations", "import", "publish", "fetch", "token", "open", "chain"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]

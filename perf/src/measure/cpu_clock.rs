@@ -24,6 +24,12 @@ pub fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::new(seconds, nanos))
 }
 
+/// CPU time of the calling thread in seconds.
+pub fn thread_cpu_s() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-pub use cpu_clock::process_cpu_time;
+pub use cpu_clock::{process_cpu_time, thread_cpu_s};
 pub use memory::Memory;
 
 /// Bytes of a GB, as in "CPU-seconds a GB".

@@ -7,6 +7,7 @@ pub mod open;
 pub mod publish;
 pub mod relay;
 pub mod serve;
+pub mod token;
 
 use std::path::PathBuf;
 

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use identity::SecretKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::MemfdFlags;
-use rustix::time::{ClockId, clock_gettime};
 use store::aead::SegmentCipher;
 use store::erasure::{Code, Codec, Shape};
 use store::list::{ListBuilder, ListView, Readers};
@@ -28,7 +27,7 @@ use store::{Hash, SEGMENT_LEN_DEFAULT, outboard};
 use super::CommonArgs;
 use crate::content::write_random;
 use crate::document::{Better, Document, Machine, Promise, Subject, commit};
-use crate::measure::{GB, process_cpu_time};
+use crate::measure::{GB, process_cpu_time, thread_cpu_s};
 use crate::statistics::Spread;
 
 const SHAPE: Shape = Shape { data: 10, parity: 4 };
@@ -369,10 +368,4 @@ fn subject(name: &str, args: &PublishArgs, samples: &Samples) -> Subject {
         parameters: parameters.into_iter().map(|(n, v)| (n.to_owned(), v)).collect(),
         metrics: metrics.collect(),
     }
-}
-
-/// CPU time of this thread in seconds.
-fn thread_cpu_s() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
