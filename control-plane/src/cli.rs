@@ -8,7 +8,7 @@ mod relay;
 mod store;
 
 pub use chain::{Chain, ChainAction, ChainName};
-pub use custody::{Audit, Repair};
+pub use custody::{Audit, Lease, Repair};
 pub use friends::{Friend, FriendAction, Inbox, Msg};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
@@ -61,6 +61,8 @@ pub enum Command {
     Repair(Repair),
     /// Challenge nodes to show what they hold of a file
     Audit(Audit),
+    /// Have nodes keep a file for longer, without sending it again
+    Lease(Lease),
     /// The relay (STUN and TURN) of this node: its sessions, users and credentials
     #[command(after_long_help = relay::RELAY_EXAMPLES)]
     Relay(Relay),

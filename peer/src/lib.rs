@@ -7,6 +7,7 @@
 //! - [`publish`]: a file to one or many nodes, split, hashed and signed here.
 //! - [`placement`]: which shard of a coded file goes to which node.
 //! - [`repair`], [`audit`]: bringing back what nodes have lost, and asking them whether they hold it.
+//! - [`lease`]: having nodes keep for longer what they hold.
 //! - [`mailbox`]: envelopes from and to other peers through one node.
 //! - [`friends`]: who may write to this peer, and messages among them.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
@@ -24,6 +25,7 @@ pub mod exchange;
 pub mod fetch;
 pub mod friends;
 mod holders;
+pub mod lease;
 pub mod mailbox;
 mod node;
 pub mod node_url;

@@ -1,4 +1,4 @@
-//! `ioex repair` and `ioex audit`: looking after files that lie on other people's nodes.
+//! `ioex repair`, `ioex audit` and `ioex lease`: looking after files that lie on other people's nodes.
 
 use super::Place;
 use crate::exit::EXIT_CODES;
@@ -98,3 +98,39 @@ Of a file published with --code each shard is on one node: name all of them, so 
 missing. It is then counted to the node where it was placed.
 
 Exit code 0 if nothing worse than busy was seen; else that of the worst: 4 corrupt, 3 missing, 6 offline (or all busy).";
+
+/// `ioex lease`.
+#[derive(Args, Debug, Clone)]
+#[command(after_long_help = format!("{LEASE_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Lease {
+    /// The file: the hash of its content address list, or a URL https://[UID@]HOST:PORT/list/HASH
+    #[arg(value_name = "LIST")]
+    pub list: String,
+    /// Ask this node; name all that may hold something [default: the URL's node]
+    #[arg(long, value_name = "URL")]
+    pub at: Vec<String>,
+    /// How long: a span such as 30d or 2y, or a day such as 2027-12-31 (UTC) [default: as each node has it, usually 90 days]
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
+    /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs)]
+    pub place: Place,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const LEASE_EXAMPLES: &str = "\
+Examples:
+  ioex lease HASH --at https://UID@a.example:4433 --at https://UID@b.example:4433 --until 2y
+  ioex lease https://UID@a.example:4433/list/HASH
+
+Each node is asked, by address, to keep what it holds of all that the list names, the list itself included; no byte of the file \
+is sent, and neither the file nor its key is needed. The leases are yours, as after ioex publish, whoever put the \
+segments; the node must name your UID (ioex id) in publishers.trusted. A lease that ends later already stays as it is.
+
+Exit code 0 if everything is kept by at least one node and none failed; 3 if something is on none of them (ioex repair restores it); \
+else that of the first node that failed.";

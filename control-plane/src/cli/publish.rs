@@ -35,6 +35,10 @@ pub struct Publish {
     /// [default: never]
     #[arg(long, value_name = "WHEN")]
     pub expires: Option<String>,
+    /// How long the nodes keep the segments for you: a span such as 30d or 2y, or a day such as 2027-12-31 (UTC) [default:
+    /// as each node has it, usually 90 days]
+    #[arg(long, value_name = "WHEN", requires = "to")]
+    pub lease: Option<String>,
     /// Bytes a segment, such as 1MiB; at most 16 MiB, and on the local node a power of two from 4KiB
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub segment_size: String,
@@ -44,9 +48,6 @@ pub struct Publish {
     #[command(flatten)]
     #[expect(missing_docs)]
     pub place: Place,
-    /// Send everything again, held or not: makes leases of this publisher that run from now
-    #[arg(long)]
-    pub renew: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -108,4 +109,6 @@ hold it.
 
 A publication that was cut off is simply run again: what nodes hold is not sent again, and of an encrypted file the same key \
 is used as long as file and settings are the same; else a new one. (Of standard input it is always a new one.) Sizes are not hidden by \
-encryption, nor is who may read.";
+encryption, nor is who may read.
+
+Nodes keep the segments for you until --lease, whoever put them there first. `ioex lease LIST` has them kept for longer, without the file.";

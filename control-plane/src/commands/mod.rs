@@ -8,6 +8,7 @@ mod fetch;
 mod friend;
 mod id;
 mod inbox;
+mod lease;
 mod listed;
 pub(crate) mod local_node;
 mod msg;
@@ -41,6 +42,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Lease(arguments) => lease::run(&arguments),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::exit::{Exit, Failure};
 use peer::audit::AuditError;
 use peer::fetch::NodeFailures;
+use peer::lease::LeaseError;
 use peer::publish::PutError;
 use peer::repair::RepairError;
 use peer::{ConnectError, ExchangeError, FetchError, PublishError};
@@ -30,6 +31,18 @@ pub fn of_audit(error: AuditError) -> Failure {
         AuditError::List(error) => exit_of_fetch(error),
         AuditError::Document(_) | AuditError::Outboard { .. } => Exit::VerificationFailed,
         AuditError::Interrupted(_) => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
+
+/// Classifies leases that could not be asked for.
+pub fn of_lease(error: LeaseError) -> Failure {
+    let exit = match &error {
+        LeaseError::NoNodes => Exit::Usage,
+        LeaseError::List(error) => exit_of_fetch(error),
+        LeaseError::Document(_) => Exit::VerificationFailed,
+        LeaseError::Token(PublishError::NodeUid { .. }) => Exit::NotTrusted,
+        LeaseError::Token(_) | LeaseError::Interrupted(_) => Exit::Failed,
     };
     Failure::new(exit, error)
 }

@@ -1,10 +1,11 @@
 //! A file spread over real nodes: published with a code, audited, repaired after a node has gone; publishers that are
 //! killed and go on.
 
-use crate::crash::{Seed, Seeded};
+use crate::crash::{Seed, Seeded, kills};
 use crate::node::{Node, code, json, on};
-use crate::program::err;
+use crate::program::{err, out};
 use control_plane::data_directory::DataDirectory;
+use control_plane::engine_socket::EngineSocket;
 use control_plane::node_identity::NodeIdentity;
 use peer::{Client, ClientOptions, FetchOptions, Progress};
 use serde_json::Value;
@@ -16,8 +17,8 @@ use store::aead::SegmentCipher;
 use store::list::ListView;
 use tempfile::TempDir;
 
-/// Publishers that are killed before they are done.
-const KILLS: usize = 20;
+/// Publishers that are killed before they are done, in `make test`.
+const KILLS: u64 = 20;
 
 /// A publisher, and nodes that take what is theirs.
 struct Fleet {
@@ -184,16 +185,15 @@ fn a_publisher_that_is_killed_goes_on() {
     let undisturbed = started.elapsed();
 
     let (mut killed, mut held) = (0, 0);
-    while killed < KILLS {
+    while killed < kills(KILLS) {
         // Now and then the file, or a setting, is another when it goes on.
         let (path, mut content) = fleet.file(seeded.next(), 4 << 20);
-        let kills = 1 + seeded.below(3);
-        for _ in 0..kills {
+        for _ in 0..=seeded.below(3) {
             let mut publisher = command(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let wait = undisturbed.as_micros() as u64;
             std::thread::sleep(Duration::from_micros(seeded.below(wait)));
             publisher.kill().unwrap();
-            killed += usize::from(!publisher.wait().unwrap().success());
+            killed += u64::from(!publisher.wait().unwrap().success());
         }
         if seeded.below(4) == 0 {
             content = fleet.file(seeded.next(), 4 << 20).1;
@@ -206,6 +206,76 @@ fn a_publisher_that_is_killed_goes_on() {
     assert!(held > 0, "nothing that was put before a kill was found again");
     let unfinished = fleet.vendor.path().join("data/publish");
     assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0, "keys of finished publications are kept");
+    fleet.end();
+}
+
+/// When leases end, by address, and how many bytes of bodies came in, on all nodes.
+fn kept(fleet: &Fleet) -> (Vec<(String, u64)>, u64) {
+    let mut ends = Vec::new();
+    let mut bytes = 0;
+    for home in &fleet.homes {
+        let listed = on(home.path(), "store").args(["ls", "--json"]).output().unwrap();
+        for line in out(&listed).lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            ends.push((row["hash"].as_str().unwrap().to_owned(), row["ends_unix_s"].as_u64().unwrap()));
+        }
+        let socket = DataDirectory::existing(&home.path().join("data")).engine_socket();
+        let status = EngineSocket::connect(&socket).unwrap().status().unwrap();
+        let counters = status.counters.iter().filter(|(name, _)| name.contains("ioex_upload_bytes"));
+        bytes += counters.map(|(_, value)| value).sum::<u64>();
+    }
+    ends.sort_unstable();
+    (ends, bytes)
+}
+
+#[test]
+fn leases_are_renewed_without_a_byte() {
+    const YEAR_S: u64 = 365 * 86_400;
+    let fleet = Fleet::up(3);
+    let urls = fleet.urls();
+    let (path, content) = fleet.file(1, 1 << 20);
+    let flags = ["--code", "4+2", "--segment-size", "64KiB", "--encrypt", "open", "--lease", "10d"];
+    let published = json(&fleet.run("publish", &path, "--to", &urls).args(flags).output().unwrap());
+    let (before, bytes) = kept(&fleet);
+    // 16 data segments, 8 of parity, and on each node the outboards and the list.
+    assert_eq!(before.len(), 24 + 3 * 2);
+    assert!(bytes > 1 << 20, "{bytes}");
+
+    // By its list, for the key is gone.
+    let list = hash_of(&published).to_string();
+    let lease = |until: &str| {
+        let mut lease = fleet.run("lease", Path::new(&list), "--at", &urls);
+        json(&lease.args(["--until", until]).output().unwrap())
+    };
+    let leased = lease("2y");
+    assert_eq!((&leased["pieces"], &leased["missing"]), (&26.into(), &0.into()), "{leased}");
+    let (after, bytes_after) = kept(&fleet);
+    assert_eq!(bytes_after, bytes, "nothing was sent");
+    for ((hash, before_s), (same, after_s)) in before.iter().zip(&after) {
+        assert_eq!(hash, same);
+        assert!(after_s - before_s > YEAR_S, "{hash}: {before_s} to {after_s}");
+    }
+    lease("1d");
+    assert_eq!(kept(&fleet), (after, bytes), "never nearer");
+    assert_eq!(read_back(&urls, &hash_of(&published)), content);
+
+    // A file that is published again as it is, in the clear, is not sent again, either.
+    let plain =
+        || json(&fleet.run("publish", &path, "--to", &urls).args(["--counter", "7"]).output().unwrap());
+    plain();
+    let (before, bytes) = kept(&fleet);
+    std::thread::sleep(Duration::from_millis(1_100));
+    plain();
+    let (after, bytes_after) = kept(&fleet);
+    assert_eq!(bytes_after, bytes, "nothing was sent");
+    let renewed =
+        before.iter().zip(&after).filter(|((_, before_s), (_, after_s))| after_s > before_s).count();
+    assert_eq!(renewed, 3 * 3, "a segment, its outboards and the list on each node");
+
+    let (exit, said) = code(&mut fleet.run("lease", Path::new(&"ab".repeat(32)), "--at", &urls));
+    assert!(exit == 3 && said.contains("does not hold"), "{exit} {said}");
+    let (exit, said) = code(fleet.run("lease", Path::new(&list), "--at", &urls).args(["--until", "soon"]));
+    assert!(exit == 2 && said.contains("--until"), "{exit} {said}");
     fleet.end();
 }
 

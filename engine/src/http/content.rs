@@ -369,6 +369,24 @@ impl Content {
         self.ask(request, Asked::Append { waiter, _reserved: reserved })
     }
 
+    /// Asks for a lease of a token's issuer on a held segment of `len` bytes; [`Outcome::Append`] follows. False if the
+    /// executors' queue is full.
+    ///
+    /// # Errors
+    /// 507 beyond the owner's quota.
+    pub(super) fn extend(
+        &mut self,
+        hash: Hash,
+        len: u32,
+        claims: &Claims,
+        waiter: Waiter,
+    ) -> Result<bool, Problem> {
+        let lease = self.lease(claims);
+        let room = self.reserve_room(&lease, &hash, len.into())?;
+        let asked = Asked::Append { waiter, _reserved: Reserved::of_lease(room) };
+        Ok(self.ask(Request::Grant { hash, lease }, asked))
+    }
+
     /// Asks for the end of the lease that a token's issuer has on a segment; [`Outcome::Append`] follows. False if the
     /// executors' queue is full.
     pub(super) fn end(&mut self, hash: Hash, claims: &Claims, waiter: Waiter) -> bool {

@@ -97,6 +97,20 @@ impl Session {
                 let upload = Box::new(Upload::start(now, content, hash, len, lease)?);
                 self.requests.insert(waiter.stream, State::Uploading { upload, progress: now });
             }
+            Action::Lease { hash, token } => {
+                let hash = Hash(hash);
+                let len = content.len_of(&hash);
+                let claims =
+                    self.authorize(content, token, TokenAction::Put, &hash, len.unwrap_or(0).into())?;
+                let Some(len) = len else {
+                    self.not_found(now, content, waiter.stream, false);
+                    return Ok(());
+                };
+                if !content.extend(hash, len, &claims, waiter)? {
+                    return Err(Problem::overloaded("storage requests", logic::RETRY_AFTER_S));
+                }
+                self.requests.insert(waiter.stream, State::Leasing { hash });
+            }
             Action::Delete { hash, token } => {
                 let hash = Hash(hash);
                 let claims = self.authorize(content, token, TokenAction::Delete, &hash, 0)?;

@@ -57,6 +57,8 @@ pub(super) enum State {
     Uploading { upload: Box<Upload>, progress: Instant },
     /// Has been handed to storage: a body, or a lease on what is held.
     Appending { hash: Hash },
+    /// Has been handed to storage: a lease on what is held, whose body nobody sent.
+    Leasing { hash: Hash },
     /// Has been handed to storage: the end of a lease.
     Deleting,
 }
@@ -269,14 +271,17 @@ impl Session {
         stream: u64,
         outcome: AppendOutcome,
     ) {
-        let hash = match self.requests.get(&stream) {
-            Some(State::Appending { hash }) => *hash,
-            Some(State::Deleting) => Hash([0; 32]),
+        let (hash, is_upload) = match self.requests.get(&stream) {
+            Some(State::Appending { hash }) => (*hash, true),
+            Some(State::Leasing { hash }) => (*hash, false),
+            Some(State::Deleting) => (Hash([0; 32]), false),
             _ => return,
         };
         match outcome {
             AppendOutcome::Stored { existed } => {
-                content.counters.uploads_stored.increment();
+                if is_upload {
+                    content.counters.uploads_stored.increment();
+                }
                 self.answer(now, stream, Response::stored(hash.as_bytes(), existed), None, false);
             }
             AppendOutcome::Full => {
@@ -289,6 +294,9 @@ impl Session {
                 self.refuse(now, quic, content, stream, &Problem::token_used(), false);
             }
             AppendOutcome::Ended(_) => self.refuse(now, quic, content, stream, &Problem::no_lease(), false),
+            AppendOutcome::Gone if !is_upload => {
+                self.refuse(now, quic, content, stream, &Problem::not_found(), false);
+            }
             AppendOutcome::Gone => {
                 let problem = Problem::overloaded("deletions of this address", logic::RETRY_AFTER_S);
                 self.refuse(now, quic, content, stream, &problem, false);
@@ -311,7 +319,7 @@ impl State {
             Self::Answering { progress, .. } | Self::Uploading { progress, .. } => Some(*progress),
             Self::OpeningList { since, .. } => Some(*since),
             // Storage always answers.
-            Self::Appending { .. } | Self::Deleting => None,
+            Self::Appending { .. } | Self::Leasing { .. } | Self::Deleting => None,
         }
     }
 }

@@ -59,6 +59,13 @@ pub(super) struct Reserved {
     _room: Room,
 }
 
+impl Reserved {
+    /// Room for a lease alone.
+    pub(super) fn of_lease(room: Room) -> Self {
+        Self { _memory: None, _room: room }
+    }
+}
+
 impl Upload {
     /// A body of `len` bytes that must have the address `hash`, for which room is taken now.
     ///

@@ -65,7 +65,9 @@ impl Service {
             Action::Health { head } => Ok(self.response(content::Response::healthy(head), None)),
             Action::Read(read) => self.read(&read).await,
             // Not reached: this service does not write, so `route` refuses these.
-            Action::Put { .. } | Action::Delete { .. } => Err(Problem::method_not_allowed(false)),
+            Action::Put { .. } | Action::Lease { .. } | Action::Delete { .. } => {
+                Err(Problem::method_not_allowed(false))
+            }
         }
     }
 

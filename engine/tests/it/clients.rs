@@ -89,7 +89,8 @@ fn libcurl_is_refused_with_problem_documents() {
             (format!("/list/{unknown}"), vec![], 404),
             ("/b3/xyz".to_owned(), vec![], 400),
             ("/".to_owned(), vec![], 404),
-            (held.clone(), vec!["--method", "POST"], 405),
+            (held.clone(), vec!["--method", "PATCH"], 405),
+            (held.clone(), vec!["--method", "POST"], 401),
             (held.clone(), vec!["--header", &huge], 431),
         ] {
             let answer = curl_http3(&node, &path, &arguments);

@@ -112,10 +112,7 @@ impl Node {
     /// verified and durably stored it.
     pub(crate) async fn put(&self, hash: &Hash, body: &Bytes, token: &str) -> Result<(), ExchangeError> {
         let mut headers = HeaderMap::new();
-        let bearer = format!("Bearer {token}");
-        let mut bearer = header::HeaderValue::try_from(bearer).map_err(|e| lost(&e))?;
-        bearer.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, bearer);
+        headers.insert(header::AUTHORIZATION, bearer(token)?);
         headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from(body.len() as u64));
         let mut exchange = self.start(Method::PUT, hash, headers).await?;
         let mut left = body.clone();
@@ -138,6 +135,21 @@ impl Node {
         if response.status().is_success() {
             // A node that claims success before it has the whole body cannot have verified it.
             return sent;
+        }
+        Err(exchange.refusal(&response, hash).await)
+    }
+
+    /// Asks for a lease on `/b3/<hash>`, which the node holds, under a capability token (its base64url text): no byte of it
+    /// is sent. Returns once the lease is durable.
+    pub(crate) async fn lease(&self, hash: &Hash, token: &str) -> Result<(), ExchangeError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, bearer(token)?);
+        let mut exchange = self.start(Method::POST, hash, headers).await?;
+        exchange.finish().await?;
+        exchange.allow(self.options().store_timeout);
+        let response = exchange.response().await?;
+        if response.status().is_success() {
+            return Ok(());
         }
         Err(exchange.refusal(&response, hash).await)
     }
@@ -278,6 +290,12 @@ impl Drop for Exchange {
             self.stream.stop_stream(Code::H3_REQUEST_CANCELLED);
         }
     }
+}
+
+fn bearer(token: &str) -> Result<header::HeaderValue, ExchangeError> {
+    let mut bearer = header::HeaderValue::try_from(format!("Bearer {token}")).map_err(|e| lost(&e))?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

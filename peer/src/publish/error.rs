@@ -67,7 +67,7 @@ pub enum PutError {
 }
 
 impl PutError {
-    pub(super) fn new(error: ExchangeError, publisher: Uid, hash: &Hash, len: u64) -> PutError {
+    pub(crate) fn new(error: ExchangeError, publisher: Uid, hash: &Hash, len: u64) -> PutError {
         let ExchangeError::Status { problem } = error else { return PutError::Exchange(error) };
         match problem.status {
             401 => PutError::Unauthorized { problem },

@@ -68,9 +68,12 @@ pub struct PublishOptions {
     pub code: Option<(Code, Shape)>,
     /// How many nodes must be left at the end; `None`: all, or with a code one.
     pub nodes_min: Option<usize>,
-    /// Ask a node first whether it holds a segment, and skip those it does: a publication that was cut off
-    /// goes on.
+    /// Ask a node first whether it holds a segment, and take a lease on those it does instead of sending them: a publication
+    /// that was cut off goes on, and one that is repeated is renewed.
     pub skip_held: bool,
+    /// When the publisher's leases on the segments end, seconds since 1970-01-01 UTC; `None`: as each node does it, usually
+    /// after 90 days.
+    pub lease_expires_s: Option<u64>,
     /// When a node is tried again, and when it is given up.
     pub backoff: Backoff,
 }
@@ -94,6 +97,7 @@ impl PublishOptions {
             code: None,
             nodes_min: None,
             skip_held: true,
+            lease_expires_s: None,
             backoff: Backoff::default(),
         }
     }

@@ -22,7 +22,7 @@ const PROOF_LEN: u64 = 1024;
 pub(crate) enum Put {
     /// Sent, verified and durable there.
     Stored,
-    /// It was there already.
+    /// It was there already, and is leased to the publisher now.
     Held,
     /// The node was given up before it was this piece's turn.
     Skipped,
@@ -67,7 +67,13 @@ impl PiecePut {
 
     async fn attempt(&self) -> Result<Put, ExchangeError> {
         if self.skip_held && self.is_held().await? {
-            return Ok(Put::Held);
+            // Who put it may give it up tomorrow: the publisher needs a lease of its own, or a later end of the one it has.
+            match self.node.lease(&self.hash, &self.token).await {
+                Ok(()) => return Ok(Put::Held),
+                // Deleted a moment ago.
+                Err(ExchangeError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.node.put(&self.hash, &self.bytes, &self.token).await?;
         Ok(Put::Stored)

@@ -20,11 +20,17 @@ pub(crate) struct NodeToken {
     audience: Uid,
     text: Arc<str>,
     renew_at_s: u64,
+    /// When leases end that it gives; `None`: as the node does it.
+    lease_expires_s: Option<u64>,
 }
 
 impl NodeToken {
-    pub(crate) fn new(key: &SecretKey, audience: Uid) -> Result<NodeToken, PublishError> {
-        let mut token = NodeToken { audience, text: "".into(), renew_at_s: 0 };
+    pub(crate) fn new(
+        key: &SecretKey,
+        audience: Uid,
+        lease_expires_s: Option<u64>,
+    ) -> Result<NodeToken, PublishError> {
+        let mut token = NodeToken { audience, text: "".into(), renew_at_s: 0, lease_expires_s };
         token.current(key)?;
         Ok(token)
     }
@@ -45,7 +51,7 @@ impl NodeToken {
                 action: Action::Put,
                 scope: Scope::Any,
                 bytes_max: Some(u64::from(store::SEGMENT_LEN_MAX)),
-                lease_expires_s: None,
+                lease_expires_s: self.lease_expires_s,
             };
             self.text = token::to_text(&claims.sign(key)).into();
             self.renew_at_s = now_s + LIFETIME.as_secs() / 2;

@@ -129,7 +129,9 @@ impl<'a> Publication<'a> {
         for &index in &position {
             uploads.push(NodeUpload {
                 node: nodes[index].clone(),
-                token: uids[index].map(|uid| NodeToken::new(key, uid)).transpose()?,
+                token: uids[index]
+                    .map(|uid| NodeToken::new(key, uid, options.lease_expires_s))
+                    .transpose()?,
                 requests: Arc::new(Semaphore::new(options.requests_per_node.max(1))),
                 is_given_up: Arc::new(AtomicBool::new(false)),
                 meter: RateMeter::new(),

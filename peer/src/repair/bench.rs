@@ -55,7 +55,7 @@ impl Bench {
     ) -> Result<Bench, RepairError> {
         let station = |node: &crate::holders::Surveyed| {
             let is_open = node.standing.is_well();
-            let token = node.uid.filter(|_| is_open).map(|uid| NodeToken::new(key, uid)).transpose();
+            let token = node.uid.filter(|_| is_open).map(|uid| NodeToken::new(key, uid, None)).transpose();
             Ok(Station {
                 node: node.node.clone(),
                 position: node.position,

@@ -358,6 +358,10 @@ async fn answer(
         return put(shared, quic, request, hash, fault, stream).await;
     }
     let held = shared.content.lock().unwrap().get(&hash).cloned();
+    if request.method() == Method::POST {
+        let status = if held.is_some() { 200 } else { 404 };
+        return problem(&mut stream, status, None).await;
+    }
     if let Some(Fault::Claim(len)) = fault {
         let head = Response::builder().status(StatusCode::OK).header("content-length", len);
         stream.send_response(head.body(()).expect("a valid response")).await?;

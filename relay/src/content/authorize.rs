@@ -1,4 +1,4 @@
-//! The Authorization field of a PUT or DELETE, and what its token allows.
+//! The Authorization field of a PUT, POST or DELETE, and what its token allows.
 
 use std::sync::Arc;
 
@@ -42,8 +42,8 @@ struct Accepted {
 }
 
 impl Tokens {
-    /// What a token says, if it is accepted; else 401. `text` is what [`super::Action::Put`] or
-    /// [`super::Action::Delete`] carries.
+    /// What a token says, if it is accepted; else 401. `text` is what [`super::Action::Put`],
+    /// [`super::Action::Lease`] or [`super::Action::Delete`] carries.
     pub fn admit(&mut self, text: &[u8], rules: &Rules<'_>) -> Result<&Claims, Problem> {
         let known = self.accepted.iter().position(|accepted| accepted.text == text);
         if let Some(known) = known {

@@ -8,6 +8,7 @@
 //! ```text
 //! GET HEAD      /b3/<64 hex>      a segment                      200 206 304 404 416
 //! PUT           /b3/<64 hex>      store a segment, with a token  201 200 400 401 403 408 411 413 422 503 507
+//! POST          /b3/<64 hex>      a lease on what is held, with a token  200 400 401 403 404 425 503 507
 //! DELETE        /b3/<64 hex>      end one's own lease, with a token      204 400 401 403 404 409 503
 //! GET HEAD      /list/<64 hex>    the whole file of a list       200 206 304 404 416
 //! GET HEAD      /healthz          whether the node serves        200 503
@@ -66,6 +67,14 @@ pub enum Action<'a> {
         /// The body's length in bytes, 1 to [`PUT_LEN_MAX`].
         len: u64,
     },
+    /// Give the token's issuer a lease on a segment that is held, or move the end of the one it has. The engine verifies the
+    /// token.
+    Lease {
+        /// The address.
+        hash: [u8; 32],
+        /// The capability token's text, base64url, as it stands after `Bearer`.
+        token: &'a [u8],
+    },
     /// End the lease that the token's issuer has on a segment. The engine verifies the token, and remembers its use.
     Delete {
         /// The address.
@@ -118,7 +127,7 @@ impl Read {
     }
 }
 
-/// Decides what a request asks for. `can_write` is whether this service takes PUT and DELETE (HTTP/3 does, TCP does not).
+/// Decides what a request asks for. `can_write` is whether this service takes PUT, POST and DELETE (HTTP/3 does, TCP does not).
 ///
 /// Never panics, whatever the bytes; looks at each byte of the request a constant number of times.
 pub fn route<'a>(request: &Request<'a>, can_write: bool) -> Result<Action<'a>, Problem> {
@@ -129,6 +138,7 @@ pub fn route<'a>(request: &Request<'a>, can_write: bool) -> Result<Action<'a>, P
         (b"GET" | b"HEAD", Resource::Segment(hash)) => Ok(Action::Read(read(request, Target::Segment(hash)))),
         (b"GET" | b"HEAD", Resource::List(hash)) => Ok(Action::Read(read(request, Target::List(hash)))),
         (b"PUT", Resource::Segment(hash)) if can_write => put(request, hash),
+        (b"POST", Resource::Segment(hash)) if can_write => lease(request, hash),
         (b"DELETE", Resource::Segment(hash)) if can_write => delete(request, hash),
         _ => Err(Problem::method_not_allowed(writable)),
     }
@@ -191,6 +201,14 @@ fn put<'a>(request: &Request<'a>, hash: [u8; 32]) -> Result<Action<'a>, Problem>
         Some(0) => Err(Problem::empty_body()),
         Some(len) if len > PUT_LEN_MAX => Err(Problem::content_too_large(len, PUT_LEN_MAX)),
         Some(len) => Ok(Action::Put { hash, token, len }),
+    }
+}
+
+fn lease<'a>(request: &Request<'a>, hash: [u8; 32]) -> Result<Action<'a>, Problem> {
+    let token = authorize::bearer(request.authorization)?;
+    match request.content_length {
+        None | Some(0) => Ok(Action::Lease { hash, token }),
+        Some(_) => Err(Problem::bad_request("A POST has no body: it asks for a lease on what is held.")),
     }
 }
 

@@ -122,9 +122,9 @@ impl Problem {
         Problem::new(404, "no-lease", "There is no lease to end", detail)
     }
 
-    /// 405: a method that the resource does not have; `writable` is whether it takes PUT and DELETE.
+    /// 405: a method that the resource does not have; `writable` is whether it takes PUT, POST and DELETE.
     pub fn method_not_allowed(writable: bool) -> Problem {
-        let allow = if writable { "GET, HEAD, PUT, DELETE" } else { "GET, HEAD" };
+        let allow = if writable { "GET, HEAD, PUT, POST, DELETE" } else { "GET, HEAD" };
         Problem::new(
             405,
             "method-not-allowed",

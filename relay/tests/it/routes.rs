@@ -52,14 +52,14 @@ fn an_address_has_one_spelling() {
 fn other_methods_are_told_what_is_allowed() {
     let list = format!("/list/{HASH_TEXT}");
     let cases = [
-        (SEGMENT_PATH, true, "GET, HEAD, PUT, DELETE"),
+        (SEGMENT_PATH, true, "GET, HEAD, PUT, POST, DELETE"),
         (SEGMENT_PATH, false, "GET, HEAD"),
         (&list, true, "GET, HEAD"),
         ("/healthz", true, "GET, HEAD"),
     ];
     for (path, can_write, allow) in cases {
-        for method in ["POST", "DELETE", "OPTIONS", "CONNECT", "get", "GET ", ""] {
-            if method == "DELETE" && allow.contains(method) {
+        for method in ["POST", "DELETE", "PATCH", "OPTIONS", "CONNECT", "get", "GET ", ""] {
+            if !method.trim().is_empty() && allow.split(", ").any(|allowed| allowed == method) {
                 continue;
             }
             let request = Request { method: method.as_bytes(), path: path.as_bytes(), ..Request::default() };
@@ -70,6 +70,17 @@ fn other_methods_are_told_what_is_allowed() {
     assert_eq!(status("PUT", SEGMENT_PATH, false), 405);
     assert_eq!(status("PUT", &list, true), 405);
     assert_eq!(status("PUT", "/healthz", true), 405);
+}
+
+#[test]
+fn a_lease_is_asked_for_with_a_token_and_no_body() {
+    let post = Request { method: b"POST", authorization: Some(b"Bearer abc"), ..get() };
+    let lease = Ok(Action::Lease { hash: HASH, token: b"abc" });
+    assert_eq!(route(&post, true), lease);
+    assert_eq!(route(&Request { content_length: Some(0), ..post }, true), lease);
+    assert_eq!(route(&Request { content_length: Some(1), ..post }, true).unwrap_err().status, 400);
+    assert_eq!(route(&Request { authorization: None, ..post }, true).unwrap_err().status, 401);
+    assert_eq!(route(&post, false).unwrap_err().status, 405);
 }
 
 #[test]
@@ -262,6 +273,7 @@ proptest! {
                 }
             }
             Ok(Action::Delete { .. }) => prop_assert!(can_write && method == "DELETE"),
+            Ok(Action::Lease { .. }) => prop_assert!(can_write && method == "POST"),
             Ok(Action::Put { len, .. }) => prop_assert!(can_write && (1..=PUT_LEN_MAX).contains(&len)),
             Ok(Action::Health { .. }) => prop_assert_eq!(path, b"/healthz"),
             Err(problem) => {

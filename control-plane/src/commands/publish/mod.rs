@@ -5,7 +5,7 @@ mod plan;
 mod remote;
 mod resume;
 mod show;
-mod when;
+pub mod when;
 
 use self::plan::Plan;
 use super::local_node::local_node;

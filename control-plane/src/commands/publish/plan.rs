@@ -28,6 +28,8 @@ pub struct Plan {
     pub counter: u64,
     pub target: String,
     pub expires_s: u64,
+    /// When leases end; none: as each node does it.
+    pub lease_expires_s: Option<u64>,
     pub segment_len: u32,
     pub chunking: Chunking,
     pub compression: CompressionChoice,
@@ -77,13 +79,16 @@ impl Plan {
             )?;
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let pipeline = &arguments.pipeline;
-        let expires = arguments.expires.as_deref().map(|text| parse_expiry(text, now_s));
+        let end = |flag, text: &Option<String>| {
+            text.as_deref().map(|text| parse_expiry(flag, text, now_s)).transpose().map_err(usage)
+        };
         Ok(Plan {
             console: Console { json: arguments.json },
             version: parse_version(&arguments.version).map_err(usage)?,
             counter: arguments.counter.unwrap_or(now_s),
             target: arguments.target.clone(),
-            expires_s: expires.transpose().map_err(usage)?.unwrap_or(0),
+            expires_s: end("--expires", &arguments.expires)?.unwrap_or(0),
+            lease_expires_s: end("--lease", &arguments.lease)?,
             segment_len,
             chunking: pipeline.chunks.as_deref().map_or(Ok(Chunking::Fixed), parse_chunks).map_err(usage)?,
             compression: parse_zstd(&pipeline.zstd).map_err(usage)?,

@@ -36,7 +36,7 @@ pub fn to_nodes(
         compression: plan.compression,
         secrecy,
         code: plan.code,
-        skip_held: !arguments.renew,
+        lease_expires_s: plan.lease_expires_s,
         ..PublishOptions::new(plan.name.clone())
     };
     let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);

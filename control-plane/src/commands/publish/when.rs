@@ -1,10 +1,10 @@
-//! When a list expires, as people write it.
+//! When a list expires and a lease ends, as people write it.
 
 /// Seconds since 1970 of `text`: a span from `now_s` on (`90d`, `12h`, `2y`; units s, min, h, d, w, y), or the beginning
-/// of a day in UTC (`2027-12-31`).
-pub fn parse_expiry(text: &str, now_s: u64) -> Result<u64, String> {
+/// of a day in UTC (`2027-12-31`). `flag` is where it was given.
+pub fn parse_expiry(flag: &str, text: &str, now_s: u64) -> Result<u64, String> {
     let wrong =
-        || format!("--expires: `{text}` is no span such as 90d, 12h or 2y, and no day such as 2027-12-31");
+        || format!("{flag}: `{text}` is no span such as 90d, 12h or 2y, and no day such as 2027-12-31");
     let expires_s = match text.splitn(3, '-').collect::<Vec<_>>()[..] {
         [year, month, day] => day_s(year, month, day).ok_or_else(wrong)?,
         _ => {
@@ -24,7 +24,7 @@ pub fn parse_expiry(text: &str, now_s: u64) -> Result<u64, String> {
         }
     };
     if expires_s <= now_s {
-        return Err(format!("--expires: {text} is not in the future"));
+        return Err(format!("{flag}: {text} is not in the future"));
     }
     Ok(expires_s)
 }
@@ -52,16 +52,16 @@ mod tests {
 
     #[test]
     fn spans_and_days() {
-        assert_eq!(parse_expiry("90d", 1000), Ok(1000 + 90 * 86_400));
-        assert_eq!(parse_expiry("12h", 0), Ok(12 * 3600));
+        assert_eq!(parse_expiry("--expires", "90d", 1000), Ok(1000 + 90 * 86_400));
+        assert_eq!(parse_expiry("--expires", "12h", 0), Ok(12 * 3600));
         // As `date -u -d 2027-12-31 +%s` says; and a leap day.
-        assert_eq!(parse_expiry("2027-12-31", 0), Ok(1_830_211_200));
-        assert_eq!(parse_expiry("2028-02-29", 0), Ok(1_835_395_200));
+        assert_eq!(parse_expiry("--expires", "2027-12-31", 0), Ok(1_830_211_200));
+        assert_eq!(parse_expiry("--expires", "2028-02-29", 0), Ok(1_835_395_200));
         for wrong in
             ["", "90", "d", "2027-02-29", "2027-13-01", "2027-1", "1 fortnight", "99999999999999999999y"]
         {
-            assert!(parse_expiry(wrong, 0).is_err(), "{wrong}");
+            assert!(parse_expiry("--expires", wrong, 0).is_err(), "{wrong}");
         }
-        assert!(parse_expiry("2020-01-01", 1_800_000_000).unwrap_err().contains("future"));
+        assert!(parse_expiry("--expires", "2020-01-01", 1_800_000_000).unwrap_err().contains("future"));
     }
 }

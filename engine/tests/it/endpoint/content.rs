@@ -65,8 +65,9 @@ fn ranges_conditions_and_methods() {
     assert_eq!(answer.field("content-type"), Some("application/problem+json"));
     assert!(String::from_utf8_lossy(&answer.body).contains("\"status\":404"));
     assert_eq!(ask("HEAD", &absent, &[]).body.len(), 0);
-    let answer = ask("POST", &path, &[]);
-    assert_eq!((answer.status(), answer.field("allow")), (405, Some("GET, HEAD, PUT, DELETE")));
+    let answer = ask("PATCH", &path, &[]);
+    assert_eq!((answer.status(), answer.field("allow")), (405, Some("GET, HEAD, PUT, POST, DELETE")));
+    assert_eq!(ask("POST", &path, &[]).status(), 401);
     assert_eq!(ask("DELETE", &path, &[]).status(), 401);
     assert_eq!(ask("GET", "/b3/ABC", &[]).status(), 400);
     assert_eq!(ask("GET", "/", &[]).status(), 404);

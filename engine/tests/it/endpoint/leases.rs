@@ -8,9 +8,18 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Hash, Options};
 
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
 /// A token of `key`, for one address, with an id of its own.
 fn token(node: &Node, key: &SecretKey, action: Action, hash: &Hash, id: u8) -> String {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    token_until(node, key, action, hash, id, now_s() + 1_000_000)
+}
+
+/// The same for a lease that ends then.
+fn token_until(node: &Node, key: &SecretKey, action: Action, hash: &Hash, id: u8, ends_s: u64) -> String {
+    let now_s = now_s();
     let claims = Claims {
         issuer: key.uid(),
         subject: key.uid(),
@@ -21,7 +30,7 @@ fn token(node: &Node, key: &SecretKey, action: Action, hash: &Hash, id: u8) -> S
         action,
         scope: Scope::Hash(*hash.as_bytes()),
         bytes_max: None,
-        lease_expires_s: (action == Action::Put).then_some(now_s + 1_000_000),
+        lease_expires_s: (action == Action::Put).then_some(ends_s),
     };
     format!("Bearer {}", token::to_text(&claims.sign(key)))
 }
@@ -136,6 +145,54 @@ fn a_deletion_needs_a_token_for_it() {
     assert_eq!(delete_by(&mut network, client, &hash, &alice(), 9), 401, "revoked");
     assert!(network.node.store.contains(&hash));
     assert_eq!(delete_by(&mut network, client, &hash, &alice(), 8), 204);
+}
+
+/// Asks for a lease without sending a byte of the segment.
+fn post(network: &mut Network, client: usize, hash: &Hash, authorization: &str) -> Answer {
+    let path = format!("/b3/{hash}");
+    let fields = [(":method", "POST"), (":path", path.as_str()), ("authorization", authorization)];
+    network.ask(client, &fields, b"")
+}
+
+#[test]
+fn a_lease_is_extended_and_taken_without_a_byte() {
+    let limits = Limits { publisher_bytes_max: 150_000, ..Limits::default() };
+    let mut network = Network::new(Node::new(NodeOptions { limits, ..NodeOptions::default() }));
+    trust_both(&mut network);
+    let client = network.join();
+    let body = bytes(100_000, 1);
+    let hash = Hash::of(&body);
+    let ask = |network: &mut Network, key: &SecretKey, ends_s: u64| {
+        let authorization = token_until(&network.node, key, Action::Put, &hash, 1, ends_s);
+        post(network, client, &hash, &authorization).status()
+    };
+    let far_s = now_s() + 9_000_000;
+    assert_eq!(ask(&mut network, &alice(), far_s), 404, "nothing is there");
+    assert_eq!(put(&mut network, client, &alice(), &body).status(), 201);
+    let received = network.node.counter(|counters| counters.upload_bytes.get());
+    let ends_s = |network: &Network| network.node.storage.leases().ends_s(&hash).expect("leases");
+    assert_eq!(ask(&mut network, &alice(), far_s), 200);
+    assert_eq!(ends_s(&network), Some(far_s));
+    assert_eq!(ask(&mut network, &alice(), far_s - 5_000_000), 200);
+    assert_eq!(ends_s(&network), Some(far_s), "never nearer");
+    // Another publisher has no need to send what is held, and a lease of its own then.
+    assert_eq!(ask(&mut network, &bob(), far_s + 1), 200);
+    assert_eq!(delete_by(&mut network, client, &hash, &alice(), 1), 204);
+    assert!(network.node.store.contains(&hash), "Bob wants it");
+    // What it is allowed to have is bounded all the same.
+    let other = network.node.put(&bytes(100_000, 2));
+    let authorization = token(&network.node, &bob(), Action::Put, &other, 1);
+    let answer = post(&mut network, client, &other, &authorization);
+    assert_eq!(answer.status(), 507);
+    assert!(String::from_utf8_lossy(&answer.body).contains("quota-exceeded"));
+    // The token must allow it: this address, this action.
+    let for_other = token(&network.node, &bob(), Action::Put, &other, 1);
+    assert_eq!(post(&mut network, client, &hash, &for_other).status(), 403);
+    let for_deletion = token(&network.node, &bob(), Action::Delete, &hash, 1);
+    assert_eq!(post(&mut network, client, &hash, &for_deletion).status(), 403);
+    assert_eq!(network.node.counter(|counters| counters.upload_bytes.get()), received, "no byte was sent");
+    assert_eq!(delete_by(&mut network, client, &hash, &bob(), 1), 204);
+    assert!(!network.node.store.contains(&hash));
 }
 
 #[test]
