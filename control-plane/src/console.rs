@@ -13,10 +13,15 @@ impl Console {
     /// Writes text to standard output as it is. A reader that has gone away (`ioex ... | head`) is no
     /// failure.
     pub fn text(&self, text: &str) -> io::Result<()> {
+        self.stream(text).map(drop)
+    }
+
+    /// The same, and tells whether anybody still reads: what has no end of its own stops when nobody does.
+    pub fn stream(&self, text: &str) -> io::Result<bool> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            result => result.map(|()| true),
         }
     }
 

@@ -16,12 +16,7 @@ pub fn run(arguments: &Inbox) -> Result<ExitCode, Failure> {
     let console = Console { json: arguments.json };
     let request = Request::Inbox { after: arguments.after, follow: arguments.follow };
     ask_each(&directory, &request, &mut |message| {
-        if console.json {
-            console.json(&message)?;
-        } else {
-            console.text(&show(&message))?;
-        }
-        Ok(true)
+        console.stream(&if console.json { format!("{message}\n") } else { show(&message) })
     })
     .map_err(PeerSocketError::into_failure)?;
     Ok(ExitCode::SUCCESS)
