@@ -35,6 +35,7 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- open --json perf/results/open.json
 	cargo run --release -p perf -- token --json perf/results/token.json
 	cargo run --release -p perf -- chain --json perf/results/chain.json
+	cargo run --release -p perf -- dht --json perf/results/dht.json
 	cargo run --release -p perf -- report
 
 perf-vm: ## Open 100,000 TURN allocations on one node, in a virtual machine whose limits allow them
@@ -54,6 +55,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 	target/debug/perf chain --quick
+	target/debug/perf dht --quick
 	target/debug/perf publish --quick
 	target/debug/perf token --quick --engine target/debug/ioex-engine
 	target/debug/perf fetch --quick --engine target/debug/ioex-engine --ioex target/debug/ioex

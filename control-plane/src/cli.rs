@@ -2,6 +2,7 @@
 
 mod chain;
 mod custody;
+mod dht;
 mod friends;
 mod publish;
 mod relay;
@@ -9,6 +10,7 @@ mod store;
 
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Lease, Repair};
+pub use dht::{Dht, DhtAction};
 pub use friends::{Friend, FriendAction, Inbox, Msg};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
@@ -78,6 +80,9 @@ pub enum Command {
     /// Show the messages that friends have sent
     #[command(after_long_help = friends::INBOX_EXAMPLES)]
     Inbox(Inbox),
+    /// The distributed hash table: where a UID is reached, and who provides a file
+    #[command(after_long_help = dht::DHT_EXAMPLES)]
+    Dht(Dht),
     /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
     #[command(after_long_help = chain::chain_examples())]
     Chain(Chain),
@@ -119,6 +124,14 @@ pub struct Up {
     /// Be reached by friends at this node's mailbox: its URL, or local for the own engine's [configuration: peer.mailbox]
     #[arg(long, value_name = "URL|local")]
     pub mailbox: Option<String>,
+    /// Take part in the distributed hash table here, UDP: 0.0.0.0:PORT, or 127.0.0.1:PORT for this machine alone
+    /// [configuration: dht.listen]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dht: Option<String>,
+    /// Find the distributed hash table's other nodes through this one; may be given more than once
+    /// [configuration: dht.bootstrap]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub dht_bootstrap: Vec<String>,
     /// Cores for shards, such as 0-3,8 [configuration: engine.cores]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
@@ -136,6 +149,7 @@ Examples:
   ioex up --data /srv/ioex --listen 203.0.113.7:443 --listen '[2001:db8::7]:443'
   ioex up --relay '[::]:3478'
   ioex up --mailbox https://UID@relay.example.com:4433
+  ioex up --dht 0.0.0.0:6881 --dht-bootstrap dht.example.com:6881
   ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
 
 Signals:
@@ -342,6 +356,10 @@ impl Up {
             flags.push(("--relay", "relay.listen", self.relay.join(",")));
         }
         flags.extend(self.mailbox.iter().map(|node| ("--mailbox", "peer.mailbox", node.clone())));
+        flags.extend(self.dht.iter().map(|listen| ("--dht", "dht.listen", listen.clone())));
+        if !self.dht_bootstrap.is_empty() {
+            flags.push(("--dht-bootstrap", "dht.bootstrap", self.dht_bootstrap.join(",")));
+        }
         flags.extend(self.cores.iter().map(|cores| ("--cores", "engine.cores", cores.clone())));
         flags.extend(self.driver.iter().map(|driver| ("--driver", "engine.driver", driver.clone())));
         Sources::of_process(self.place.config.clone(), Flags(flags))

@@ -3,11 +3,12 @@
 //! ```text
 //! DIR/identity/   0700   uid.key 0600 (seed, or sealed), uid.pub, nospam
 //! DIR/tls/        0700   cert.pem, key.pem 0600
-//! DIR/run/        0700   engine.sock, ioex.sock 0600, ioex.lock
+//! DIR/run/        0700   engine.sock, ioex.sock 0600, api.sock, ioex.lock
 //! DIR/peer/       0700   friends.redb: see `peer/docs/friends.md`
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
+//! DIR/dht/               nodes, lists: see `dht::running`
 //! DIR/chain/             verified headers of both chains: see `chain::place`
 //! DIR/store/             packs, index and leases; the engine's, and of `ioex store` while no engine runs
 //! ```
@@ -136,6 +137,16 @@ impl DataDirectory {
     /// Friends, and messages that were received.
     pub fn friends(&self) -> PathBuf {
         self.root.join("peer/friends.redb")
+    }
+
+    /// The socket on which `ioex up` answers commands about the DHT.
+    pub fn local_socket(&self) -> PathBuf {
+        self.root.join("run/api.sock")
+    }
+
+    /// What the DHT keeps between two runs.
+    pub fn dht(&self) -> PathBuf {
+        self.root.join("dht")
     }
 
     /// The secret that the relay's expiring credentials are made with.

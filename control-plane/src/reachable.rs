@@ -4,7 +4,7 @@ use crate::certificate::Names;
 use crate::configuration::Node;
 use identity::Uid;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 /// What the node's certificate names. Required are the configuration's names and the addresses that are
 /// listened on. Loopback and this machine's own name and addresses are added when a certificate is made; they
@@ -64,6 +64,31 @@ pub fn turn_uris(node: &Node, listeners: &[String]) -> Vec<String> {
         }
     }
     uris
+}
+
+/// Addresses for others, each once: what `listeners` give, in the form of [`urls`] or [`turn_uris`], UDP only, with names
+/// resolved. Waits for the resolver.
+pub fn addresses(node: &Node, listeners: &[String]) -> Vec<SocketAddr> {
+    let listened = listeners.iter().filter_map(|listener| {
+        let listener = match listener.strip_prefix("turn:") {
+            Some(turn) => turn.strip_suffix("?transport=udp")?,
+            None => listener.strip_prefix("udp://")?,
+        };
+        listener.parse::<SocketAddr>().ok()
+    });
+    let mut addresses = Vec::new();
+    for listener in listened {
+        for host in hosts(node, listener.ip()) {
+            // A name that does not resolve is of no use to others either.
+            let resolved = format!("{host}:{}", listener.port()).to_socket_addrs().into_iter().flatten();
+            for address in resolved.filter(|address| address.is_ipv4() || listener.is_ipv6()) {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+    }
+    addresses
 }
 
 /// The hosts under which others reach what listens on `ip`.

@@ -119,6 +119,14 @@ enum Scenario {
     ///
     /// Example: cargo run --release -p perf -- chain --json perf/results/chain.json
     Chain(scenario::chain::ChainArgs),
+    /// A private DHT of 200 nodes: publishing a record, looking one up, and what is found after a third was killed
+    ///
+    /// All nodes are in this process, on sockets of their own. Judged: publishing (p50 at most 200 ms), looking up (p50 at most 60
+    /// ms), and records found after a third of the nodes was killed and each record was published once more (at least 99.9 %). A
+    /// full run takes about four minutes.
+    ///
+    /// Example: cargo run --release -p perf -- dht --json perf/results/dht.json
+    Dht(scenario::dht::DhtArgs),
     /// Makes perf/REPORT.md and its charts from the documents in perf/results
     Report(report::ReportArgs),
     /// Runs a comparison server; scenarios do this themselves
@@ -148,6 +156,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Scenario::Fetch(args) => finish(scenario::fetch::run(&args)?, args.common())?,
         Scenario::Token(args) => finish(scenario::token::run(&args)?, args.common())?,
         Scenario::Chain(args) => finish(scenario::chain::run(&args)?, args.common())?,
+        Scenario::Dht(args) => finish(scenario::dht::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),
         Scenario::Server(ComparisonServer::QuicheSender(args)) => {
             return server::quiche_sender::run(&args).map(|()| ExitCode::SUCCESS);

@@ -53,6 +53,12 @@ const COLUMNS: &[(&str, &str)] = &[
     ("kernel_bytes_per_allocation", "kernel memory, bytes an allocation"),
     ("allocations_per_s", "allocations a second"),
     ("core_busy_s", "core busy s"),
+    ("put_ms", "publishing, ms"),
+    ("get_ms", "looking up, ms"),
+    ("found_at_once_percent", "found right after the kill, percent"),
+    ("found_percent", "found after publishing again, percent"),
+    ("republish_ms", "publishing again, ms"),
+    ("get_after_ms", "looking up after it, ms"),
     ("messages_sent", "messages sent"),
     ("messages_received", "messages received"),
 ];
@@ -65,7 +71,7 @@ const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
 const SCENARIOS: &[&str] =
-    &["serve", "relay", "relay-allocations", "import", "publish", "fetch", "token", "open", "chain"];
+    &["serve", "relay", "relay-allocations", "import", "publish", "fetch", "token", "open", "chain", "dht"];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]

@@ -3,6 +3,7 @@
 mod audit;
 mod chain;
 mod config;
+mod dht;
 mod doctor;
 mod fetch;
 mod friend;
@@ -38,6 +39,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Friend(arguments) => friend::run(arguments),
         Command::Msg(arguments) => msg::run(arguments),
         Command::Inbox(arguments) => inbox::run(&arguments),
+        Command::Dht(arguments) => dht::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

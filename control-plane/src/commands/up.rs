@@ -13,6 +13,7 @@ use crate::node_identity::NodeIdentity;
 use crate::peer_service;
 use crate::quantity::{show_bytes, show_seconds};
 use crate::reachable;
+use crate::services::{self, Services};
 use crate::supervisor::{Running, Supervisor, describe};
 use peer::friends::Friends;
 use rustix::process::Signal;
@@ -36,8 +37,10 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     if chain.is_on() && (chain.follow || chain.explorer.is_some()) {
         service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
+    let services = services::start(&loaded.configuration, &directory, &identity, console)?;
     let peer = peer_service::start(&loaded.configuration, &directory, &identity)?;
-    let node = Node { console, arguments, directory, identity, supervisor, loaded, peer: peer.clone() };
+    let node =
+        Node { console, arguments, directory, identity, supervisor, loaded, services, peer: peer.clone() };
     runtime.block_on(async {
         let outcome = node.live().await;
         leave(peer).await;
@@ -55,6 +58,7 @@ struct Node<'a> {
     loaded: Loaded,
     /// Its friends, if it is to have any.
     peer: Option<Friends>,
+    services: Services,
 }
 
 /// What ends or changes the quiet life of a node.
@@ -159,6 +163,7 @@ impl Node<'_> {
         };
         let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
             || self.loaded.configuration.relay.needs_restart(&loaded.configuration.relay)
+            || self.loaded.configuration.dht != loaded.configuration.dht
             || self.loaded.configuration.chain != loaded.configuration.chain
             || self.loaded.configuration.peer != loaded.configuration.peer
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
@@ -174,7 +179,7 @@ impl Node<'_> {
                 let mut text =
                     format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
                 if needs_restart {
-                    text.push_str("; changes of [engine], [peer], [chain], node.data and where the relay listens wait for the next start");
+                    text.push_str("; changes of [engine], [peer], [dht], [chain], node.data and where the relay listens wait for the next start");
                 }
                 let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
                                     "needs_restart": needs_restart });
@@ -215,6 +220,7 @@ impl Node<'_> {
                 "urls": urls,
                 "mailbox": self.loaded.configuration.peer.mailbox.to_string(),
                 "relay": reachable::turn_uris(&self.loaded.configuration.node, &status.relay),
+                "dht": self.services.dht.map(|listens| listens.to_string()),
             }))?;
             return Ok(());
         }
@@ -246,6 +252,9 @@ impl Node<'_> {
         }
         if self.peer.is_some() {
             row("mailbox", &self.loaded.configuration.peer.mailbox.to_string());
+        }
+        if let Some(listens) = self.services.dht {
+            row("DHT", &format!("udp://{listens}"));
         }
         for (i, url) in urls.iter().enumerate() {
             row(if i == 0 { "give others" } else { "" }, url);

@@ -1,6 +1,7 @@
 //! Every setting: its place in the file, what it means, what it may be, and how it is read and shown.
 
 use super::chain::{CHAIN_KEYS, Chain};
+use super::dht::{DHT_KEYS, Dht};
 use super::peer::{PEER_KEYS, Peer};
 use super::relay::{RELAY_KEYS, Relay};
 use super::value::{Unfit, Value};
@@ -25,6 +26,8 @@ pub struct Configuration {
     pub relay: Relay,
     /// Section `[peer]`.
     pub peer: Peer,
+    /// Section `[dht]`.
+    pub dht: Dht,
     /// Section `[chain]`.
     pub chain: Chain,
 }
@@ -165,6 +168,7 @@ impl Default for Configuration {
             limits: Limits::default(),
             relay: Relay::default(),
             peer: Peer::default(),
+            dht: Dht::default(),
             chain: Chain::default(),
         }
     }
@@ -234,7 +238,7 @@ impl Key {
 
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(CHAIN_KEYS)
+    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(DHT_KEYS).chain(CHAIN_KEYS)
 }
 
 /// The sections in the order in which they are printed.
@@ -284,7 +288,7 @@ macro_rules! limit {
     };
 }
 
-/// The settings of all sections but `[relay]` and `[chain]`.
+/// The settings of all sections but `[relay]`, `[dht]` and `[chain]`.
 const KEYS: &[Key] = &[
     Key {
         section: "node",

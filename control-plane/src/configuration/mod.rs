@@ -6,6 +6,7 @@
 //! ignored: a misspelt limit would otherwise leave the default in force without a word.
 
 pub mod chain;
+pub mod dht;
 mod keys;
 mod load;
 pub mod peer;
@@ -15,6 +16,7 @@ mod relay;
 mod value;
 
 pub use chain::Chain;
+pub use dht::Dht;
 pub use keys::{
     Allowed, Configuration, CutOff, Driver, Engine, Key, Node, Publishers, StorageExecutor, TokenId, keys,
     keys_of, sections,

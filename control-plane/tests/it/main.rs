@@ -4,6 +4,7 @@ mod certificate;
 mod chain;
 mod configuration;
 mod crash;
+mod dht;
 mod doctor;
 mod engine_socket;
 mod fake_engine;

@@ -1,6 +1,7 @@
 //! The scenarios, one a file.
 
 pub mod chain;
+pub mod dht;
 pub mod fetch;
 pub mod import;
 pub mod open;

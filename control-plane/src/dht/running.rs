@@ -1,0 +1,432 @@
+//! The DHT of a running `ioex up`: a node that is kept running, the record and the announcements that are published again
+//! and again, and what is kept on disk between two runs.
+//!
+//! ```text
+//! DIR/dht/nodes     ADDR:PORT of nodes that were known last, one a line: through them the network is found again even if
+//!                   all configured bootstrap nodes are gone
+//! DIR/dht/lists     addresses of content lists that this node announces, one a line
+//! ```
+
+use super::node::{DhtError, Node, NodeSettings, NodeStat};
+use super::record::{Endpoint, Record, Service, Topic};
+use crate::configuration::dht::PUBLIC_ROUTERS;
+use crate::configuration::{Configuration, Node as Names};
+use crate::console::Console;
+use crate::data_directory::{DataDirectory, write_whole};
+use crate::dht::GateSettings;
+use crate::engine_socket::EngineSocket;
+use crate::reachable;
+use identity::{SecretKey, Uid};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Nodes of the last run that are asked beside the configured ones. A lookup that knows fewer nodes than there are
+/// bootstrap nodes asks all of them, and waits for those that are gone.
+const REMEMBERED_MAX: usize = 8;
+
+/// Nodes that are written down.
+const WRITTEN_MAX: usize = 200;
+
+/// How often the network is looked at again: soon at first, then rarely.
+const REFRESH_FIRST: Duration = Duration::from_millis(500);
+const REFRESH_LAST: Duration = Duration::from_secs(60);
+
+/// The wait before a record that nobody took is published again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// A node that has known nobody for so long is started again, with the nodes that were written down.
+const ALONE_MAX: Duration = Duration::from_secs(120);
+
+/// A record holds for so many intervals of publishing.
+const LIFETIME_INTERVALS: u32 = 4;
+
+/// What it is told.
+#[derive(Debug)]
+pub struct RunningDhtSettings {
+    /// Where the node listens.
+    pub listen: SocketAddrV4,
+    node: NodeSettings,
+    configured: Vec<String>,
+    republish: Duration,
+    is_bootstrap_node: bool,
+    is_public: bool,
+    key: SecretKey,
+    names: Names,
+    directory: DataDirectory,
+}
+
+impl RunningDhtSettings {
+    /// Those of a configuration; `None` if it has no DHT.
+    pub fn of(
+        configuration: &Configuration,
+        directory: &DataDirectory,
+        key: SecretKey,
+    ) -> Option<RunningDhtSettings> {
+        let dht = &configuration.dht;
+        let listen = dht.listen?;
+        let mut configured: Vec<String> = dht.bootstrap.iter().map(ToString::to_string).collect();
+        if dht.public {
+            configured.extend(PUBLIC_ROUTERS.map(String::from));
+        }
+        let bounded = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let gate = GateSettings {
+            nodes_per_network_max: dht.nodes_per_network_max as usize,
+            datagrams_per_s_max: bounded(dht.datagrams_per_s_max),
+            stores_per_minute_max: bounded(dht.stores_per_minute_max),
+            own_networks: dht.own_networks.clone(),
+            loopback_only: listen.ip().is_loopback(),
+        };
+        let node = NodeSettings {
+            port: listen.port(),
+            is_server: dht.server,
+            bootstrap: Vec::new(),
+            public_ip: dht.public_ip,
+            items_max: dht.items_max as usize,
+            gate,
+        };
+        Some(RunningDhtSettings {
+            listen,
+            node,
+            configured,
+            republish: Duration::from_secs(dht.republish_s),
+            is_bootstrap_node: dht.bootstrap_node,
+            is_public: dht.public,
+            key,
+            names: configuration.node.clone(),
+            directory: directory.clone(),
+        })
+    }
+}
+
+/// The DHT of a running node. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct RunningDht(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: RunningDhtSettings,
+    listens: SocketAddrV4,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    node: Node,
+    lists: BTreeSet<[u8; 32]>,
+    published: Publication,
+}
+
+/// What became of the record.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    /// Sequence number of what was taken last.
+    pub sequence_ms: Option<i64>,
+    /// Why the last attempt failed, if it did.
+    pub problem: Option<String>,
+}
+
+impl RunningDht {
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// The port is taken or may not be used, or the directory cannot be made.
+    pub async fn start(settings: RunningDhtSettings) -> io::Result<RunningDht> {
+        let path = settings.directory.dht();
+        std::fs::create_dir_all(&path)?;
+        let lists = read_lines(&path.join("lists")).iter().filter_map(|line| parse_list(line)).collect();
+        let node =
+            Node::start(&NodeSettings { bootstrap: bootstrap(&settings), ..settings.node.clone() }).await?;
+        let listens = SocketAddrV4::new(*settings.listen.ip(), node.port());
+        let state = Mutex::new(State { node, lists, published: Publication::default() });
+        Ok(RunningDht(Arc::new(Shared { settings, listens, state })))
+    }
+
+    /// Where it listens.
+    pub fn listens(&self) -> SocketAddrV4 {
+        self.0.listens
+    }
+
+    /// Whether it is part of the public network.
+    pub fn is_public(&self) -> bool {
+        self.0.settings.is_public
+    }
+
+    /// Keeps the node running and what it says published, until dropped.
+    pub async fn run(self, console: Console) {
+        let mut refresh = Schedule::new(REFRESH_FIRST, REFRESH_LAST);
+        let mut publish = Schedule::new(REFRESH_FIRST, RETRY_LAST);
+        let mut alone_since = None;
+        let mut has_met = false;
+        loop {
+            tokio::select! {
+                () = sleep_until(refresh.next) => {
+                    let outcome = self.refresh().await;
+                    let known = *outcome.as_ref().unwrap_or(&0);
+                    if known > 0 && !has_met {
+                        has_met = true;
+                        show(console, "dht_joined", &format!("dht: joined; nodes known: {known}"), json!({ "nodes": known }));
+                        publish.soon();
+                    }
+                    let since = *alone_since.get_or_insert_with(Instant::now);
+                    if known > 0 {
+                        alone_since = None;
+                    }
+                    let is_first = bootstrap(&self.0.settings).is_empty();
+                    if matches!(outcome, Err(DhtError::Ended)) || (since.elapsed() > ALONE_MAX && known == 0 && !is_first) {
+                        alone_since = None;
+                        self.start_again().await;
+                        refresh = Schedule::new(REFRESH_FIRST, REFRESH_LAST);
+                    } else {
+                        refresh.later();
+                    }
+                }
+                () = sleep_until(publish.next) => match self.publish_all().await {
+                    Ok(()) => publish.again(self.0.settings.republish),
+                    Err(_) => publish.later(),
+                },
+            }
+        }
+    }
+
+    /// Publishes the record now; gives its sequence number.
+    pub async fn publish(&self) -> Result<i64, DhtError> {
+        let record = self.record().await;
+        let outcome = self.node().put(&self.0.settings.key, &record).await;
+        let mut state = self.state();
+        match &outcome {
+            Ok(sequence_ms) => {
+                state.published = Publication { sequence_ms: Some(*sequence_ms), problem: None };
+            }
+            Err(error) => state.published.problem = Some(error.to_string()),
+        }
+        outcome
+    }
+
+    /// Announces that this node provides a list, now and from now on.
+    pub async fn announce(&self, list: [u8; 32]) -> Result<(), AnnounceError> {
+        self.change_lists(|lists| lists.insert(list))?;
+        Ok(self.node().announce(&self.0.settings.key, Topic::List(list)).await?)
+    }
+
+    /// Announces it no more; what was announced is over within two hours. Tells whether it was announced.
+    pub fn renounce(&self, list: [u8; 32]) -> Result<bool, AnnounceError> {
+        self.change_lists(|lists| lists.remove(&list))
+    }
+
+    /// Who provides a list, or is a bootstrap node.
+    pub async fn providers(&self, topic: Topic) -> Result<Vec<Uid>, DhtError> {
+        self.node().providers(topic).await
+    }
+
+    /// A UID's record.
+    pub async fn record_of(&self, uid: &Uid) -> Result<Option<super::Found>, DhtError> {
+        self.node().get(uid).await
+    }
+
+    /// The node's numbers, what became of the record, and how many lists are announced.
+    pub async fn stat(&self) -> Result<(NodeStat, Publication, usize), DhtError> {
+        let stat = self.node().stat().await?;
+        let state = self.state();
+        Ok((stat, state.published.clone(), state.lists.len()))
+    }
+
+    async fn publish_all(&self) -> Result<(), DhtError> {
+        self.publish().await?;
+        let lists: Vec<_> = self.state().lists.iter().copied().map(Topic::List).collect();
+        let bootstrap = self.0.settings.is_bootstrap_node.then_some(Topic::BootstrapNodes);
+        for topic in bootstrap.into_iter().chain(lists) {
+            self.node().announce(&self.0.settings.key, topic).await?;
+        }
+        Ok(())
+    }
+
+    /// What this node says of itself: where the engine listens now.
+    async fn record(&self) -> Record {
+        let settings = &self.0.settings;
+        let (directory, names, listens) =
+            (settings.directory.clone(), settings.names.clone(), self.0.listens);
+        let lifetime = settings.republish * LIFETIME_INTERVALS;
+        // The engine's socket and the resolver block.
+        let gathered = tokio::task::spawn_blocking(move || {
+            let status =
+                EngineSocket::connect(&directory.engine_socket()).and_then(|mut engine| engine.status()).ok();
+            let (content, relay) = status.map(|status| (status.listeners, status.relay)).unwrap_or_default();
+            let dht = [format!("udp://{listens}")];
+            let of = |service: Service, listeners: &[String]| {
+                let addresses = reachable::addresses(&names, listeners).into_iter();
+                addresses.map(|address| Endpoint { service, address }).collect::<Vec<_>>()
+            };
+            [of(Service::Content, &content), of(Service::Relay, &relay), of(Service::Dht, &dht)].concat()
+        });
+        Record {
+            is_bootstrap_node: settings.is_bootstrap_node,
+            lifetime_s: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+            endpoints: gathered.await.unwrap_or_default(),
+            bootstrap_nodes: Vec::new(),
+        }
+    }
+
+    async fn refresh(&self) -> Result<usize, DhtError> {
+        let node = self.node();
+        let known = node.refresh().await?;
+        let mut neighbours = node.neighbours().await?;
+        if neighbours.is_empty() {
+            return Ok(known);
+        }
+        neighbours.truncate(WRITTEN_MAX);
+        let text: String = neighbours.iter().map(|node| format!("{node}\n")).collect();
+        let path = self.0.settings.directory.dht().join("nodes");
+        if let Err(error) = write_whole(&path, text.as_bytes(), 0o644) {
+            tracing::warn!(%error, "the known nodes of the DHT are not kept");
+        }
+        Ok(known)
+    }
+
+    /// Another node on the same port, through whatever nodes are known now.
+    async fn start_again(&self) {
+        let settings = &self.0.settings;
+        let port = self.0.listens.port();
+        let mut wanted = NodeSettings { bootstrap: bootstrap(settings), ..settings.node.clone() };
+        // The old one frees its port when its last handle has gone, so another port is used until then.
+        wanted.port = 0;
+        let Ok(interim) = Node::start(&wanted).await else { return };
+        self.state().node = interim;
+        wanted.port = port;
+        for _ in 0..50 {
+            match Node::start(&wanted).await {
+                Ok(node) => {
+                    self.state().node = node;
+                    return;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+        tracing::warn!(port, "the DHT does not get its port back; it listens on another");
+    }
+
+    fn change_lists(
+        &self,
+        change: impl FnOnce(&mut BTreeSet<[u8; 32]>) -> bool,
+    ) -> Result<bool, AnnounceError> {
+        let mut state = self.state();
+        let mut lists = state.lists.clone();
+        let has_changed = change(&mut lists);
+        if lists.len() > LISTS_MAX {
+            return Err(AnnounceError::TooMany);
+        }
+        if has_changed {
+            let text: String = lists.iter().map(|list| format!("{}\n", show_list(list))).collect();
+            let path = self.0.settings.directory.dht().join("lists");
+            write_whole(&path, text.as_bytes(), 0o644)
+                .map_err(|error| AnnounceError::NotKept(error.to_string()))?;
+            state.lists = lists;
+        }
+        Ok(has_changed)
+    }
+
+    fn node(&self) -> Node {
+        self.state().node.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds it can panic halfway through a change.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lists that one node announces. Each costs a lookup and twenty datagrams every half hour.
+pub const LISTS_MAX: usize = 4_096;
+
+/// Why a list is not announced.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnounceError {
+    /// The DHT did not take it now; it is tried again.
+    #[error(transparent)]
+    Dht(#[from] DhtError),
+    /// It cannot be written down.
+    #[error("{0}")]
+    NotKept(String),
+    /// There are enough.
+    #[error("this node announces {LISTS_MAX} lists already; take one back first")]
+    TooMany,
+}
+
+/// When something is due: soon, then later and later; or after a fixed time, a tenth more or less so that nodes that were started
+/// together do not stay together.
+struct Schedule {
+    next: Instant,
+    wait: Duration,
+    first: Duration,
+    last: Duration,
+}
+
+impl Schedule {
+    fn new(first: Duration, last: Duration) -> Schedule {
+        Schedule { next: Instant::now() + first, wait: first, first, last }
+    }
+
+    fn soon(&mut self) {
+        self.next = Instant::now();
+        self.wait = self.first;
+    }
+
+    fn later(&mut self) {
+        self.wait = (self.wait * 2).max(RETRY_FIRST).min(self.last);
+        self.next = Instant::now() + jittered(self.wait);
+    }
+
+    fn again(&mut self, interval: Duration) {
+        self.wait = self.first;
+        self.next = Instant::now() + jittered(interval);
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    // Without random bytes there is no jitter, which is no reason to stop.
+    let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
+    wait.mul_f64(0.9 + 0.2 * random)
+}
+
+/// The configured bootstrap nodes, and some of those that were known last.
+fn bootstrap(settings: &RunningDhtSettings) -> Vec<String> {
+    let mut nodes = settings.configured.clone();
+    for node in read_lines(&settings.directory.dht().join("nodes")) {
+        let is_address = node.parse::<SocketAddrV4>().is_ok();
+        if is_address && !nodes.contains(&node) && nodes.len() < settings.configured.len() + REMEMBERED_MAX {
+            nodes.push(node);
+        }
+    }
+    nodes
+}
+
+/// The lines of a file of one's own; none if it is not there.
+fn read_lines(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).map(|text| text.lines().map(String::from).collect()).unwrap_or_default()
+}
+
+/// A list's address: 64 hexadecimal digits.
+pub fn parse_list(text: &str) -> Option<[u8; 32]> {
+    crate::configuration::chain::parse_hex(text).ok()
+}
+
+/// The same as text.
+pub fn show_list(list: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*list).to_hex().to_string()
+}
+
+fn show(console: Console, name: &str, text: &str, mut facts: serde_json::Value) {
+    if !console.json {
+        return console.note(text);
+    }
+    facts["event"] = json!(name);
+    if let Err(error) = console.json(&facts) {
+        tracing::warn!(%error, "standard output is closed");
+    }
+}

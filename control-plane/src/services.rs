@@ -1,0 +1,94 @@
+//! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, and the socket for commands.
+
+use crate::configuration::Configuration;
+use crate::console::Console;
+use crate::data_directory::DataDirectory;
+use crate::dht;
+use crate::local_api;
+use crate::node_identity::NodeIdentity;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+/// What runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Services {
+    /// Where the DHT listens, if this node is part of one.
+    pub dht: Option<SocketAddrV4>,
+}
+
+/// Why they do not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServicesError {
+    /// The socket for commands.
+    #[error("cannot listen on {path}: {source}", path = .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The DHT.
+    #[error("the DHT cannot listen on {listen} (UDP): {source}; choose another port in dht.listen")]
+    Dht {
+        /// Where it should.
+        listen: SocketAddrV4,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A thread or its runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Starts them, until the process ends; what they write is safe at any moment. The caller supervises the data directory.
+pub fn start(
+    configuration: &Configuration,
+    directory: &DataDirectory,
+    identity: &NodeIdentity,
+    console: Console,
+) -> Result<Services, ServicesError> {
+    let listener = local_api::bind(directory)
+        .map_err(|source| ServicesError::Socket { path: directory.local_socket(), source })?;
+    let settings = dht::RunningDhtSettings::of(configuration, directory, identity.key.clone());
+    let (started, outcome) = mpsc::sync_channel(1);
+    let run = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return started.send(Err(ServicesError::Thread(error))).unwrap_or_default(),
+        };
+        runtime.block_on(async {
+            let dht = match settings {
+                Some(settings) => {
+                    let listen = settings.listen;
+                    match dht::RunningDht::start(settings).await {
+                        Ok(dht) => Some(dht),
+                        Err(source) => {
+                            let error = Err(ServicesError::Dht { listen, source });
+                            return started.send(error).unwrap_or_default();
+                        }
+                    }
+                }
+                None => None,
+            };
+            // The other end waits for exactly this.
+            let _ = started.send(Ok(Services { dht: dht.as_ref().map(dht::RunningDht::listens) }));
+            let router = dht::router(dht.clone());
+            let dht = async {
+                match dht {
+                    Some(dht) => dht.run(console).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                outcome = local_api::serve(listener, router) => {
+                    tracing::error!(?outcome, "the socket for commands has ended");
+                }
+                () = dht => {}
+            }
+        });
+    };
+    std::thread::Builder::new().name("services".into()).spawn(run).map_err(ServicesError::Thread)?;
+    outcome.recv().unwrap_or_else(|_| Err(ServicesError::Thread(io::Error::other("it ended at once"))))
+}
