@@ -51,7 +51,8 @@ impl Default for Dht {
             public: false,
             public_ip: None,
             bootstrap_node: false,
-            own_networks: Vec::new(),
+            // What comes from loopback comes from this machine.
+            own_networks: Cidr::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8).into_iter().collect(),
             nodes_per_network_max: gate.nodes_per_network_max as u64,
             datagrams_per_s_max: gate.datagrams_per_s_max.into(),
             stores_per_minute_max: gate.stores_per_minute_max.into(),
