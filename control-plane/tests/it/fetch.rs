@@ -1,7 +1,7 @@
 //! `ioex fetch` of an encrypted and coded file from a real node: killed again and again, and what memory it takes.
 
 use crate::crash::{Seed, Seeded, kills};
-use crate::node::{Node, on};
+use crate::node::{Node, code, json, on};
 use bytes::Bytes;
 use identity::SecretKey;
 use serde_json::Value;
@@ -121,5 +121,35 @@ fn a_fetch_stays_within_the_memory_of_a_small_device() {
     report(child);
     assert!(std::fs::read(&out).unwrap() == bytes);
     assert!(peak_kib > 0 && peak_kib <= RESIDENT_KIB_MAX, "{peak_kib} KiB were resident");
+    node.end();
+}
+
+#[test]
+fn an_older_version_is_refused_unless_the_downgrade_is_allowed() {
+    let home = tempfile::tempdir().unwrap();
+    let node = Node::up(home.path(), &[]);
+    let file = home.path().join("firmware.img");
+    let publish = |content: &str, counter: &str| {
+        std::fs::write(&file, content).unwrap();
+        let output = on(home.path(), "publish").arg(&file).args(["--counter", counter, "--json"]).output();
+        json(&output.unwrap())["list"].as_str().unwrap().to_owned()
+    };
+    let (old, new) = (publish("version one", "1"), publish("version two", "2"));
+    let device = tempfile::tempdir().unwrap();
+    let out = device.path().join("out");
+    let fetch = |list: &str, flags: &[&str]| {
+        let mut command = on(device.path(), "fetch");
+        command.args([list, "--from", &node.url(), "-o"]).arg(&out).args(flags);
+        code(&mut command)
+    };
+    assert_eq!(fetch(&old, &[]).0, 0);
+    assert_eq!(fetch(&new, &[]).0, 0);
+    let (exit, text) = fetch(&old, &[]);
+    assert!(exit == 4 && text.contains("--allow-downgrade"), "{exit} {text}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"version two");
+    let (exit, text) = fetch(&old, &["--allow-downgrade"]);
+    assert_eq!((exit, std::fs::read(&out).unwrap()), (0, b"version one".to_vec()), "{text}");
+    let (exit, text) = fetch(&old, &[]);
+    assert_eq!(exit, 4, "the newer one stays remembered: {text}");
     node.end();
 }

@@ -126,6 +126,7 @@ fn a_file_goes_through_a_node_and_every_failure_has_its_code() {
     let fetch = |arguments: &[&str]| {
         let mut command = ioex(elsewhere.path());
         command.current_dir(elsewhere.path()).arg("fetch").args(arguments);
+        command.arg("--data").arg(elsewhere.path().join("data"));
         command
     };
     let fetched = json(&fetch(&[url, "--publisher", node.uid(), "--json"]).output().unwrap());
@@ -199,7 +200,7 @@ fn a_publisher_is_taken_once_the_configuration_names_it() {
     let published = json(&publish.output().unwrap());
     assert_eq!(published["publisher"], uid.to_string());
     let url = published["urls"][0].as_str().unwrap();
-    let fetched = ioex(vendor.path()).args(["fetch", url, "-o", "-"]).output().unwrap();
+    let fetched = on(vendor.path(), "fetch").args([url, "-o", "-"]).output().unwrap();
     assert!(fetched.stdout == content, "{}", err(&fetched));
     node.end();
 }
@@ -222,7 +223,7 @@ fn a_full_store_has_its_own_code_and_goes_on_reading() {
         assert!(exit == 5 && text.contains("full"), "{to:?}: {exit} {text}");
     }
     let url = published["urls"][0].as_str().unwrap();
-    let fetched = ioex(home).args(["fetch", url, "-o", "-"]).output().unwrap();
+    let fetched = on(home, "fetch").args([url, "-o", "-"]).output().unwrap();
     assert!(fetched.stdout == content, "{}", err(&fetched));
     node.end();
 }
@@ -241,7 +242,7 @@ fn an_engine_that_dies_is_replaced_on_the_same_port() {
     let started = node.event("engine_started");
     assert_ne!(started["pid"], node.ready["engine"]["pid"]);
     let url = published["urls"][0].as_str().unwrap();
-    let fetched = ioex(home).args(["fetch", url, "-o", "-"]).output().unwrap();
+    let fetched = on(home, "fetch").args([url, "-o", "-"]).output().unwrap();
     assert!(fetched.stdout == content, "{}", err(&fetched));
     node.end();
 }

@@ -11,10 +11,11 @@ use peer::{Client, ClientOptions, FetchOptions, Progress};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::Hash;
 use store::aead::SegmentCipher;
 use store::list::ListView;
+use store::{FileBackend, Hash, Lookup, Store};
 use tempfile::TempDir;
 
 /// Publishers that are killed before they are done, in `make test`.
@@ -31,17 +32,21 @@ impl Fleet {
     fn up(count: usize) -> Fleet {
         let vendor = tempfile::tempdir().unwrap();
         let directory = DataDirectory::prepare(&vendor.path().join("data")).unwrap();
-        let uid = NodeIdentity::load_or_create(&directory).unwrap().0.uid();
+        NodeIdentity::load_or_create(&directory).unwrap();
         let mut fleet = Fleet { vendor, homes: Vec::new(), nodes: Vec::new() };
-        for _ in 0..count {
-            let home = tempfile::tempdir().unwrap();
-            let settings = home.path().join("ioex.toml");
-            std::fs::write(&settings, format!("[publishers]\ntrusted = [\"{uid}\"]\n")).unwrap();
-            let node = Node::up(home.path(), &["--config", settings.to_str().unwrap()]);
-            fleet.homes.push(home);
-            fleet.nodes.push(node);
-        }
+        (0..count).for_each(|_| fleet.add(tempfile::tempdir().unwrap()));
         fleet
+    }
+
+    /// Starts a node in `home`.
+    fn add(&mut self, home: TempDir) {
+        let directory = DataDirectory::existing(&self.vendor.path().join("data"));
+        let uid = NodeIdentity::load(&directory).unwrap().uid();
+        let settings = home.path().join("ioex.toml");
+        std::fs::write(&settings, format!("[publishers]\ntrusted = [\"{uid}\"]\n")).unwrap();
+        let node = Node::up(home.path(), &["--config", settings.to_str().unwrap()]);
+        self.homes.push(home);
+        self.nodes.push(node);
     }
 
     fn urls(&self) -> Vec<String> {
@@ -277,6 +282,93 @@ fn leases_are_renewed_without_a_byte() {
     let (exit, said) = code(fleet.run("lease", Path::new(&list), "--at", &urls).args(["--until", "soon"]));
     assert!(exit == 2 && said.contains("--until"), "{exit} {said}");
     fleet.end();
+}
+
+/// The store of the node in `from`, which does not run, once more in `to`, without some of its segments.
+fn copy_store(from: &Path, to: &Path, without: &[Hash]) {
+    let open = |home: &Path| {
+        let folder = home.join("data/store");
+        std::fs::create_dir_all(&folder).unwrap();
+        let backend = Arc::new(FileBackend::default());
+        Store::open(&folder, store::Options::default(), backend).unwrap().0
+    };
+    let (from, to) = (open(from), open(to));
+    let mut reader = from.reader();
+    for (hash, _) in from.segments_from(&Hash([0; 32]), usize::MAX) {
+        let segment = match reader.lookup(&hash) {
+            Lookup::Ready(segment) => segment,
+            Lookup::Cold(cold) => cold.load().unwrap(),
+            Lookup::Absent => panic!("{hash} is in the index"),
+        };
+        if !without.contains(&hash) {
+            to.append(vec![(hash, segment.bytes())]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn documents_that_no_node_has_are_made_or_said_to_take_the_key() {
+    let reader = identity::SecretKey::from_seed([9; 32]).uid().to_string();
+    for (secrecy, can_be_made) in [(vec!["open"], true), (vec!["private", "--for", &reader], false)] {
+        let mut fleet = Fleet::up(1);
+        let (path, _) = fleet.file(3, 2 << 20);
+        let mut publish = fleet.run("publish", &path, "--to", &fleet.urls());
+        publish.args(["--code", "2+1", "--chunks", "64KiB", "--encrypt"]).args(secrecy);
+        let list = hash_of(&json(&publish.output().unwrap()));
+        fleet.nodes.remove(0).end();
+
+        // Its successor has all but the documents beside the list.
+        let home = tempfile::tempdir().unwrap();
+        let document = document(&fleet.homes[0], &list);
+        let view = ListView::open(&document).unwrap();
+        let (plain_hashes, _) = view.plain_hashes().unwrap();
+        let outboards: Vec<Hash> = view.outboards().map(|(_, hash, _)| hash).collect();
+        copy_store(fleet.homes[0].path(), home.path(), &[&outboards[..], &[plain_hashes]].concat());
+        fleet.add(home);
+
+        let name = list.to_string();
+        let repair = || {
+            let output = fleet.run("repair", Path::new(&name), "--at", &fleet.urls()).output().unwrap();
+            let facts: Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", err(&output)));
+            (output.status.code().unwrap(), facts)
+        };
+        let (exit, facts) = repair();
+        let made = outboards.len() + usize::from(can_be_made);
+        assert_eq!(facts["documents_made"], made, "{facts}");
+        assert_eq!(
+            (exit, facts["whole"] == true),
+            if can_be_made { (0, true) } else { (7, false) },
+            "{facts}"
+        );
+        let (again, facts) = repair();
+        assert_eq!((again, &facts["documents_made"]), (exit, &0.into()), "{facts}");
+        if !can_be_made {
+            let [lost] = &facts["lost_pieces"].as_array().unwrap()[..] else { panic!("{facts}") };
+            assert_eq!((&lost["hash"], &lost["needs_key"]), (&plain_hashes.to_string().into(), &true.into()));
+            let mut as_text = on(fleet.vendor.path(), "repair");
+            let output = as_text.args([&name, "--at", &fleet.urls()[0]]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.contains("lost       the table of plain hashes"), "{text}");
+            assert!(
+                text.contains("takes the file's key") && text.contains("the file itself is whole"),
+                "{text}"
+            );
+        }
+        fleet.end();
+    }
+}
+
+/// A segment out of the store of a node that does not run.
+fn document(home: &TempDir, hash: &Hash) -> Vec<u8> {
+    let folder = home.path().join("data/store");
+    let (store, _) =
+        Store::open(&folder, store::Options::default(), Arc::new(FileBackend::default())).unwrap();
+    match store.reader().lookup(hash) {
+        Lookup::Ready(segment) => segment.bytes().to_vec(),
+        Lookup::Cold(cold) => cold.load().unwrap().bytes().to_vec(),
+        Lookup::Absent => panic!("{hash} is not there"),
+    }
 }
 
 #[test]

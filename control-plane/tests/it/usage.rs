@@ -1,13 +1,14 @@
 //! `ioex fetch` refuses what it cannot mean, and says what it could.
 
-use crate::program::{err, ioex};
+use crate::node::on;
+use crate::program::err;
 
 #[test]
 fn what_is_no_address_is_wrong_usage() {
     let root = tempfile::tempdir().unwrap();
     let hash = "ab".repeat(32);
     let fetch = |arguments: &[&str]| {
-        let output = ioex(root.path()).arg("fetch").args(arguments).output().unwrap();
+        let output = on(root.path(), "fetch").args(arguments).output().unwrap();
         (output.status.code().unwrap(), err(&output))
     };
     for (arguments, expected) in [
