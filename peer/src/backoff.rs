@@ -14,17 +14,21 @@ pub struct Backoff {
     pub max: Duration,
     /// After so many failures in a row a node is given up.
     pub failures_max: u32,
+    /// Nor is it tried again when it has failed for so long: of a node that is gone each attempt lasts until its time-out.
+    pub failing_max: Duration,
     /// How long a node may go on answering that it is busy. Busy does not count as failed.
     pub busy_max: Duration,
 }
 
 impl Default for Backoff {
-    /// Failures are retried over about 40 s, which outlives a node's restart; busy nodes for 5 minutes.
+    /// Failures are retried over about 40 s, which outlives a node's restart, and not beyond a minute; busy nodes for 5
+    /// minutes.
     fn default() -> Backoff {
         Backoff {
             first: Duration::from_millis(200),
             max: Duration::from_secs(10),
             failures_max: 9,
+            failing_max: Duration::from_secs(45),
             busy_max: Duration::from_secs(300),
         }
     }
@@ -56,13 +60,14 @@ impl Backoff {
 pub(crate) struct Retries {
     backoff: Backoff,
     failures: u32,
+    failing_since: Option<Instant>,
     busy: u32,
     busy_since: Option<Instant>,
 }
 
 impl Retries {
     pub(crate) fn new(backoff: Backoff) -> Retries {
-        Retries { backoff, failures: 0, busy: 0, busy_since: None }
+        Retries { backoff, failures: 0, failing_since: None, busy: 0, busy_since: None }
     }
 
     /// How long to wait before trying again after `error`; `None` if that is pointless or was tried enough.
@@ -74,7 +79,10 @@ impl Retries {
             return is_patient.then(|| self.backoff.wait_busy(*retry_after, self.busy, random));
         }
         self.failures += 1;
-        let may_help = error.is_transient() && self.failures < self.backoff.failures_max;
+        let since = *self.failing_since.get_or_insert(now);
+        let may_help = error.is_transient()
+            && self.failures < self.backoff.failures_max
+            && now.saturating_duration_since(since) < self.backoff.failing_max;
         may_help.then(|| self.backoff.wait(self.failures, random))
     }
 }
@@ -85,5 +93,35 @@ pub(crate) fn random_u32() -> u32 {
     match getrandom::fill(&mut bytes) {
         Ok(()) => u32::from_le_bytes(bytes),
         Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::ConnectError;
+
+    #[test]
+    fn attempts_that_last_long_are_fewer() {
+        let backoff = Backoff::default();
+        let timed_out = ExchangeError::Connect(ConnectError::Timeout {
+            authority: "node.example:4433".to_owned(),
+            timeout: Duration::from_secs(10),
+        });
+        let tries_of = |lasting: Duration| {
+            let mut retries = Retries::new(backoff);
+            let mut now = Instant::now();
+            let mut tries = 1;
+            loop {
+                now += lasting;
+                match retries.wait(&timed_out, now, u32::MAX) {
+                    Some(wait) => now += wait,
+                    None => break tries,
+                }
+                tries += 1;
+            }
+        };
+        assert_eq!(tries_of(Duration::ZERO), backoff.failures_max);
+        assert_eq!(tries_of(Duration::from_secs(10)), 6);
     }
 }

@@ -27,6 +27,9 @@ use crate::progress::{Progress, RateMeter};
 /// elsewhere.
 const FAILURES_BEFORE_ELSEWHERE: u32 = 4;
 
+/// And when failures have gone on for so long: attempts at a node that is gone last until their time-out.
+const FAILING_BEFORE_ELSEWHERE: Duration = Duration::from_secs(15);
+
 /// And after so long on a busy node, which is not given up for it.
 const BUSY_BEFORE_ELSEWHERE: Duration = Duration::from_secs(20);
 
@@ -408,6 +411,7 @@ impl NodeUpload {
 fn patience_of_shards(backoff: Backoff) -> Backoff {
     Backoff {
         failures_max: backoff.failures_max.min(FAILURES_BEFORE_ELSEWHERE),
+        failing_max: backoff.failing_max.min(FAILING_BEFORE_ELSEWHERE),
         busy_max: backoff.busy_max.min(BUSY_BEFORE_ELSEWHERE),
         ..backoff
     }

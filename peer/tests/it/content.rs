@@ -81,6 +81,7 @@ pub fn backoff() -> Backoff {
         first: Duration::from_millis(10),
         max: Duration::from_millis(100),
         failures_max: 4,
+        failing_max: Duration::from_secs(30),
         busy_max: Duration::from_secs(30),
     }
 }

@@ -23,6 +23,7 @@ pub(super) struct NodeState {
     /// Smoothed duration of this node's requests.
     request_time: Option<Duration>,
     pub(super) failures: u32,
+    failing_since: Option<Instant>,
     busy: u32,
     /// Shards it did not hold since it last delivered one.
     misses: u32,
@@ -41,6 +42,7 @@ impl NodeState {
             window: WINDOW_START,
             request_time: None,
             failures: 0,
+            failing_since: None,
             busy: 0,
             misses: 0,
             busy_since: None,
@@ -82,6 +84,7 @@ impl NodeState {
             self.window = (self.window - 1).max(1);
         }
         self.failures = 0;
+        self.failing_since = None;
         self.busy = 0;
         self.misses = 0;
         self.busy_since = None;
@@ -120,7 +123,9 @@ impl NodeState {
                 if !self.rests(now) {
                     self.failures += 1;
                     self.wait_until = Some(now + backoff.wait(self.failures, random));
-                    self.is_dropped |= self.failures >= backoff.failures_max;
+                    let since = *self.failing_since.get_or_insert(now);
+                    self.is_dropped |= self.failures >= backoff.failures_max
+                        || now.saturating_duration_since(since) >= backoff.failing_max;
                 }
             }
             Failure::Final => self.is_dropped = true,

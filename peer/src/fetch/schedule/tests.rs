@@ -39,7 +39,12 @@ struct Scenario {
 }
 
 fn backoff() -> Backoff {
-    Backoff { failures_max: 1_000_000, busy_max: Duration::from_secs(1 << 30), ..Backoff::default() }
+    Backoff {
+        failures_max: 1_000_000,
+        failing_max: Duration::from_secs(1 << 30),
+        busy_max: Duration::from_secs(1 << 30),
+        ..Backoff::default()
+    }
 }
 
 fn work(grouping: Grouping, slots: u64, is_in_order: bool) -> Work {
