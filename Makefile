@@ -55,6 +55,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf import --quick
 	target/debug/perf open --quick
 	target/debug/perf chain --quick
+	target/debug/perf dht --quick
 	target/debug/perf publish --quick
 	target/debug/perf token --quick --engine target/debug/ioex-engine
 	target/debug/perf fetch --quick --engine target/debug/ioex-engine --ioex target/debug/ioex

@@ -123,7 +123,7 @@ enum Scenario {
     ///
     /// All nodes are in this process, on sockets of their own. Judged: publishing (p50 at most 200 ms), looking up (p50 at most 60
     /// ms), and records found after a third of the nodes was killed and each record was published once more (at least 99.9 %). A
-    /// full run takes about four minutes.
+    /// full run takes about a minute and a half.
     ///
     /// Example: cargo run --release -p perf -- dht --json perf/results/dht.json
     Dht(scenario::dht::DhtArgs),

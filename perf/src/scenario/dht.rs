@@ -142,19 +142,23 @@ async fn measure(args: &DhtArgs) -> anyhow::Result<Samples> {
     let interval =
         Duration::from_secs(args.republish_s) / u32::try_from(keys.len()).context("too many records")?;
     let mut due = tokio::time::interval(interval);
-    let survivors = nodes.clone();
-    let refreshing = tokio::spawn(async move {
-        for node in &survivors {
-            // One that has ended is a failure that the lookups will show.
-            let _ = node.refresh().await;
-        }
-    });
-    for (i, key) in keys.iter().enumerate() {
+    let mut refreshing = tokio::task::JoinSet::new();
+    for survivor in nodes.iter().cloned() {
+        // One that has ended is a failure that the lookups will show.
+        refreshing.spawn(async move { survivor.refresh().await.is_ok() });
+    }
+    // As owners on machines of their own do: nobody waits for anybody else.
+    let mut publishing = tokio::task::JoinSet::new();
+    for (i, key) in keys.iter().cloned().enumerate() {
         due.tick().await;
-        samples.republish_ms.push(put(&nodes[random.below(nodes.len())], key, i).await?);
+        let through = nodes[random.below(nodes.len())].clone();
+        publishing.spawn(async move { put(&through, &key, i).await });
         progress.inc(1);
     }
-    refreshing.await?;
+    while let Some(published) = publishing.join_next().await {
+        samples.republish_ms.push(published??);
+    }
+    refreshing.join_all().await;
     progress.set_message("looking up again");
     let mut found = 0;
     for (i, key) in keys.iter().enumerate() {
