@@ -35,7 +35,7 @@ fn every_problem_is_a_document_with_its_status_and_fields() {
             Problem::method_not_allowed(true),
             405,
             "method-not-allowed",
-            Some(("allow", "GET, HEAD, PUT, DELETE")),
+            Some(("allow", "GET, HEAD, PUT, POST, DELETE")),
         ),
         (Problem::method_not_allowed(false), 405, "method-not-allowed", Some(("allow", "GET, HEAD"))),
         (Problem::upload_in_progress(), 409, "upload-in-progress", Some(("retry-after", "1"))),
