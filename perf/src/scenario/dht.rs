@@ -143,7 +143,8 @@ async fn measure(args: &DhtArgs) -> anyhow::Result<Samples> {
         Duration::from_secs(args.republish_s) / u32::try_from(keys.len()).context("too many records")?;
     let mut due = tokio::time::interval(interval);
     let mut refreshing = tokio::task::JoinSet::new();
-    for survivor in nodes.iter().cloned() {
+    for survivor in &nodes {
+        let survivor = survivor.clone();
         // One that has ended is a failure that the lookups will show.
         refreshing.spawn(async move { survivor.refresh().await.is_ok() });
     }
