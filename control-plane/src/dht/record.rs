@@ -152,7 +152,8 @@ impl Record {
                 6 => {
                     expected += 16;
                     let (ip, after) = after.split_first_chunk::<16>().ok_or(short(expected))?;
-                    (IpAddr::from(*ip), after)
+                    // An IPv4 address may come in IPv6's spelling; it is judged and written as what it is.
+                    (IpAddr::from(*ip).to_canonical(), after)
                 }
                 _ => return Err(RecordError::Address { index }),
             };
@@ -271,5 +272,14 @@ mod tests {
     fn topics_never_meet() {
         assert_ne!(Topic::List([0; 32]).id(), Topic::BootstrapNodes.id());
         assert_ne!(Topic::List([0; 32]).id(), Topic::List([1; 32]).id());
+    }
+
+    #[test]
+    fn an_ipv4_address_is_one_in_either_spelling() {
+        let mut bytes = vec![1, 0, 1, 0, 60, 0, 0, 0, 1, 6, 0x51, 0x11];
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 7]);
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!(record.endpoints[0].address, "203.0.113.7:4433".parse().unwrap());
+        assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
 }
