@@ -279,7 +279,7 @@ mod tests {
         let mut bytes = vec![1, 0, 1, 0, 60, 0, 0, 0, 1, 6, 0x51, 0x11];
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 203, 0, 113, 7]);
         let record = Record::decode(&bytes).unwrap();
-        assert_eq!(record.endpoints[0].address, "203.0.113.7:4433".parse().unwrap());
+        assert_eq!(record.endpoints[0].address, SocketAddr::from(([203, 0, 113, 7], 4433)));
         assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
 }
