@@ -192,8 +192,6 @@ impl State {
         }
     }
 
-    // What the owner wants.
-
     pub(super) fn status(&self) -> Status {
         Status {
             address: Address { uid: self.uid, nospam: self.nospam },
