@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/identity/   0700   uid.key 0600 (seed, or sealed), uid.pub, nospam
 //! DIR/tls/        0700   cert.pem, key.pem 0600
-//! DIR/run/        0700   engine.sock, ioex.sock 0600, api.sock, ioex.lock
+//! DIR/run/        0700   engine.sock, api.sock 0600, ioex.lock
 //! DIR/peer/       0700   friends.redb: see `peer/docs/friends.md`
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
@@ -129,18 +129,13 @@ impl DataDirectory {
         self.root.join("run/engine.sock")
     }
 
-    /// The socket on which `ioex up` answers other commands.
-    pub fn peer_socket(&self) -> PathBuf {
-        self.root.join("run/ioex.sock")
-    }
-
     /// Friends, and messages that were received.
     pub fn friends(&self) -> PathBuf {
         self.root.join("peer/friends.redb")
     }
 
-    /// The socket on which `ioex up` answers commands about the DHT.
-    pub fn local_socket(&self) -> PathBuf {
+    /// The socket on which `ioex up` answers: see `api`.
+    pub fn api_socket(&self) -> PathBuf {
         self.root.join("run/api.sock")
     }
 

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod build_facts;
 pub mod certificate;
 pub mod chain;
@@ -22,11 +23,9 @@ pub mod engine_process;
 pub mod engine_program;
 pub mod engine_socket;
 pub mod exit;
-pub mod local_api;
 pub mod node_identity;
 pub mod passphrase;
 pub mod peer_service;
-pub mod peer_socket;
 pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;

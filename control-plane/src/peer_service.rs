@@ -6,7 +6,6 @@ use crate::configuration::{Configuration, MailboxNode};
 use crate::data_directory::DataDirectory;
 use crate::exit::Failure;
 use crate::node_identity::NodeIdentity;
-use crate::peer_socket::{self, Listener};
 use peer::friends::{FriendBook, Friends, FriendsOptions, NodeChoice};
 use peer::{Client, ClientOptions};
 
@@ -14,7 +13,7 @@ use peer::{Client, ClientOptions};
 /// safe at any moment.
 ///
 /// # Errors
-/// The database or the socket cannot be used.
+/// The database cannot be used.
 pub fn start(
     configuration: &Configuration,
     directory: &DataDirectory,
@@ -32,9 +31,6 @@ pub fn start(
         }
     };
     let book = FriendBook::open(&directory.friends())?;
-    let listener = Listener::bind(directory).map_err(|error| {
-        anyhow::anyhow!("cannot listen on {}: {error}", directory.peer_socket().display())
-    })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = {
         let _inside = runtime.enter();
@@ -42,17 +38,6 @@ pub fn start(
     };
     let (key, nospam) = (identity.key.clone(), identity.nospam);
     let (friends, service) = Friends::new(FriendsOptions { key, nospam, book, client, node });
-    let handle = friends.clone();
-    std::thread::Builder::new().name("friends".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                () = service => {}
-                served = peer_socket::serve(listener, handle) => match served {
-                    Ok(never) => match never {},
-                    Err(error) => tracing::error!(%error, "commands are not served any more"),
-                },
-            }
-        });
-    })?;
+    std::thread::Builder::new().name("friends".into()).spawn(move || runtime.block_on(service))?;
     Ok(Some(friends))
 }

@@ -1,15 +1,17 @@
-//! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, and the socket for commands.
+//! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, and the API.
 
+use crate::api::{self, Api, Parts};
 use crate::configuration::Configuration;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::dht;
-use crate::local_api;
 use crate::node_identity::NodeIdentity;
+use peer::friends::Friends;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Instant;
 
 /// What runs.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +23,7 @@ pub struct Services {
 /// Why they do not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServicesError {
-    /// The socket for commands.
+    /// The API's socket.
     #[error("cannot listen on {path}: {source}", path = .path.display())]
     Socket {
         /// The socket.
@@ -47,11 +49,13 @@ pub fn start(
     configuration: &Configuration,
     directory: &DataDirectory,
     identity: &NodeIdentity,
+    friends: Option<Friends>,
     console: Console,
 ) -> Result<Services, ServicesError> {
-    let listener = local_api::bind(directory)
-        .map_err(|source| ServicesError::Socket { path: directory.local_socket(), source })?;
+    let listener = api::bind_unix(directory)
+        .map_err(|source| ServicesError::Socket { path: directory.api_socket(), source })?;
     let settings = dht::RunningDhtSettings::of(configuration, directory, identity.key.clone());
+    let (uid, directory, since) = (identity.uid(), directory.clone(), Instant::now());
     let (started, outcome) = mpsc::sync_channel(1);
     let run = move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -74,7 +78,7 @@ pub fn start(
             };
             // The other end waits for exactly this.
             let _ = started.send(Ok(Services { dht: dht.as_ref().map(dht::RunningDht::listens) }));
-            let router = dht::router(dht.clone());
+            let router = Api::new(Parts { uid, directory, friends, dht: dht.clone(), since }).router();
             let dht = async {
                 match dht {
                     Some(dht) => dht.run(console).await,
@@ -82,9 +86,7 @@ pub fn start(
                 }
             };
             tokio::select! {
-                outcome = local_api::serve(listener, router) => {
-                    tracing::error!(?outcome, "the socket for commands has ended");
-                }
+                outcome = api::serve_unix(listener, router) => tracing::error!(?outcome, "the API has ended"),
                 () = dht => {}
             }
         });

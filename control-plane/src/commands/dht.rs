@@ -1,13 +1,13 @@
 //! `ioex dht get|put|stat`, of the node that runs here.
 
 use super::configuration;
+use crate::api::client::{ApiError, call};
 use crate::cli::{Dht, DhtAction};
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::dht::parse_list;
 use crate::exit::{Exit, Failure};
-use crate::local_api::{self, LocalApiError};
-use http::{Method, StatusCode};
+use http::Method;
 use identity::Uid;
 use serde_json::Value;
 use std::fmt::Write;
@@ -17,7 +17,7 @@ pub fn run(arguments: &Dht) -> Result<ExitCode, Failure> {
     let configuration = configuration(&arguments.place.sources())?.configuration;
     let directory = DataDirectory::existing(&configuration.node.data);
     let (method, target) = request(&arguments.action)?;
-    let answer = local_api::call(&directory, method, &target, None).map_err(failure)?;
+    let answer = call(&directory, method, &target, None).map_err(ApiError::into_failure)?;
     let console = Console { json: arguments.json };
     if arguments.json {
         console.json(&answer)?;
@@ -32,14 +32,14 @@ fn request(action: &DhtAction) -> Result<(Method, String), Failure> {
         Failure::message(Exit::Usage, format!("`{text}` is not the address of a list: 64 hexadecimal digits"))
     };
     Ok(match action {
-        DhtAction::Stat => (Method::GET, "/dht".into()),
-        DhtAction::Put { list: None, .. } => (Method::PUT, "/dht/record".into()),
+        DhtAction::Stat => (Method::GET, "/v1/dht".into()),
+        DhtAction::Put { list: None, .. } => (Method::PUT, "/v1/dht/record".into()),
         DhtAction::Put { list: Some(list), end } => {
             parse_list(list).ok_or_else(|| no_list(list))?;
-            (if *end { Method::DELETE } else { Method::PUT }, format!("/dht/providers/{list}"))
+            (if *end { Method::DELETE } else { Method::PUT }, format!("/v1/dht/providers/{list}"))
         }
         DhtAction::Get { what } if parse_list(what).is_some() => {
-            (Method::GET, format!("/dht/providers/{what}"))
+            (Method::GET, format!("/v1/dht/providers/{what}"))
         }
         DhtAction::Get { what } => {
             let uid: Uid = what.parse().map_err(|error| {
@@ -48,25 +48,9 @@ fn request(action: &DhtAction) -> Result<(Method, String), Failure> {
                 );
                 Failure::message(Exit::Usage, text)
             })?;
-            (Method::GET, format!("/dht/records/{uid}"))
+            (Method::GET, format!("/v1/dht/records/{uid}"))
         }
     })
-}
-
-/// What a command makes of a node that does not do what it asks for.
-pub(super) fn failure(error: LocalApiError) -> Failure {
-    let exit = match &error {
-        LocalApiError::NotRunning { .. } => Exit::NotFound,
-        LocalApiError::Refused { status, .. } => match *status {
-            StatusCode::NOT_FOUND => Exit::NotFound,
-            StatusCode::BAD_REQUEST => Exit::Usage,
-            StatusCode::SERVICE_UNAVAILABLE => Exit::Unreachable,
-            StatusCode::BAD_GATEWAY => Exit::VerificationFailed,
-            _ => Exit::Failed,
-        },
-        LocalApiError::Broken { .. } => Exit::Failed,
-    };
-    Failure::new(exit, error)
 }
 
 fn text(action: &DhtAction, answer: &Value) -> String {

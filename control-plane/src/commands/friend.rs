@@ -1,13 +1,14 @@
 //! `ioex friend add|accept|decline|list|remove|label|profile`.
 
 use super::configuration;
+use crate::api::client::{ApiError, call, segment};
 use crate::cli::{Friend, FriendAction};
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::exit::Failure;
-use crate::peer_socket::{PeerSocketError, Request, ask};
 use crate::text_table::lay_out;
-use serde_json::Value;
+use http::Method;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -15,34 +16,54 @@ pub fn run(arguments: Friend) -> Result<ExitCode, Failure> {
     let root = configuration(&arguments.place.sources())?.configuration.node.data;
     let directory = DataDirectory::existing(&root);
     let console = Console { json: arguments.json };
-    let (request, show): (Request, fn(&Value) -> String) = match arguments.action {
-        FriendAction::List => (Request::List, show_list),
-        FriendAction::Add { address, greeting } => (Request::Add { address, greeting }, show_one),
-        FriendAction::Accept { who } => (Request::Accept { who }, show_one),
-        FriendAction::Decline { who } => {
-            (Request::Decline { who }, |done| format!("{} is declined\n", text(done, "uid")))
+    let request = request(arguments.action);
+    let answer = call(&directory, request.method, &request.target, request.body.as_ref());
+    let answer = answer.map_err(ApiError::into_failure)?;
+    if console.json {
+        console.json(&answer)?;
+    } else {
+        console.text(&(request.show)(&answer))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked of the node, and how the answer is shown.
+struct Request {
+    method: Method,
+    target: String,
+    body: Option<Value>,
+    show: fn(&Value) -> String,
+}
+
+fn request(action: FriendAction) -> Request {
+    let of = |who: &str| format!("/v1/friends/{}", segment(who));
+    let ask = |method, target, body, show| Request { method, target, body, show };
+    match action {
+        FriendAction::List => ask(Method::GET, "/v1/friends".into(), None, show_list),
+        FriendAction::Add { address, greeting } => {
+            let body = json!({ "address": address, "greeting": greeting });
+            ask(Method::POST, "/v1/friends".into(), Some(body), show_one)
         }
+        FriendAction::Accept { who } => ask(Method::POST, of(&who) + "/accept", None, show_one),
+        FriendAction::Decline { who } => ask(Method::POST, of(&who) + "/decline", None, |done| {
+            format!("{} is declined\n", text(done, "uid"))
+        }),
         FriendAction::Remove { who } => {
-            (Request::Remove { who }, |done| format!("{} is removed\n", text(done, "uid")))
+            ask(Method::DELETE, of(&who), None, |done| format!("{} is removed\n", text(done, "uid")))
         }
         FriendAction::Label { who, label, notes } => {
             let label = match (label, &notes) {
                 (None, Some(_)) => None,
                 (label, _) => Some(label.unwrap_or_default()),
             };
-            (Request::Label { who, label, notes }, show_one)
+            let body = json!({ "label": label, "notes": notes });
+            ask(Method::PATCH, of(&who), Some(body), show_one)
         }
         FriendAction::Profile { name, description, presence } => {
-            (Request::Profile { name, description, presence }, show_profile)
+            let body = json!({ "name": name, "description": description, "presence": presence });
+            ask(Method::PATCH, "/v1/profile".into(), Some(body), show_profile)
         }
-    };
-    let answer = ask(&directory, &request).map_err(PeerSocketError::into_failure)?;
-    if console.json {
-        console.json(&answer)?;
-    } else {
-        console.text(&show(&answer))?;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn show_list(answer: &Value) -> String {

@@ -1,13 +1,14 @@
 //! `ioex id show|create|new-nospam|passphrase|backup|restore`.
 
 use super::configuration;
+use crate::api::client::{ApiError, call};
 use crate::cli::{Id, IdAction};
 use crate::console::Console;
 use crate::data_directory::{DataDirectory, write_whole};
 use crate::exit::{Exit, Failure};
 use crate::node_identity::{IdentityFiles, NodeIdentity, NodeIdentityError, new_nospam};
 use crate::passphrase;
-use crate::peer_socket::{self, PeerSocketError, Request};
+use http::Method;
 use identity::{Address, BACKUP_LEN_MAX, Backup, KeyFile};
 use serde_json::json;
 use std::fs::File;
@@ -53,8 +54,8 @@ pub fn run(arguments: &Id) -> Result<ExitCode, Failure> {
 
 /// A node that runs refuses the old address from now on, too.
 fn tell_running_node(console: Console, directory: &DataDirectory) -> Result<(), Failure> {
-    match peer_socket::ask(directory, &Request::Nospam) {
-        Ok(_) | Err(PeerSocketError::NotRunning { .. }) => Ok(()),
+    match call(directory, Method::POST, "/v1/address/reload", None) {
+        Ok(_) | Err(ApiError::NotRunning { .. }) => Ok(()),
         Err(error) => {
             console.note("the node that runs here still takes requests with the old address; start it again");
             Err(error.into())

@@ -1,11 +1,13 @@
 //! `ioex msg TO TEXT`.
 
 use super::configuration;
+use crate::api::client::{ApiError, call};
 use crate::cli::Msg;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::exit::{Exit, Failure};
-use crate::peer_socket::{PeerSocketError, Request, ask};
+use http::Method;
+use serde_json::json;
 use std::process::ExitCode;
 
 pub fn run(arguments: Msg) -> Result<ExitCode, Failure> {
@@ -13,8 +15,9 @@ pub fn run(arguments: Msg) -> Result<ExitCode, Failure> {
     let directory = DataDirectory::existing(&root);
     let console = Console { json: arguments.json };
     let Msg { to, text, .. } = arguments;
-    let request = Request::Send { to: to.clone(), text };
-    let answer = ask(&directory, &request).map_err(PeerSocketError::into_failure)?;
+    let message = json!({ "to": to, "text": text });
+    let answer = call(&directory, Method::POST, "/v1/messages", Some(&message));
+    let answer = answer.map_err(ApiError::into_failure)?;
     let failure = match answer["status"].as_str() {
         Some("delivered") => None,
         Some("offline") => {

@@ -37,8 +37,8 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     if chain.is_on() && (chain.follow || chain.explorer.is_some()) {
         service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
-    let services = services::start(&loaded.configuration, &directory, &identity, console)?;
     let peer = peer_service::start(&loaded.configuration, &directory, &identity)?;
+    let services = services::start(&loaded.configuration, &directory, &identity, peer.clone(), console)?;
     let node =
         Node { console, arguments, directory, identity, supervisor, loaded, services, peer: peer.clone() };
     runtime.block_on(async {

@@ -4,11 +4,10 @@
 //! Participants: the **node** (`node.rs`) is the crate's, with a **gate** (`gate.rs`) in front of it that caps and rations a
 //! network, and a **translator** (`dialect.rs`) for what the crate does not understand of other implementations. Kept in it
 //! are **records** (`record.rs`): where a UID is reached; and **announcements**: which UIDs provide a content list. `running.rs` keeps a node running under
-//! `ioex up` and what it says published; commands reach it through `api.rs`.
+//! `ioex up` and what it says published; `api::dht` is how others ask it.
 //!
 //! Not a goal: to hide who looks for what.
 
-mod api;
 mod dialect;
 mod gate;
 mod krpc;
@@ -16,7 +15,6 @@ mod node;
 mod record;
 mod running;
 
-pub use api::router;
 pub use gate::{Cause, Counters, Gate, GateSettings, Verdict};
 pub use node::{ANNOUNCEMENT_LIFETIME, DhtError, Found, Node, NodeSettings, NodeStat, now_ms};
 pub use record::{

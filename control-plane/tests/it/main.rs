@@ -1,5 +1,6 @@
 //! Tests of the `ioex` command and the library beneath it.
 
+mod api;
 mod certificate;
 mod chain;
 mod configuration;

@@ -31,9 +31,10 @@ impl Node {
         let engine = Path::new(env!("CARGO_BIN_EXE_ioex")).with_file_name("ioex-engine");
         assert!(engine.exists(), "{} is missing; run: cargo build -p engine", engine.display());
         let mut up = up.arg("--json").stdout(Stdio::piped()).spawn().unwrap();
-        let mut events = BufReader::new(up.stdout.take().unwrap()).lines();
-        let ready = events.next().expect("`ioex up` became ready; if not, it said why above").unwrap();
-        Node { up, events, ready: serde_json::from_str(&ready).unwrap() }
+        let events = BufReader::new(up.stdout.take().unwrap()).lines();
+        let mut node = Node { up, events, ready: Value::Null };
+        node.ready = node.event("ready");
+        node
     }
 
     pub fn url(&self) -> String {
@@ -52,12 +53,18 @@ impl Node {
         kill_process(Pid::from_child(&self.up), signal).unwrap();
     }
 
-    /// The next event, which must be `name`.
+    /// The next event, which must be `name`. What the DHT says by the way, whenever it happens, is passed over.
     pub fn event(&mut self, name: &str) -> Value {
-        let line = self.events.next().unwrap_or_else(|| panic!("`ioex up` ended before {name}")).unwrap();
-        let event: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(event["event"], name, "{line}");
-        event
+        loop {
+            let line = self.events.next();
+            let line =
+                line.unwrap_or_else(|| panic!("`ioex up` ended before {name}; why stands above")).unwrap();
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+            assert_eq!(event["event"], "dht_joined", "{line} in place of {name}");
+        }
     }
 
     pub fn end(mut self) {
