@@ -12,6 +12,9 @@ mod tidying;
 
 use relay::policy::Status;
 use rustix::process::Pid;
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
 
 /// How often a test kills: `IOEX_TEST_KILLS`, else `default`, which keeps `make test` short.
 pub fn kills(default: u64) -> u64 {
@@ -36,6 +39,23 @@ impl Drop for Seed {
             eprintln!("again with the same choices: IOEX_TEST_SEED={}", self.0);
         }
     }
+}
+
+/// Kills a fetch into `out` once its journal says that a segment is kept. False if it had ended by then.
+pub fn kill_amid(fetch: &mut Child, out: &Path) -> bool {
+    // peer::fetch: the magic, the list's hash, then 36 bytes for each segment that is verified and written.
+    const ONE_SEGMENT: u64 = 8 + 32 + 36;
+    let name = out.file_name().unwrap().to_str().unwrap();
+    let journal = out.with_file_name(format!(".{name}.ioex-journal"));
+    let has_kept = || std::fs::metadata(&journal).is_ok_and(|file| file.len() >= ONE_SEGMENT);
+    while !has_kept() && fetch.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let has_ended = fetch.try_wait().unwrap().is_some();
+    fetch.kill().unwrap();
+    fetch.wait().unwrap();
+    // It may have come to its end between the look and the blow.
+    !has_ended && !out.exists()
 }
 
 /// The sum of the counters or gauges that have all these words in their name and labels.

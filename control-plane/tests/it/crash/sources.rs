@@ -1,7 +1,7 @@
 //! kill -9 of nodes while a file is spread over them and while it is fetched from them: both end as if nothing had
 //! happened, for the code makes one node losable, and a node that comes back is used again.
 
-use super::{Seed, Seeded, kills};
+use super::{Seed, Seeded, kill_amid, kills};
 use crate::node::{Node, on};
 use crate::program::err;
 use control_plane::data_directory::DataDirectory;
@@ -62,10 +62,11 @@ impl Source {
     }
 
     fn kill(&mut self, victim: &Victim) {
-        kill_process(self.node.engine(), Signal::KILL).unwrap();
+        // Its `ioex up` first: it might start another engine meanwhile, and that one would keep the port.
         if matches!(victim, Victim::Node) {
             self.node.up.kill().unwrap();
         }
+        kill_process(self.node.engine(), Signal::KILL).unwrap();
     }
 
     /// Waits until the node is there again.
@@ -186,7 +187,7 @@ fn nodes_that_are_killed_amid_transfers_cost_nothing_but_time() {
     let fetching = started.elapsed();
     std::fs::remove_file(&out).unwrap();
 
-    let (mut left_behind, mut killed, mut resumed) = (0, 0, 0);
+    let (mut left_behind, mut killed) = (0, 0);
     while killed < kills(NODE_KILLS) {
         let (path, bytes) = fleet.new_file();
         let publisher = fleet.publish(&path);
@@ -200,24 +201,22 @@ fn nodes_that_are_killed_amid_transfers_cost_nothing_but_time() {
         }
 
         let mut fetcher = fleet.fetch(&list, &out);
-        let is_fetcher_killed = fleet.seeded.below(3) == 0;
-        if is_fetcher_killed {
-            std::thread::sleep(Duration::from_micros(fleet.seeded.below(fetching.as_micros() as u64)));
-            fetcher.kill().unwrap();
-            fetcher.wait().unwrap();
-            if out.exists() {
+        let mut is_something_kept = false;
+        if fleet.seeded.below(3) == 0 {
+            is_something_kept = kill_amid(&mut fetcher, &out);
+            if !is_something_kept {
                 assert!(std::fs::read(&out).unwrap() == bytes, "what has the name is whole");
                 std::fs::remove_file(&out).unwrap();
             }
             fetcher = fleet.fetch(&list, &out);
         }
         let fetched = fleet.kill_one(fetching, Back::SoonOrLate, || report(fetcher));
+        let has_resumed = fetched["bytes_resumed"].as_u64().unwrap() > 0;
+        assert!(has_resumed || !is_something_kept, "what a killed fetcher had verified was not kept");
         assert!(std::fs::read(&out).unwrap() == bytes, "another file than was published");
-        resumed += u64::from(fetched["bytes_resumed"].as_u64().unwrap() > 0);
         std::fs::remove_file(&out).unwrap();
         killed += 2;
     }
-    assert!(killed < 20 || resumed > 0, "nothing that a killed fetcher had verified was kept");
     assert!(left_behind < killed / 2, "{left_behind} of {} publications gave a node up", killed / 2);
     // Nobody's disk is the worse for it.
     for source in &fleet.sources {
