@@ -6,6 +6,7 @@
 //! DIR/run/        0700   engine.sock, api.sock 0600, ioex.lock
 //! DIR/peer/       0700   friends.redb: see `peer/docs/friends.md`
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
+//! DIR/api/        0700   token 0600: see `api::token`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
 //! DIR/dht/               nodes, lists: see `dht::running`
@@ -76,7 +77,7 @@ impl DataDirectory {
                 .map_err(|source| DataDirectoryError::Create { path: path.into(), source })
         };
         create(&root, 0o755)?;
-        for name in ["identity", "tls", "run", "peer", "relay", "engine"] {
+        for name in ["identity", "tls", "run", "peer", "relay", "api", "engine"] {
             let path = root.join(name);
             create(&path, 0o700)?;
             let fail = |source| DataDirectoryError::Create { path: path.clone(), source };
@@ -137,6 +138,11 @@ impl DataDirectory {
     /// The socket on which `ioex up` answers: see `api`.
     pub fn api_socket(&self) -> PathBuf {
         self.root.join("run/api.sock")
+    }
+
+    /// What a request to the API over TCP must show.
+    pub fn api_token(&self) -> PathBuf {
+        self.root.join("api/token")
     }
 
     /// What the DHT keeps between two runs.

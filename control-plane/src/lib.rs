@@ -19,6 +19,7 @@ pub mod cores;
 pub mod data_directory;
 pub mod dht;
 pub mod doctor;
+pub mod engine_history;
 pub mod engine_process;
 pub mod engine_program;
 pub mod engine_socket;

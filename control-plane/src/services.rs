@@ -5,12 +5,13 @@ use crate::configuration::Configuration;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::dht;
+use crate::engine_history::EngineHistory;
 use crate::node_identity::NodeIdentity;
 use peer::friends::Friends;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 /// What runs.
@@ -18,6 +19,8 @@ use std::time::Instant;
 pub struct Services {
     /// Where the DHT listens, if this node is part of one.
     pub dht: Option<SocketAddrV4>,
+    /// Where the API answers over TCP, if it does.
+    pub api: Option<SocketAddr>,
 }
 
 /// Why they do not run.
@@ -31,6 +34,17 @@ pub enum ServicesError {
         /// Why.
         source: io::Error,
     },
+    /// The API over TCP.
+    #[error("the API cannot listen on {listen}: {source}; choose another port in api.listen")]
+    Api {
+        /// Where it should.
+        listen: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What the API is protected with.
+    #[error(transparent)]
+    Token(#[from] api::TokenError),
     /// The DHT.
     #[error("the DHT cannot listen on {listen} (UDP): {source}; choose another port in dht.listen")]
     Dht {
@@ -50,10 +64,13 @@ pub fn start(
     directory: &DataDirectory,
     identity: &NodeIdentity,
     friends: Option<Friends>,
+    engine_history: Arc<EngineHistory>,
     console: Console,
 ) -> Result<Services, ServicesError> {
     let listener = api::bind_unix(directory)
         .map_err(|source| ServicesError::Socket { path: directory.api_socket(), source })?;
+    let tcp = configuration.api.listen.map(|listen| TcpApi::bind(listen, directory)).transpose()?;
+    let tcp_listens = tcp.as_ref().map(|tcp| tcp.listens);
     let settings = dht::RunningDhtSettings::of(configuration, directory, identity.key.clone());
     let (uid, directory, since) = (identity.uid(), directory.clone(), Instant::now());
     let (started, outcome) = mpsc::sync_channel(1);
@@ -77,8 +94,15 @@ pub fn start(
                 None => None,
             };
             // The other end waits for exactly this.
-            let _ = started.send(Ok(Services { dht: dht.as_ref().map(dht::RunningDht::listens) }));
-            let router = Api::new(Parts { uid, directory, friends, dht: dht.clone(), since }).router();
+            let _ = started.send(Ok(Services { dht: dht.as_ref().map(dht::RunningDht::listens), api: tcp_listens }));
+            let parts = Parts { uid, directory, friends, dht: dht.clone(), engine_history, since };
+            let router = Api::new(parts).router();
+            let over_tcp = async {
+                match tcp {
+                    Some(tcp) => api::serve_tcp(tcp.listener, router.clone(), tcp.token).await,
+                    None => std::future::pending().await,
+                }
+            };
             let dht = async {
                 match dht {
                     Some(dht) => dht.run(console).await,
@@ -86,11 +110,36 @@ pub fn start(
                 }
             };
             tokio::select! {
-                outcome = api::serve_unix(listener, router) => tracing::error!(?outcome, "the API has ended"),
+                outcome = api::serve_unix(listener, router.clone()) => tracing::error!(?outcome, "the API has ended"),
+                outcome = over_tcp => tracing::error!(?outcome, "the API over TCP has ended"),
                 () = dht => {}
             }
         });
     };
     std::thread::Builder::new().name("services".into()).spawn(run).map_err(ServicesError::Thread)?;
     outcome.recv().unwrap_or_else(|_| Err(ServicesError::Thread(io::Error::other("it ended at once"))))
+}
+
+/// The API over TCP, bound.
+struct TcpApi {
+    listener: TcpListener,
+    listens: SocketAddr,
+    token: api::Token,
+}
+
+impl TcpApi {
+    fn bind(listen: SocketAddr, directory: &DataDirectory) -> Result<TcpApi, ServicesError> {
+        let token = api::Token::load_or_create(directory)?;
+        let bind = || {
+            let listener = TcpListener::bind(listen)?;
+            listener.set_nonblocking(true)?;
+            let listens = listener.local_addr()?;
+            Ok((listener, listens))
+        };
+        let (listener, listens) = bind().map_err(|source| ServicesError::Api { listen, source })?;
+        if !listens.ip().is_loopback() {
+            tracing::warn!(%listens, "the API and its token are not encrypted; let a proxy with TLS stand in front");
+        }
+        Ok(TcpApi { listener, listens, token })
+    }
 }

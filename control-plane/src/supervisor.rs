@@ -3,6 +3,7 @@
 
 use crate::configuration::Configuration;
 use crate::data_directory::DataDirectory;
+use crate::engine_history::EngineHistory;
 use crate::engine_process::{EngineProcess, EngineProcessError};
 use crate::engine_program::{self, EngineProgramError};
 use crate::engine_socket::{EngineSocket, EngineSocketError};
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the engine may take until it answers. A store of ten million segments opens in seconds; a repair
@@ -95,6 +97,7 @@ pub struct Supervisor {
     directory: DataDirectory,
     uid: Uid,
     backoff: Duration,
+    history: Arc<EngineHistory>,
     /// What the last engine listened on. One that takes its place listens on the same ports, also where the
     /// configuration leaves the choice (port 0): its URLs are in others' hands.
     bound: Vec<SocketAddr>,
@@ -137,7 +140,19 @@ impl Supervisor {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
-        Ok(Supervisor { directory, uid, backoff: BACKOFF_FIRST, bound: Vec::new(), _lock: file })
+        Ok(Supervisor {
+            directory,
+            uid,
+            backoff: BACKOFF_FIRST,
+            history: Arc::default(),
+            bound: Vec::new(),
+            _lock: file,
+        })
+    }
+
+    /// What has become of its engines.
+    pub fn history(&self) -> Arc<EngineHistory> {
+        Arc::clone(&self.history)
     }
 
     /// Adopts the engine that runs here, or starts one, and hands it its policy.
@@ -216,6 +231,7 @@ impl Supervisor {
         }
         // The engine keeps its policy and the policy's generation on disk; the next one is always above it.
         socket.set_policy(self.policy(configuration, status.policy_generation + 1)?)?;
+        self.history.note_policy();
         Ok(socket.status()?)
     }
 

@@ -33,10 +33,10 @@ pub(super) struct DhtStat {
     /// Nodes in its routing table.
     pub(super) nodes: usize,
     /// Of these, those that keep announcements.
-    announcing_nodes: usize,
+    pub(super) announcing_nodes: usize,
     /// How many nodes the network has, as its lookups suggest.
-    network_nodes_estimate: usize,
-    record: Publication,
+    pub(super) network_nodes_estimate: usize,
+    pub(super) record: Publication,
     /// Lists that this node announces.
     pub(super) lists: usize,
     pub(super) datagrams: Datagrams,
@@ -52,11 +52,11 @@ enum Network {
 
 /// What became of this node's own record.
 #[derive(Serialize, ToSchema)]
-struct Publication {
+pub(super) struct Publication {
     /// The sequence number of what was taken last: milliseconds since 1970-01-01 UTC.
-    sequence_ms: Option<i64>,
+    pub(super) sequence_ms: Option<i64>,
     /// Why the last attempt failed, if it did.
-    problem: Option<String>,
+    pub(super) problem: Option<String>,
 }
 
 /// Datagrams, since the start.

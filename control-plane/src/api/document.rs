@@ -56,5 +56,11 @@ fn complete(mut document: Value) -> Value {
         "description": "What was wrong, and what to do (RFC 9457)",
         "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
     });
+    document["components"]["securitySchemes"]["token"] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Over TCP: what stands in api/token of the node's data directory. On the Unix socket nothing is asked for.",
+    });
+    document["security"] = json!([{}, { "token": [] }]);
     document
 }

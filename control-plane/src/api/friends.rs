@@ -42,34 +42,34 @@ pub(super) struct Mailbox {
     /// Why there is no session.
     reason: Option<String>,
     profile: Profile,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 /// Counted since the start.
 #[derive(Serialize, ToSchema)]
-struct Counters {
+pub(super) struct Counters {
     /// Messages that were received and kept.
-    received: u64,
+    pub(super) received: u64,
     /// Messages that came again.
-    repeated: u64,
+    pub(super) repeated: u64,
     /// Messages that were sent, and whose receipt came.
-    delivered: u64,
+    pub(super) delivered: u64,
     /// Requests that were taken.
-    requests: u64,
+    pub(super) requests: u64,
     /// Requests that were dropped because as many as may be wait for a decision.
-    requests_dropped: u64,
+    pub(super) requests_dropped: u64,
     /// Requests of those who were declined before.
-    requests_declined: u64,
+    pub(super) requests_declined: u64,
     /// Envelopes that the mailbox has dropped.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// Bodies that are none of this protocol, or that do not open.
-    malformed: u64,
+    pub(super) malformed: u64,
     /// Bodies that make no sense as things stand with their sender.
-    unexpected: u64,
+    pub(super) unexpected: u64,
     /// Envelopes of friends above what one may send.
-    flooded: u64,
+    pub(super) flooded: u64,
     /// Messages that could not be written down, and were not acknowledged.
-    unsaved: u64,
+    pub(super) unsaved: u64,
 }
 
 /// Somebody of whom something is known.

@@ -10,6 +10,7 @@ use peer::friends::{self, FriendView, Friends, Outcome, SendError};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::watch;
 use utoipa::{IntoParams, ToSchema};
@@ -48,6 +49,19 @@ enum Delivery {
     Refused,
     Busy,
     Unknown,
+}
+
+/// How many went how, since the start.
+#[derive(Default)]
+pub(super) struct SentCounters([AtomicU64; 5]);
+
+impl Api {
+    /// How many messages went how, since the start.
+    pub(super) fn sent(&self) -> [(&'static str, u64); 5] {
+        let names = ["delivered", "offline", "refused", "busy", "unknown"];
+        let counts = &self.0.sent.0;
+        std::array::from_fn(|i| (names[i], counts[i].load(Relaxed)))
+    }
 }
 
 /// What became of a message.
@@ -117,6 +131,14 @@ fn page_len() -> usize {
     responses((status = 200, body = Sent)))]
 async fn send(State(api): State<Api>, Json(message): Json<NewMessage>) -> Result<Json<Sent>, Problem> {
     let outcome = api.friends()?.send(message.to, message.text).await?;
+    let place = match outcome {
+        Outcome::Delivered(_) => 0,
+        Outcome::Offline => 1,
+        Outcome::Refused => 2,
+        Outcome::Busy => 3,
+        Outcome::Unknown => 4,
+    };
+    api.0.sent.0[place].fetch_add(1, Relaxed);
     let without_receipt = |status| Sent { status, time_us: None, envelope_blake3: None };
     Ok(Json(match outcome {
         Outcome::Delivered(receipt) => Sent {

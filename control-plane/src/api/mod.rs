@@ -1,5 +1,6 @@
 //! The API of a running node: HTTP/1.1 with JSON on the Unix socket `run/api.sock`, for whoever owns the data directory and for
-//! root. The commands use it, and so may anybody else: `/openapi.json` says what there is, `control-plane/docs/api.md` how to
+//! root. The commands use it, and so may anybody else; where `[api] listen` is set, also over TCP to
+//! whoever shows the token. `/openapi.json` says what there is, `control-plane/docs/api.md` how to
 //! begin.
 //!
 //! A request is one function with its description above it (`#[utoipa::path]`), and its name in the `routes()` of its module:
@@ -9,18 +10,24 @@ pub mod client;
 mod dht;
 mod document;
 mod friends;
+mod health;
 mod messages;
+mod metrics;
 mod node;
 mod problem;
+mod prometheus;
 mod relay;
 mod request;
 mod server;
+mod token;
 
 pub use problem::Problem;
-pub use server::{bind_unix, serve_unix};
+pub use server::{bind_unix, serve_tcp, serve_unix};
+pub use token::{Token, TokenError};
 
 use crate::data_directory::DataDirectory;
 use crate::dht::RunningDht;
+use crate::engine_history::EngineHistory;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn};
@@ -51,6 +58,7 @@ struct Shared {
     parts: Parts,
     /// Questions to the engine that may be open at once.
     engine_turns: Semaphore,
+    sent: messages::SentCounters,
 }
 
 /// The parts of a running node.
@@ -63,6 +71,8 @@ pub struct Parts {
     pub friends: Option<Friends>,
     /// Its part of the DHT, if it has one.
     pub dht: Option<RunningDht>,
+    /// What has become of its engines.
+    pub engine_history: Arc<EngineHistory>,
     /// When it was started.
     pub since: Instant,
 }
@@ -70,7 +80,7 @@ pub struct Parts {
 impl Api {
     /// The API of these parts.
     pub fn new(parts: Parts) -> Api {
-        Api(Arc::new(Shared { parts, engine_turns: Semaphore::new(ENGINE_TURNS) }))
+        Api(Arc::new(Shared { parts, engine_turns: Semaphore::new(ENGINE_TURNS), sent: Default::default() }))
     }
 
     /// Everything that may be asked.
@@ -110,6 +120,8 @@ impl Api {
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(document::frame())
         .merge(document::routes())
+        .merge(health::routes())
+        .merge(metrics::routes())
         .merge(node::routes())
         .merge(friends::routes())
         .merge(messages::routes())

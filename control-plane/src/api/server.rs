@@ -1,21 +1,25 @@
 //! Connections: whose they are, how many there may be, and how long they may take.
 
+use super::token::{Token, with_token};
 use crate::data_directory::DataDirectory;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections that are served at once on the Unix socket; further ones wait.
+/// Connections that are served at once on a socket; further ones wait.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long the head of a request may take, and how long a connection may be silent between two of them.
@@ -50,14 +54,38 @@ pub fn bind_unix(directory: &DataDirectory) -> io::Result<StdUnixListener> {
 /// The socket cannot be used.
 pub async fn serve_unix(listener: StdUnixListener, router: Router) -> io::Result<Infallible> {
     let listener = UnixListener::from_std(listener)?;
+    serve(router, async || {
+        let (stream, _) = listener.accept().await?;
+        if is_owner(&stream) {
+            return Ok(Some(stream));
+        }
+        tracing::warn!("another user's connection to the API's socket was closed");
+        Ok(None)
+    })
+    .await
+}
+
+/// Answers over TCP whoever shows the token, until dropped.
+///
+/// # Errors
+/// The socket cannot be used.
+pub async fn serve_tcp(listener: StdTcpListener, router: Router, token: Token) -> io::Result<Infallible> {
+    let listener = TcpListener::from_std(listener)?;
+    let router = router.layer(from_fn_with_state(token, with_token));
+    serve(router, async || Ok(Some(listener.accept().await?.0))).await
+}
+
+/// Serves what is accepted; nothing is, where it is not to be served.
+async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    router: Router,
+    accept: impl AsyncFn() -> io::Result<Option<S>>,
+) -> io::Result<Infallible> {
     let places = Places::new(CONNECTIONS_MAX);
     loop {
         let place = places.take().await?;
-        match listener.accept().await {
-            Ok((stream, _)) if is_owner(&stream) => {
-                tokio::spawn(serve_one(TokioIo::new(stream), router.clone(), place));
-            }
-            Ok(_) => tracing::warn!("another user's connection to the API's socket was closed"),
+        match accept().await {
+            Ok(Some(stream)) => drop(tokio::spawn(serve_one(TokioIo::new(stream), router.clone(), place))),
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection to the API was not taken");
                 tokio::time::sleep(ACCEPT_RETRY).await;

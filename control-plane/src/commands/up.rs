@@ -38,7 +38,14 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
         service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
     let peer = peer_service::start(&loaded.configuration, &directory, &identity)?;
-    let services = services::start(&loaded.configuration, &directory, &identity, peer.clone(), console)?;
+    let services = services::start(
+        &loaded.configuration,
+        &directory,
+        &identity,
+        peer.clone(),
+        supervisor.history(),
+        console,
+    )?;
     let node =
         Node { console, arguments, directory, identity, supervisor, loaded, services, peer: peer.clone() };
     runtime.block_on(async {
@@ -123,6 +130,7 @@ impl Node<'_> {
             };
             match outcome {
                 Ok(running) => {
+                    self.supervisor.history().note_restart();
                     let pid = running.process.pid();
                     self.event(
                         "engine_started",
@@ -164,6 +172,7 @@ impl Node<'_> {
         let needs_restart = differs(&self.loaded.configuration.engine, &loaded.configuration.engine)
             || self.loaded.configuration.relay.needs_restart(&loaded.configuration.relay)
             || self.loaded.configuration.dht != loaded.configuration.dht
+            || self.loaded.configuration.api != loaded.configuration.api
             || self.loaded.configuration.chain != loaded.configuration.chain
             || self.loaded.configuration.peer != loaded.configuration.peer
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
@@ -179,7 +188,7 @@ impl Node<'_> {
                 let mut text =
                     format!("reloaded: policy generation {generation}, certificate {}", word(&certificate));
                 if needs_restart {
-                    text.push_str("; changes of [engine], [peer], [dht], [chain], node.data and where the relay listens wait for the next start");
+                    text.push_str("; changes of [engine], [peer], [dht], [api], [chain], node.data and where the relay listens wait for the next start");
                 }
                 let facts = json!({ "policy_generation": generation, "certificate": word(&certificate),
                                     "needs_restart": needs_restart });
@@ -221,6 +230,7 @@ impl Node<'_> {
                 "mailbox": self.loaded.configuration.peer.mailbox.to_string(),
                 "relay": reachable::turn_uris(&self.loaded.configuration.node, &status.relay),
                 "dht": self.services.dht.map(|listens| listens.to_string()),
+                "api": self.services.api.map(|listens| listens.to_string()),
             }))?;
             return Ok(());
         }
@@ -255,6 +265,10 @@ impl Node<'_> {
         }
         if let Some(listens) = self.services.dht {
             row("DHT", &format!("udp://{listens}"));
+        }
+        if let Some(listens) = self.services.api {
+            let token = self.directory.api_token();
+            row("API", &format!("http://{listens} with the token in {}", token.display()));
         }
         for (i, url) in urls.iter().enumerate() {
             row(if i == 0 { "give others" } else { "" }, url);

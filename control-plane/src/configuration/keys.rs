@@ -1,5 +1,6 @@
 //! Every setting: its place in the file, what it means, what it may be, and how it is read and shown.
 
+use super::api::{API_KEYS, Api};
 use super::chain::{CHAIN_KEYS, Chain};
 use super::dht::{DHT_KEYS, Dht};
 use super::peer::{PEER_KEYS, Peer};
@@ -28,6 +29,8 @@ pub struct Configuration {
     pub peer: Peer,
     /// Section `[dht]`.
     pub dht: Dht,
+    /// Section `[api]`.
+    pub api: Api,
     /// Section `[chain]`.
     pub chain: Chain,
 }
@@ -169,6 +172,7 @@ impl Default for Configuration {
             relay: Relay::default(),
             peer: Peer::default(),
             dht: Dht::default(),
+            api: Api::default(),
             chain: Chain::default(),
         }
     }
@@ -238,7 +242,7 @@ impl Key {
 
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(DHT_KEYS).chain(CHAIN_KEYS)
+    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(DHT_KEYS).chain(API_KEYS).chain(CHAIN_KEYS)
 }
 
 /// The sections in the order in which they are printed.
@@ -288,7 +292,7 @@ macro_rules! limit {
     };
 }
 
-/// The settings of all sections but `[relay]`, `[dht]` and `[chain]`.
+/// The settings of the sections that have no file of their own.
 const KEYS: &[Key] = &[
     Key {
         section: "node",

@@ -5,6 +5,7 @@
 //! the environment, `config print` and the messages cannot disagree. An unknown key is an error and never
 //! ignored: a misspelt limit would otherwise leave the default in force without a word.
 
+mod api;
 pub mod chain;
 pub mod dht;
 mod keys;
@@ -15,6 +16,7 @@ mod problem;
 mod relay;
 mod value;
 
+pub use api::Api;
 pub use chain::Chain;
 pub use dht::Dht;
 pub use keys::{

@@ -80,13 +80,13 @@ ioex.toml:1:1: key `listen` stands outside any section
 1 | listen = [\"[::]:1\"]
   | ^^^^^^
   = `listen` belongs into [engine]
-  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [dht], [chain]
+  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [dht], [api], [chain]
 ioex.toml:2:2: unknown section [limit]
   |
 2 | [limit]
   |  ^^^^^
   = did you mean [limits]?
-  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [dht], [chain]"
+  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [dht], [api], [chain]"
     );
 }
 
@@ -284,4 +284,19 @@ fn a_chain_that_is_followed_must_have_a_beginning_and_endpoints_that_can_be_aske
         let text = problems(&format!("[chain]\n{line}\n"), &[]);
         assert!(text.contains(expected), "{line}: {text}");
     }
+}
+
+#[test]
+fn a_bare_port_of_the_api_is_one_of_loopback() {
+    for (text, expected) in [
+        ("8645", Some("127.0.0.1:8645")),
+        ("\"8645\"", Some("127.0.0.1:8645")),
+        ("\"[::1]:8645\"", Some("[::1]:8645")),
+        ("\"\"", None),
+    ] {
+        let loaded = parse(Path::new("ioex.toml"), &format!("[api]\nlisten = {text}\n")).unwrap();
+        assert_eq!(loaded.configuration.api.listen.map(|address| address.to_string()).as_deref(), expected);
+    }
+    assert!(problems("[api]\nlisten = 65536\n", &[]).contains("not within 0 to 65535"));
+    assert!(problems("[api]\nlisten = \"localhost\"\n", &[]).contains("a port of loopback"));
 }

@@ -1,12 +1,15 @@
 //! The API of a running node.
 
 mod document;
+mod operation;
 mod refusals;
+mod schemathesis;
 
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// An answer.
 pub struct Answer {
@@ -60,4 +63,13 @@ pub fn ask(home: &Path, request: &str, headers: &[&str], body: &[u8]) -> Answer 
 
 pub fn get(home: &Path, path: &str) -> Answer {
     ask(home, &format!("GET {path}"), &[], b"")
+}
+
+/// Waits until it is so: far longer than it takes.
+pub fn until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "not in time");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
