@@ -1,7 +1,7 @@
 # The commands of the README. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench perf perf-vm perf-quick fuzz clean
+.PHONY: help setup demo test lint bench perf perf-vm perf-quick fuzz deb clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,13 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (default 30)
 	@.ci/setup fuzz
 	@.ci/fuzz
+
+deb: ## Build the Debian package of both programs into target/debian
+	@.ci/setup deb
+	cargo build --release -p engine -p control-plane
+	rm -rf target/man
+	cargo run --release --quiet -p control-plane --example man_pages -- target/man
+	cargo deb --no-build -p control-plane
 
 clean: ## Remove everything that was built
 	cargo clean

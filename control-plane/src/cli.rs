@@ -7,6 +7,7 @@ mod friends;
 mod publish;
 mod relay;
 mod store;
+mod top;
 
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Lease, Repair};
@@ -15,6 +16,7 @@ pub use friends::{Friend, FriendAction, Inbox, Msg};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
 pub use store::{Store, StoreAction};
+pub use top::Top;
 
 use crate::build_facts::{LONG_VERSION, VERSION};
 use crate::configuration::{Flags, Sources};
@@ -86,6 +88,9 @@ pub enum Command {
     /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
     #[command(after_long_help = chain::chain_examples())]
     Chain(Chain),
+    /// Watch the running node: what its shards do, who is connected, what is stored, what is lost
+    #[command(after_long_help = top::TOP_EXAMPLES)]
+    Top(Top),
     /// Look at this machine: what is missing, what it costs, and the command that mends it
     Doctor(Doctor),
     /// Check or print the configuration

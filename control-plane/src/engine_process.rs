@@ -65,6 +65,8 @@ impl EngineProcess {
             command.env("IOEX_LOG", "warn");
         }
         let child = command
+            // A service manager listens to this process alone.
+            .env_remove("NOTIFY_SOCKET")
             .args(arguments(directory, settings, listen))
             .stdin(Stdio::null())
             // What it listens on is asked over its control socket; two programs on one standard output would

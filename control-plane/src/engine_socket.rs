@@ -39,7 +39,7 @@ pub enum EngineSocketError {
         source: io::Error,
     },
     /// Another user's process listens.
-    #[error("{path} belongs to a process of user {user}, not to this user's engine", path = .path.display())]
+    #[error("{path} belongs to a process of user {user}, not to this user's engine; run this as that user, such as: runuser -u ioex -- ioex ...", path = .path.display())]
     Stranger {
         /// The socket.
         path: PathBuf,

@@ -31,9 +31,11 @@ pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;
 pub mod relay_credentials;
+pub mod service_manager;
 pub mod services;
 pub mod supervisor;
 pub mod text_table;
+pub mod top;
 
 use clap::Parser;
 use std::io::Write;

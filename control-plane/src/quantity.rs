@@ -78,6 +78,28 @@ pub fn show_rate(bytes: u64, seconds: f64) -> String {
     if seconds > 0.0 { format!("{}/s", show_bytes((bytes as f64 / seconds) as u64)) } else { "-".into() }
 }
 
+/// Writes a number with three figures and a letter for thousands: `999`, `1.50k`, `12.3M`, `4.00G`.
+pub fn show_thousands(number: f64) -> String {
+    const LETTERS: [&str; 4] = ["k", "M", "G", "T"];
+    if number < 999.5 {
+        // A rate below ten is seldom a whole number.
+        let decimals = if number < 9.95 && number.fract() != 0.0 { 1 } else { 0 };
+        return format!("{number:.decimals$}");
+    }
+    let mut value = number / 1e3;
+    let mut letter = 0;
+    while value >= 999.5 && letter + 1 < LETTERS.len() {
+        value /= 1e3;
+        letter += 1;
+    }
+    let decimals = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}{}", LETTERS[letter])
+}
+
 /// Writes a span of time in the unit that suits it: `850 ms`, `12.3 s`, `3 h 20 min`.
 pub fn show_seconds(seconds: f64) -> String {
     if seconds < 1.0 {

@@ -28,7 +28,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(20);
 
 /// What a drain may take beyond its own limit before the engine is killed: closing the store syncs it.
-const DRAIN_GRACE: Duration = Duration::from_secs(10);
+pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
 
 /// The wait before a restart: doubled with each death from the first to the last, and back to the first after
 /// an engine that lived for [`LIVED_WELL`].

@@ -17,6 +17,7 @@ mod publish;
 mod relay;
 mod repair;
 mod store;
+mod top;
 mod transfer_failure;
 mod up;
 
@@ -36,6 +37,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Chain(arguments) => chain::run(&arguments),
         Command::Relay(arguments) => relay::run(arguments),
         Command::Store(arguments) => store::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Friend(arguments) => friend::run(arguments),
         Command::Msg(arguments) => msg::run(arguments),
         Command::Inbox(arguments) => inbox::run(&arguments),

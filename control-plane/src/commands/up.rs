@@ -13,14 +13,15 @@ use crate::node_identity::NodeIdentity;
 use crate::peer_service;
 use crate::quantity::{show_bytes, show_seconds};
 use crate::reachable;
+use crate::service_manager;
 use crate::services::{self, Services};
-use crate::supervisor::{Running, Supervisor, describe};
+use crate::supervisor::{DRAIN_GRACE, Running, Supervisor, describe};
 use peer::friends::Friends;
 use rustix::process::Signal;
 use serde_json::json;
 use std::fmt::Write;
 use std::process::{ExitCode, ExitStatus};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
@@ -87,13 +88,19 @@ impl Node<'_> {
             () = signals.end() => return Ok(ExitCode::SUCCESS),
         };
         self.report(&running, &certificate)?;
+        let listeners = running.status.listeners.join(" ");
+        service_manager::ready(&format!("serves on {listeners}, engine process {}", running.process.pid()));
         loop {
             let event = tokio::select! {
                 status = running.process.ended() => Event::EngineEnded(status),
                 asked = signals.next() => asked,
             };
             match event {
-                Event::Reload => self.reload(&running)?,
+                Event::Reload => {
+                    service_manager::reloading();
+                    self.reload(&running)?;
+                    service_manager::reloaded();
+                }
                 Event::End => return self.drain(running, &mut signals).await,
                 Event::EngineEnded(Some(status)) if status.success() => {
                     self.event("drained", "the engine was drained by another process; leaving", json!({}))?;
@@ -142,7 +149,7 @@ impl Node<'_> {
                 Err(error) => {
                     let text = format!("the engine does not start: {error}");
                     self.event("engine_failed", &text, json!({ "reason": error.to_string() }))?;
-                    lived = std::time::Duration::ZERO;
+                    lived = Duration::ZERO;
                 }
             }
         }
@@ -153,6 +160,7 @@ impl Node<'_> {
         let limit_s = f64::from(configuration.limits.drain_timeout_ms) / 1000.0;
         let text = format!("draining for at most {}; once more to end at once", show_seconds(limit_s));
         self.event("draining", &text, json!({ "drain_timeout_s": limit_s }))?;
+        service_manager::stopping(Duration::from_secs_f64(limit_s) + DRAIN_GRACE);
         leave(self.peer.clone()).await;
         let by_itself = self.supervisor.drain(&mut running.process, configuration, signals.end()).await;
         let text = if by_itself { "drained" } else { "the engine was killed before it had drained" };
@@ -277,6 +285,7 @@ impl Node<'_> {
     }
 
     fn event(&self, name: &str, text: &str, mut facts: serde_json::Value) -> Result<(), Failure> {
+        service_manager::status(text);
         if self.console.json {
             facts["event"] = json!(name);
             self.console.json(&facts)?;

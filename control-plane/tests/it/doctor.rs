@@ -5,7 +5,7 @@ use control_plane::configuration::{Ports, Relay};
 use control_plane::doctor::{Check, Facts, Finding, Nic, Probe, RelayFacts, Status, judge};
 
 /// A server with everything.
-fn good() -> Facts {
+pub fn good() -> Facts {
     Facts {
         kernel_release: "6.18.1-amd64".into(),
         probe: Some(Ok(probe(true))),

@@ -1,7 +1,7 @@
 //! Quantities and core lists as people write them.
 
 use control_plane::cores::Cores;
-use control_plane::quantity::{QuantityError, parse_bytes, show_bytes, show_seconds};
+use control_plane::quantity::{QuantityError, parse_bytes, show_bytes, show_seconds, show_thousands};
 
 #[test]
 fn bytes_with_units() {
@@ -31,6 +31,8 @@ fn quantities_shown() {
     );
     let shown = [0.25, 12.34, 75.0, 7384.0].map(show_seconds);
     assert_eq!(shown, ["250 ms", "12.3 s", "1 min 15 s", "2 h 3 min"]);
+    let shown = [0.0, 0.25, 7.0, 42.4, 999.4, 999.6, 12_345.0, 999_600.0, 4e9, 1e18].map(show_thousands);
+    assert_eq!(shown, ["0", "0.2", "7", "42", "999", "1.00k", "12.3k", "1.00M", "4.00G", "1000000T"]);
 }
 
 #[test]
