@@ -1,5 +1,6 @@
 //! The command line of `ioex`.
 
+mod bootstrap;
 mod chain;
 mod custody;
 mod dht;
@@ -9,6 +10,7 @@ mod relay;
 mod store;
 mod top;
 
+pub use bootstrap::{Bootstrap, BootstrapAction, Peers};
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Lease, Repair};
 pub use dht::{Dht, DhtAction};
@@ -85,6 +87,11 @@ pub enum Command {
     /// The distributed hash table: where a UID is reached, and who provides a file
     #[command(after_long_help = dht::DHT_EXAMPLES)]
     Dht(Dht),
+    /// The bootstrap nodes that this node knows, how they are, and which one it uses
+    #[command(after_long_help = bootstrap::BOOTSTRAP_EXAMPLES)]
+    Bootstrap(Bootstrap),
+    /// Bootstrap nodes and the connections of friends
+    Peers(Peers),
     /// Both chains, verified without trusting anyone: headers, transactions, balances, points, authorisations
     #[command(after_long_help = chain::chain_examples())]
     Chain(Chain),
@@ -119,6 +126,10 @@ pub struct Up {
     #[command(flatten)]
     #[expect(missing_docs)]
     pub place: Place,
+    /// What the node is for: bootstrap, peer, phone, spn or cache; sets defaults for the DHT, storage, relay and mailbox
+    /// [configuration: node.role]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
     /// Listen here, UDP and TCP on one port; may be given more than once [configuration: engine.listen]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
@@ -126,8 +137,9 @@ pub struct Up {
     /// [configuration: relay.listen]
     #[arg(long, value_name = "ADDR:PORT")]
     pub relay: Vec<String>,
-    /// Be reached by friends at this node's mailbox: its URL, or local for the own engine's [configuration: peer.mailbox]
-    #[arg(long, value_name = "URL|local")]
+    /// Be reached by friends at this node's mailbox: its URL, local for the own engine's, or auto for the best bootstrap node
+    /// [configuration: peer.mailbox]
+    #[arg(long, value_name = "URL|local|auto")]
     pub mailbox: Option<String>,
     /// Take part in the distributed hash table here, UDP: 0.0.0.0:PORT, or 127.0.0.1:PORT for this machine alone
     /// [configuration: dht.listen]
@@ -153,6 +165,7 @@ Examples:
   ioex up
   ioex up --data /srv/ioex --listen 203.0.113.7:443 --listen '[2001:db8::7]:443'
   ioex up --relay '[::]:3478'
+  ioex up --role bootstrap --dht-bootstrap dht.example.com:6881
   ioex up --mailbox https://UID@relay.example.com:4433
   ioex up --dht 0.0.0.0:6881 --dht-bootstrap dht.example.com:6881
   ioex up --listen 127.0.0.1:4433 --cores 0-1 --json
@@ -354,6 +367,7 @@ impl Up {
     /// The configuration's layers, with the flags of this command.
     pub fn sources(&self) -> Sources {
         let mut flags = self.place.flags();
+        flags.extend(self.role.iter().map(|role| ("--role", "node.role", role.clone())));
         if !self.listen.is_empty() {
             flags.push(("--listen", "engine.listen", self.listen.join(",")));
         }

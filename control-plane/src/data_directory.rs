@@ -10,6 +10,7 @@
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
 //! DIR/dht/               nodes, lists: see `dht::running`
+//! DIR/bootstrap/         nodes: see `bootstrap::service`
 //! DIR/chain/             verified headers of both chains: see `chain::place`
 //! DIR/store/             packs, index and leases; the engine's, and of `ioex store` while no engine runs
 //! ```
@@ -148,6 +149,11 @@ impl DataDirectory {
     /// What the DHT keeps between two runs.
     pub fn dht(&self) -> PathBuf {
         self.root.join("dht")
+    }
+
+    /// What is known of bootstrap nodes.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.root.join("bootstrap")
     }
 
     /// The secret that the relay's expiring credentials are made with.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod bootstrap;
 pub mod build_facts;
 pub mod certificate;
 pub mod chain;

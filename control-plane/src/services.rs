@@ -1,6 +1,7 @@
-//! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, and the API.
+//! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, bootstrap nodes, and the API.
 
 use crate::api::{self, Api, Parts};
+use crate::bootstrap::Bootstrap;
 use crate::configuration::Configuration;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
@@ -64,6 +65,7 @@ pub fn start(
     directory: &DataDirectory,
     identity: &NodeIdentity,
     friends: Option<Friends>,
+    bootstrap: Bootstrap,
     engine_history: Arc<EngineHistory>,
     console: Console,
 ) -> Result<Services, ServicesError> {
@@ -95,7 +97,15 @@ pub fn start(
             };
             // The other end waits for exactly this.
             let _ = started.send(Ok(Services { dht: dht.as_ref().map(dht::RunningDht::listens), api: tcp_listens }));
-            let parts = Parts { uid, directory, friends, dht: dht.clone(), engine_history, since };
+            let parts = Parts {
+                uid,
+                directory,
+                friends,
+                dht: dht.clone(),
+                engine_history,
+                bootstrap: bootstrap.clone(),
+                since,
+            };
             let router = Api::new(parts).router();
             let over_tcp = async {
                 match tcp {
@@ -103,6 +113,7 @@ pub fn start(
                     None => std::future::pending().await,
                 }
             };
+            let searching = bootstrap.run(dht.clone());
             let dht = async {
                 match dht {
                     Some(dht) => dht.run(console).await,
@@ -113,6 +124,7 @@ pub fn start(
                 outcome = api::serve_unix(listener, router.clone()) => tracing::error!(?outcome, "the API has ended"),
                 outcome = over_tcp => tracing::error!(?outcome, "the API over TCP has ended"),
                 () = dht => {}
+                () = searching => {}
             }
         });
     };

@@ -37,7 +37,7 @@ pub mod trust;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientError, ClientOptions, ConnectError, Node};
-pub use exchange::{ExchangeError, Problem};
+pub use exchange::{ExchangeError, Health, Problem};
 pub use fetch::{FetchError, FetchOptions, Fetched, Listing, NodeReport, fetch_to_file, fetch_to_writer};
 pub use mailbox::{Event, Login, Mailbox, MailboxError};
 pub use node_url::{NodeUrl, NodeUrlError};

@@ -2,6 +2,7 @@
 
 use super::request::{Json, Path};
 use super::{Api, Problem};
+use crate::bootstrap::content_urls;
 use crate::dht::{AnnounceError, DhtError, Found, Topic, now_ms, parse_list, show_list};
 use axum::extract::State;
 use http::StatusCode;
@@ -18,6 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(record))
         .routes(routes!(publish))
         .routes(routes!(providers, announce, renounce))
+        .routes(routes!(holders))
 }
 
 /// The node's numbers.
@@ -104,6 +106,22 @@ struct Providers {
     providers: Vec<String>,
 }
 
+/// Who holds a list and can be reached.
+#[derive(Serialize, ToSchema)]
+struct Holders {
+    list: String,
+    /// Those that announced it last first.
+    holders: Vec<Holder>,
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+struct Holder {
+    uid: String,
+    /// Where its own record says that it is.
+    urls: Vec<String>,
+}
+
 /// Whether this node announces a list.
 #[derive(Serialize, ToSchema)]
 struct Announced {
@@ -150,6 +168,21 @@ async fn providers(State(api): State<Api>, Path(list): Path<String>) -> Result<J
     }
     let providers = providers.iter().map(Uid::to_string).collect();
     Ok(Json(Providers { list: show_list(&list), providers }))
+}
+
+/// UIDs that provide a content list and can be reached, with their URLs
+#[utoipa::path(get, path = "/v1/dht/holders/{list}", tag = "dht",
+    params(("list" = String, Path, description = "The list's address, 64 hexadecimal digits")),
+    responses((status = 200, body = Holders)))]
+async fn holders(State(api): State<Api>, Path(list): Path<String>) -> Result<Json<Holders>, Problem> {
+    let dht = api.dht()?;
+    let list = address(&list)?;
+    let holder = |(uid, found): (Uid, Found)| Holder {
+        uid: uid.to_string(),
+        urls: content_urls(&uid, &found).iter().map(ToString::to_string).collect(),
+    };
+    let holders = dht.holders(list).await?.into_iter().map(holder).collect();
+    Ok(Json(Holders { list: show_list(&list), holders }))
 }
 
 /// Announce this node as one, now and from now on

@@ -6,6 +6,7 @@
 //! A request is one function with its description above it (`#[utoipa::path]`), and its name in the `routes()` of its module:
 //! from that the router and the document are both made. Whatever fails is answered with a [`Problem`].
 
+mod bootstrap;
 pub mod client;
 mod dht;
 mod document;
@@ -25,6 +26,7 @@ pub use problem::Problem;
 pub use server::{bind_unix, serve_tcp, serve_unix};
 pub use token::{Token, TokenError};
 
+use crate::bootstrap::Bootstrap;
 use crate::data_directory::DataDirectory;
 use crate::dht::RunningDht;
 use crate::engine_history::EngineHistory;
@@ -73,6 +75,8 @@ pub struct Parts {
     pub dht: Option<RunningDht>,
     /// What has become of its engines.
     pub engine_history: Arc<EngineHistory>,
+    /// The bootstrap nodes that it knows.
+    pub bootstrap: Bootstrap,
     /// When it was started.
     pub since: Instant,
 }
@@ -127,6 +131,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(messages::routes())
         .merge(dht::routes())
         .merge(relay::routes())
+        .merge(bootstrap::routes())
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

@@ -1,7 +1,7 @@
 //! `ioex fetch`: a file from several nodes at once, verified as it arrives.
 
 use super::local_node::local_node;
-use super::{configuration, interruptible, node_urls, transfer_failure};
+use super::{configuration, holders, interruptible, node_urls, transfer_failure};
 use crate::cli::Fetch;
 use crate::configuration::Node as NodeSettings;
 use crate::console::Console;
@@ -32,10 +32,16 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let settings = configuration(&arguments.place.sources())?.configuration.node;
     let console = Console { json: arguments.json };
     let asked = Asked::parse(&arguments.list)?;
-    let urls = match (arguments.from.is_empty(), &asked.node) {
-        (false, _) => node_urls("--from", &arguments.from)?,
-        (true, Some(node)) => vec![node.clone()],
-        (true, None) => vec![local_node(&settings, "no node was named with --from")?],
+    // Nodes that are used, and holders that the DHT knows, of which the best are used.
+    let (urls, found) = match (arguments.from.is_empty(), &asked.node) {
+        (false, _) => (node_urls("--from", &arguments.from)?, Vec::new()),
+        (true, Some(node)) => (vec![node.clone()], Vec::new()),
+        (true, None) => {
+            let local = local_node(&settings, "no node was named with --from")?;
+            let found = holders::of_list(&DataDirectory::existing(&settings.data), &asked.hash);
+            let others = found.into_iter().filter(|url| url.uid() != local.uid()).collect();
+            (vec![local], others)
+        }
     };
     let publisher = arguments.publisher.as_deref().map(parse_publisher).transpose()?;
     // Whoever asks for a list must not get a segment's bytes in its place; every list has a counter, a
@@ -65,8 +71,20 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let (fetched, output, seconds) = interruptible(async {
         let client = Client::new(ClientOptions { authorities, ..ClientOptions::default() })?;
-        let nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
-        let mut outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+        let mut nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
+        let found = holders::by_cost(&client, found).await;
+        let named = nodes.len();
+        // What was written to standard output cannot be taken back, so nobody is left out there.
+        let waves =
+            holders::waves(found.len()).filter(|size| *size == found.len() || !to_standard_output(arguments));
+        let mut outcome = Err(Unfetched::Fetch(FetchError::NoNodes));
+        for size in waves {
+            nodes.extend(found[nodes.len() - named..size].iter().map(|url| client.node(url.clone())));
+            outcome = fetch(arguments, console, &nodes, &asked.hash, &options).await;
+            if !matches!(&outcome, Err(Unfetched::Fetch(error)) if others_may_do(error)) {
+                break;
+            }
+        }
         // The passphrase of a sealed key is asked for only if the file takes it.
         if let Some((sealed @ KeyFile::Sealed(_), path)) = &key_file
             && let Err(Unfetched::Fetch(FetchError::NotForThisIdentity { receivers, .. })) = &outcome
@@ -84,6 +102,17 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     })?;
     show(console, &asked.hash, &fetched, output.as_deref(), seconds)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a fetch failed for what other nodes may have.
+fn others_may_do(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::NoDocument { .. }
+            | FetchError::NoSegment { .. }
+            | FetchError::LostGroups { .. }
+            | FetchError::AllNodesFailed { .. }
+    )
 }
 
 /// Why nothing was fetched: the fetch itself, or what is around it.

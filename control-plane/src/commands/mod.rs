@@ -1,12 +1,14 @@
 //! The commands, a module each.
 
 mod audit;
+mod bootstrap;
 mod chain;
 mod config;
 mod dht;
 mod doctor;
 mod fetch;
 mod friend;
+mod holders;
 mod id;
 mod inbox;
 mod lease;
@@ -42,6 +44,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Msg(arguments) => msg::run(arguments),
         Command::Inbox(arguments) => inbox::run(&arguments),
         Command::Dht(arguments) => dht::run(&arguments),
+        Command::Bootstrap(arguments) => bootstrap::run(&arguments),
+        Command::Peers(arguments) => bootstrap::peers(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

@@ -1,6 +1,7 @@
 //! `ioex up`: identity and certificate, then an engine that is kept running until a signal ends it.
 
 use super::configuration;
+use crate::bootstrap::Bootstrap;
 use crate::certificate::{self, Outcome};
 use crate::chain::place::ChainDirectory;
 use crate::chain::service;
@@ -38,12 +39,14 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     if chain.is_on() && (chain.follow || chain.explorer.is_some()) {
         service::start(chain.clone(), ChainDirectory::of(&directory), identity.uid(), console)?;
     }
-    let peer = peer_service::start(&loaded.configuration, &directory, &identity)?;
+    let bootstrap = Bootstrap::new(&loaded.configuration, &directory, identity.uid());
+    let peer = peer_service::start(&loaded.configuration, &directory, &identity, &bootstrap)?;
     let services = services::start(
         &loaded.configuration,
         &directory,
         &identity,
         peer.clone(),
+        bootstrap,
         supervisor.history(),
         console,
     )?;
@@ -226,6 +229,7 @@ impl Node<'_> {
                 "event": "ready",
                 "uid": uid.to_string(),
                 "address": self.identity.address().to_string(),
+                "role": self.loaded.configuration.node.role.map(|role| role.to_string()),
                 "data": self.directory.root(),
                 "configuration": self.loaded.file,
                 "certificate": word(certificate),
@@ -247,6 +251,9 @@ impl Node<'_> {
             let _ = writeln!(out, "{name:12} {value}");
         };
         row("UID", &uid.to_string());
+        if let Some(role) = self.loaded.configuration.node.role {
+            row("role", &role.to_string());
+        }
         row("data", &self.directory.root().display().to_string());
         if let Some(file) = &self.loaded.file {
             row("settings", &file.display().to_string());

@@ -5,6 +5,7 @@ use super::chain::{CHAIN_KEYS, Chain};
 use super::dht::{DHT_KEYS, Dht};
 use super::peer::{PEER_KEYS, Peer};
 use super::relay::{RELAY_KEYS, Relay};
+use super::role::Role;
 use super::value::{Unfit, Value};
 use crate::cores::Cores;
 use identity::Uid;
@@ -38,6 +39,8 @@ pub struct Configuration {
 /// Who the node is and where it keeps its things.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// What the node is for. It has set the defaults that this configuration started from.
+    pub role: Option<Role>,
     /// The data directory.
     pub data: PathBuf,
     /// Host names or addresses under which others reach this node; they go into its certificate and its URLs.
@@ -158,7 +161,7 @@ pub enum StorageExecutor {
 impl Default for Configuration {
     fn default() -> Self {
         Configuration {
-            node: Node { data: default_data_directory(), names: Vec::new() },
+            node: Node { role: None, data: default_data_directory(), names: Vec::new() },
             engine: Engine {
                 listen: vec![SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 4433))],
                 cores: Cores::All,
@@ -294,6 +297,22 @@ macro_rules! limit {
 
 /// The settings of the sections that have no file of their own.
 const KEYS: &[Key] = &[
+    Key {
+        section: "node",
+        name: "role",
+        meaning: "What the node is for, which sets defaults. bootstrap: DHT server that is announced, relay, no storage; peer: DHT client, \
+                  storage, mailbox at the best bootstrap node; phone: the same without storage; spn: DHT server, storage, mailbox; cache: \
+                  DHT server, storage. Empty: what stands here alone.",
+        allowed: Allowed::Words("\"bootstrap\", \"peer\", \"phone\", \"spn\", \"cache\" or \"\""),
+        set: |c, value| {
+            c.node.role = value.text(|text| match text {
+                "" => Ok(None),
+                text => text.parse().map(Some),
+            })?;
+            Ok(())
+        },
+        show: |c| Value::Text(c.node.role.map(|role| role.to_string()).unwrap_or_default()),
+    },
     Key {
         section: "node",
         name: "data",

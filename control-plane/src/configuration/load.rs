@@ -2,6 +2,7 @@
 
 use super::keys::{Configuration, Key, keys, keys_of, sections};
 use super::problem::{ConfigurationError, Place, Problem};
+use super::role::Role;
 use super::value::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -40,6 +41,8 @@ impl Loaded {
 pub enum Origin {
     /// Built in.
     Default,
+    /// Built in for nodes of this role.
+    Role(Role),
     /// A line of the file.
     File {
         /// The file.
@@ -57,6 +60,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
+            Origin::Role(role) => write!(f, "role {role}"),
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Variable(name) => f.write_str(name),
             Origin::Flag(name) => f.write_str(name),
@@ -101,33 +105,25 @@ impl Sources {
 
 /// Reads all layers. Every problem of every layer is found before it fails.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigurationError> {
-    let mut layers = Layers::default();
     let file = sources.file();
-    if let Some(path) = &file {
-        match std::fs::read_to_string(path) {
-            Ok(content) => layers.file(path, &content),
-            Err(error) => layers.problems.push(Problem {
-                place: Place::WholeFile(path.clone()),
-                what: format!("cannot be read: {error}"),
-                remedy: vec!["name another file with --config, or create this one".into()],
-            }),
-        }
-    }
-    for (name, text) in &sources.environment {
-        layers.variable(name, text);
-    }
-    for (flag, path, text) in &sources.flags.0 {
-        layers.flag(flag, path, text);
-    }
-    layers.finish(file)
+    let content = file.as_ref().map(|path| (path, std::fs::read_to_string(path)));
+    in_role(|layers| layers.read(sources, content.as_ref())).finish(file)
 }
 
 /// Reads the text of one file over the defaults, and nothing else: no environment, no flags, no file system.
 /// `path` is what messages call it.
 pub fn parse(path: &Path, content: &str) -> Result<Loaded, ConfigurationError> {
+    in_role(|layers| layers.file(path, content)).finish(Some(path.to_path_buf()))
+}
+
+/// Layers over the built-in defaults, and, if they name a role, once more over that role's.
+fn in_role(read: impl Fn(&mut Layers)) -> Layers {
     let mut layers = Layers::default();
-    layers.file(path, content);
-    layers.finish(Some(path.to_path_buf()))
+    read(&mut layers);
+    let Some(role) = layers.configuration.node.role else { return layers };
+    let mut layers = Layers::of_role(role);
+    read(&mut layers);
+    layers
 }
 
 #[derive(Default)]
@@ -138,6 +134,32 @@ struct Layers {
 }
 
 impl Layers {
+    /// Over the defaults of a role.
+    fn of_role(role: Role) -> Layers {
+        let (configuration, plain) = (role.defaults(), Configuration::default());
+        let differs = |key: &&Key| (key.show)(&configuration) != (key.show)(&plain);
+        let origins = keys().filter(differs).map(|key| (key.path(), Origin::Role(role))).collect();
+        Layers { configuration, origins, problems: Vec::new() }
+    }
+
+    fn read(&mut self, sources: &Sources, content: Option<&(&PathBuf, std::io::Result<String>)>) {
+        match content {
+            Some((path, Ok(content))) => self.file(path, content),
+            Some((path, Err(error))) => self.problems.push(Problem {
+                place: Place::WholeFile(path.to_path_buf()),
+                what: format!("cannot be read: {error}"),
+                remedy: vec!["name another file with --config, or create this one".into()],
+            }),
+            None => {}
+        }
+        for (name, text) in &sources.environment {
+            self.variable(name, text);
+        }
+        for (flag, path, text) in &sources.flags.0 {
+            self.flag(flag, path, text);
+        }
+    }
+
     fn file(&mut self, path: &Path, content: &str) {
         let place = |span: Range<usize>| Place::in_file(path, content, span);
         let document = match DeTable::parse(content) {

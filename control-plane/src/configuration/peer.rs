@@ -21,6 +21,8 @@ pub enum MailboxNode {
     Off,
     /// At this node's own engine.
     Local,
+    /// At the best of the bootstrap nodes that are known.
+    Auto,
     /// At another node.
     At(Box<NodeUrl>),
 }
@@ -32,9 +34,10 @@ impl FromStr for MailboxNode {
         match text {
             "" => Ok(MailboxNode::Off),
             "local" => Ok(MailboxNode::Local),
+            "auto" => Ok(MailboxNode::Auto),
             url => match url.parse::<NodeUrl>() {
                 Ok(url) => Ok(MailboxNode::At(Box::new(url))),
-                Err(error) => Err(format!("`{text}` is neither `local` nor a node's URL: {error}")),
+                Err(error) => Err(format!("`{text}` is none of `auto`, `local` and a node's URL: {error}")),
             },
         }
     }
@@ -45,6 +48,7 @@ impl fmt::Display for MailboxNode {
         match self {
             MailboxNode::Off => Ok(()),
             MailboxNode::Local => f.write_str("local"),
+            MailboxNode::Auto => f.write_str("auto"),
             MailboxNode::At(url) => write!(f, "{url}"),
         }
     }
@@ -53,8 +57,9 @@ impl fmt::Display for MailboxNode {
 pub(super) const PEER_KEYS: &[Key] = &[Key {
     section: "peer",
     name: "mailbox",
-    meaning: "The node at whose mailbox friends reach this one; friends need the same node. Empty: no friends, no messages.",
-    allowed: Allowed::Words("\"local\", or a node's URL as its `ioex up` prints it, or \"\""),
+    meaning: "The node at whose mailbox friends reach this one; friends need the same node. \
+              auto: the best of the bootstrap nodes that are known, and another when it dies. Empty: no friends, no messages.",
+    allowed: Allowed::Words("\"auto\", \"local\", or a node's URL as its `ioex up` prints it, or \"\""),
     set: |c: &mut Configuration, value| {
         c.peer.mailbox = value.text(str::parse)?;
         Ok(())

@@ -36,7 +36,7 @@ impl Loaded {
         out
     }
 
-    /// One object: `{"section.key": {"value": .., "from": "default" | "file" | "environment" | "flag",
+    /// One object: `{"section.key": {"value": .., "from": "default" | "role" | "file" | "environment" | "flag",
     /// "where": ..}}`.
     pub fn to_json(&self) -> serde_json::Value {
         let mut all = Map::new();
@@ -44,6 +44,7 @@ impl Loaded {
             let origin = self.origin(key);
             let from = match origin {
                 Origin::Default => "default",
+                Origin::Role(_) => "role",
                 Origin::File { .. } => "file",
                 Origin::Variable(_) => "environment",
                 Origin::Flag(_) => "flag",

@@ -7,7 +7,7 @@
 //! DIR/dht/lists     addresses of content lists that this node announces, one a line
 //! ```
 
-use super::node::{DhtError, Node, NodeSettings, NodeStat};
+use super::node::{DhtError, Node, NodeSettings, NodeStat, now_ms};
 use super::record::{Endpoint, Record, Service, Topic};
 use crate::configuration::dht::PUBLIC_ROUTERS;
 use crate::configuration::{Configuration, Node as Names};
@@ -18,12 +18,14 @@ use crate::engine_socket::EngineSocket;
 use crate::reachable;
 use identity::{SecretKey, Uid};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Nodes of the last run that are asked beside the configured ones. A lookup that knows fewer nodes than there are
@@ -43,6 +45,16 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// A node that has known nobody for so long is started again, with the nodes that were written down.
 const ALONE_MAX: Duration = Duration::from_secs(120);
+
+/// The least time between announcements of lists: 240 a minute, below what one network may have stored in a node.
+const PACE: Duration = Duration::from_millis(250);
+
+/// How soon a list is seen that is to be announced from now on, and one tried again that nobody took.
+const LISTS_LOOK: Duration = Duration::from_secs(2);
+const ANNOUNCE_RETRY: Duration = Duration::from_secs(60);
+
+/// Holders of a list that are looked up: more than any code has shards that are fetched side by side.
+pub const HOLDERS_MAX: usize = 64;
 
 /// A record holds for so many intervals of publishing.
 const LIFETIME_INTERVALS: u32 = 4;
@@ -114,6 +126,8 @@ struct Shared {
     settings: RunningDhtSettings,
     listens: SocketAddrV4,
     state: Mutex<State>,
+    /// What the record says has changed.
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -121,6 +135,8 @@ struct State {
     node: Node,
     lists: BTreeSet<[u8; 32]>,
     published: Publication,
+    /// The bootstrap nodes that the record names.
+    bootstrap_nodes: Vec<Uid>,
 }
 
 /// What became of the record.
@@ -144,8 +160,9 @@ impl RunningDht {
         let node =
             Node::start(&NodeSettings { bootstrap: bootstrap(&settings), ..settings.node.clone() }).await?;
         let listens = SocketAddrV4::new(*settings.listen.ip(), node.port());
-        let state = Mutex::new(State { node, lists, published: Publication::default() });
-        Ok(RunningDht(Arc::new(Shared { settings, listens, state })))
+        let state = State { node, lists, published: Publication::default(), bootstrap_nodes: Vec::new() };
+        let shared = Shared { settings, listens, state: Mutex::new(state), changed: Notify::new() };
+        Ok(RunningDht(Arc::new(shared)))
     }
 
     /// Where it listens.
@@ -160,6 +177,10 @@ impl RunningDht {
 
     /// Keeps the node running and what it says published, until dropped.
     pub async fn run(self, console: Console) {
+        tokio::join!(self.keep_running(console), self.keep_announcing());
+    }
+
+    async fn keep_running(&self, console: Console) {
         let mut refresh = Schedule::new(REFRESH_FIRST, REFRESH_LAST);
         let mut publish = Schedule::new(REFRESH_FIRST, RETRY_LAST);
         let mut alone_since = None;
@@ -187,11 +208,22 @@ impl RunningDht {
                         refresh.later();
                     }
                 }
+                () = self.0.changed.notified() => publish.soon(),
                 () = sleep_until(publish.next) => match self.publish_all().await {
                     Ok(()) => publish.again(self.0.settings.republish),
                     Err(_) => publish.later(),
                 },
             }
+        }
+    }
+
+    /// The bootstrap nodes that this node is at, best first. The record names them from now on, and is published again if that is a
+    /// change.
+    pub fn set_bootstrap_nodes(&self, nodes: Vec<Uid>) {
+        let mut state = self.state();
+        if state.bootstrap_nodes != nodes {
+            state.bootstrap_nodes = nodes;
+            self.0.changed.notify_one();
         }
     }
 
@@ -225,6 +257,21 @@ impl RunningDht {
         self.node().providers(topic).await
     }
 
+    /// The UIDs that provide a list and whose records hold, those that announced it last first; at most [`HOLDERS_MAX`].
+    pub async fn holders(&self, list: [u8; 32]) -> Result<Vec<(Uid, super::Found)>, DhtError> {
+        let providers = self.providers(Topic::List(list)).await?;
+        let mut reading = JoinSet::new();
+        for (i, uid) in providers.into_iter().take(HOLDERS_MAX).enumerate() {
+            let this = self.clone();
+            // Who has no record, or one that is over, cannot be reached.
+            reading.spawn(async move { Some((i, uid, this.record_of(&uid).await.ok()??)) });
+        }
+        let mut holders: Vec<_> = reading.join_all().await.into_iter().flatten().collect();
+        holders.retain(|(_, _, found)| !found.is_over(now_ms()));
+        holders.sort_by_key(|(i, ..)| *i);
+        Ok(holders.into_iter().map(|(_, uid, found)| (uid, found)).collect())
+    }
+
     /// A UID's record.
     pub async fn record_of(&self, uid: &Uid) -> Result<Option<super::Found>, DhtError> {
         self.node().get(uid).await
@@ -239,12 +286,40 @@ impl RunningDht {
 
     async fn publish_all(&self) -> Result<(), DhtError> {
         self.publish().await?;
-        let lists: Vec<_> = self.state().lists.iter().copied().map(Topic::List).collect();
-        let bootstrap = self.0.settings.is_bootstrap_node.then_some(Topic::BootstrapNodes);
-        for topic in bootstrap.into_iter().chain(lists) {
-            self.node().announce(&self.0.settings.key, topic).await?;
+        if self.0.settings.is_bootstrap_node {
+            self.node().announce(&self.0.settings.key, Topic::BootstrapNodes).await?;
         }
         Ok(())
+    }
+
+    /// Announces each list again and again, one after the other and never faster than [`PACE`]: however many there are, the nodes
+    /// that keep them see no burst.
+    async fn keep_announcing(&self) {
+        let mut due: BTreeMap<[u8; 32], Instant> = BTreeMap::new();
+        loop {
+            {
+                let state = self.state();
+                due.retain(|list, _| state.lists.contains(list));
+                for list in &state.lists {
+                    due.entry(*list).or_insert_with(Instant::now);
+                }
+            }
+            let next = due.iter().min_by_key(|(_, at)| **at).map(|(list, at)| (*list, *at));
+            let Some((list, _)) = next.filter(|(_, at)| *at <= Instant::now()) else {
+                let until = next.map_or(LISTS_LOOK, |(_, at)| at - Instant::now());
+                tokio::time::sleep(until.min(LISTS_LOOK)).await;
+                continue;
+            };
+            let wait = match self.node().announce(&self.0.settings.key, Topic::List(list)).await {
+                Ok(()) => jittered(self.0.settings.republish),
+                Err(error) => {
+                    tracing::debug!(%error, list = show_list(&list), "a list is not announced");
+                    jittered(ANNOUNCE_RETRY.min(self.0.settings.republish))
+                }
+            };
+            due.insert(list, Instant::now() + wait);
+            tokio::time::sleep(PACE).await;
+        }
     }
 
     /// What this node says of itself: where the engine listens now.
@@ -269,7 +344,7 @@ impl RunningDht {
             is_bootstrap_node: settings.is_bootstrap_node,
             lifetime_s: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
             endpoints: gathered.await.unwrap_or_default(),
-            bootstrap_nodes: Vec::new(),
+            bootstrap_nodes: self.state().bootstrap_nodes.clone(),
         }
     }
 
@@ -341,7 +416,8 @@ impl RunningDht {
     }
 }
 
-/// Lists that one node announces. Each costs a lookup and twenty datagrams every half hour.
+/// Lists that one node announces. Each costs a lookup and twenty datagrams every half hour; all of them are 2.3 a second, and one round
+/// takes at least 17 minutes ([`PACE`]).
 pub const LISTS_MAX: usize = 4_096;
 
 /// Why a list is not announced.

@@ -3,6 +3,7 @@
 use crate::program::{err, ioex, out};
 use control_plane::configuration::{Flags, Sources, keys, load, parse};
 use proptest::prelude::*;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Loads `content` as `ioex.toml` with `environment` over it and gives the messages, with the directory's
@@ -199,6 +200,40 @@ fn every_layer_is_read_and_its_origin_kept() {
     assert!(line("store_bytes_max").starts_with("store_bytes_max = 2147483648"), "{printed}");
     assert!(line("realm").starts_with("realm = \"ioex\""), "{printed}");
     assert!(line("tcp").ends_with("# default"), "{printed}");
+}
+
+#[test]
+fn a_role_sets_defaults_and_everything_else_goes_over_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ioex.toml");
+    std::fs::write(&file, "[node]\nrole = \"phone\"\n[dht]\nserver = true\n").unwrap();
+    let of = |flags: &[(&'static str, &'static str, &str)]| {
+        let flags = Flags(flags.iter().map(|(flag, path, text)| (*flag, *path, text.to_string())).collect());
+        load(&Sources { file: Some(file.clone()), environment: Vec::new(), flags }).unwrap()
+    };
+    let key = |path: &str| keys().find(|key| key.path() == path).unwrap();
+    let phone = of(&[]);
+    let configuration = &phone.configuration;
+    assert_eq!(
+        (configuration.limits.store_bytes_max, configuration.peer.mailbox.to_string()),
+        (0, "auto".into())
+    );
+    assert!(configuration.dht.listen.is_some() && configuration.dht.server);
+    assert_eq!(phone.origin(key("peer.mailbox")).to_string(), "role phone");
+    assert_eq!(phone.origin(key("dht.server")).to_string(), format!("{}:4", file.display()));
+    assert_eq!(phone.origin(key("relay.listen")).to_string(), "default");
+    // A flag names another role, whose defaults are then the only ones.
+    let bootstrap = of(&[("--role", "node.role", "bootstrap"), ("--relay", "relay.listen", "[::1]:3478")]);
+    let configuration = &bootstrap.configuration;
+    assert!(configuration.dht.bootstrap_node && configuration.peer.mailbox.to_string().is_empty());
+    assert_eq!(configuration.relay.listen, [SocketAddr::from((Ipv6Addr::LOCALHOST, 3478))]);
+    assert_eq!(bootstrap.origin(key("node.role")).to_string(), "--role");
+    assert_eq!(bootstrap.origin(key("dht.bootstrap_node")).to_string(), "role bootstrap");
+    for role in ["bootstrap", "peer", "phone", "spn", "cache"] {
+        of(&[("--role", "node.role", role)]);
+    }
+    let text = problems("[node]\nrole = \"server\"\n", &[]);
+    assert!(text.contains("`server` is none of bootstrap, peer, phone, spn, cache"), "{text}");
 }
 
 #[test]

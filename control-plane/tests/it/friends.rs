@@ -50,7 +50,10 @@ impl Peer {
             nospam: [n; 4],
             book,
             client: Client::new(ClientOptions::default()).unwrap(),
-            node: Box::new(move || url.parse().map_err(|error| format!("{error}"))),
+            node: Box::new(move || {
+                let chosen = url.parse().map_err(|error| format!("{error}"));
+                Box::pin(std::future::ready(chosen))
+            }),
         });
         let peer = Peer { friends, service: tokio::spawn(service) };
         peer.until(async |friends| {

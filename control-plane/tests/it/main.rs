@@ -1,6 +1,7 @@
 //! Tests of the `ioex` command and the library beneath it.
 
 mod api;
+mod bootstrap;
 mod certificate;
 mod chain;
 mod configuration;

@@ -6,7 +6,7 @@ use identity::Uid;
 use std::path::PathBuf;
 
 fn node(names: &[&str]) -> Node {
-    Node { data: PathBuf::from("/data"), names: names.iter().map(ToString::to_string).collect() }
+    Node { role: None, data: PathBuf::from("/data"), names: names.iter().map(ToString::to_string).collect() }
 }
 
 #[test]

@@ -187,6 +187,14 @@ impl Content {
         &self.policy.limits
     }
 
+    /// Open connections in percent of those that this shard may have, at most 100. Kernels spread clients evenly over shards,
+    /// so it is about the node's.
+    pub fn load_percent(&self) -> u8 {
+        let open = self.counters.connections_open.get();
+        let percent = open.saturating_mul(100) / u64::from(self.limits().connections_max).max(1);
+        u8::try_from(percent.min(100)).unwrap_or(100)
+    }
+
     /// The next reply of the storage executors, to be given to [`Content::settle`].
     pub fn poll_storage(&mut self) -> Option<(RequestId, Reply)> {
         self.storage.try_recv()

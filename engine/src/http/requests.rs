@@ -89,7 +89,13 @@ impl Session {
         match logic::route(request, true)? {
             Action::Read(read) => self.read(now, content, waiter, read),
             Action::Health { .. } if self.going_away != GoingAway::No => return Err(Problem::draining()),
-            Action::Health { head } => self.answer(now, waiter.stream, Response::healthy(head), None, head),
+            Action::Health { head } => {
+                let response = Response::healthy(head, Some(content.load_percent()));
+                self.answer(now, waiter.stream, response, None, head);
+            }
+            Action::Put { .. } | Action::Lease { .. } if content.limits().store_bytes_max == 0 => {
+                return Err(Problem::stores_nothing());
+            }
             Action::Put { hash, token, len } => {
                 let hash = Hash(hash);
                 let claims = self.authorize(content, token, TokenAction::Put, &hash, len)?;

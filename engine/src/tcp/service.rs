@@ -62,7 +62,7 @@ impl Service {
         let request = content::Request::from_fields(line.into_iter().chain(fields))?;
         match content::route(&request, false).map_err(|problem| say_http3(&request, problem))? {
             Action::Health { .. } if *self.draining.borrow() => Err(Problem::draining()),
-            Action::Health { head } => Ok(self.response(content::Response::healthy(head), None)),
+            Action::Health { head } => Ok(self.response(content::Response::healthy(head, None), None)),
             Action::Read(read) => self.read(&read).await,
             // Not reached: this service does not write, so `route` refuses these.
             Action::Put { .. } | Action::Lease { .. } | Action::Delete { .. } => {

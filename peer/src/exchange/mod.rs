@@ -1,6 +1,7 @@
 //! One request and its answer: getting content whose hash is known, asking whether it is there, putting it.
 
 mod error;
+mod probe;
 mod range;
 mod segment;
 
@@ -15,6 +16,7 @@ use store::Hash;
 use tokio::time::{Instant, Sleep};
 
 pub use self::error::{ExchangeError, Problem};
+pub use self::probe::Health;
 pub(crate) use self::segment::Arrival;
 use crate::bounded;
 use crate::node::{Connection, Node, SendRequest};
@@ -160,12 +162,21 @@ impl Node {
         hash: &Hash,
         headers: HeaderMap,
     ) -> Result<Exchange, ExchangeError> {
+        self.start_at(method, &format!("/b3/{hash}"), headers).await
+    }
+
+    async fn start_at(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Exchange, ExchangeError> {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = http::Uri::builder()
             .scheme("https")
             .authority(self.url().authority())
-            .path_and_query(format!("/b3/{hash}"))
+            .path_and_query(path)
             .build()
             .map_err(|e| lost(&e))?;
         *request.headers_mut() = headers;

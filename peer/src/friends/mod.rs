@@ -25,5 +25,5 @@ pub use record::{
     LABEL_LEN_MAX, Message, NAME_LEN_MAX, NOTES_LEN_MAX, Presence, Profile, ProfileError, Standing,
 };
 pub use relay::mailbox::MESSAGE_LEN_MAX;
-pub use service::{Friends, FriendsOptions, NodeChoice, ServiceEnded};
+pub use service::{Choosing, Friends, FriendsOptions, NodeChoice, ServiceEnded};
 pub use state::{Connection, Counters, FriendView, Outcome, Status, WAITING_MAX};

@@ -1,6 +1,6 @@
 //! The service: keeps a session at a mailbox, and does there what the state says.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use identity::{Address, SecretKey, Uid};
@@ -15,8 +15,12 @@ use crate::backoff::Backoff;
 use crate::mailbox::{Login, Mailbox, MailboxError};
 use crate::{Client, NodeUrl};
 
-/// Says at which node's mailbox the next session is to be, or why at none now. Asked before every attempt.
-pub type NodeChoice = Box<dyn FnMut() -> Result<NodeUrl, String> + Send>;
+/// Says at which node's mailbox the next session is to be, or why at none now. Asked before every attempt; it may take its time, as
+/// somebody does who knows that many others have lost the same node. May be dropped and asked again.
+pub type NodeChoice = Box<dyn FnMut() -> Choosing + Send>;
+
+/// A choice under way.
+pub type Choosing = Pin<Box<dyn Future<Output = Result<NodeUrl, String>> + Send>>;
 
 /// What the service is made of.
 pub struct FriendsOptions {
@@ -36,6 +40,7 @@ pub struct FriendsOptions {
 #[derive(Clone)]
 pub struct Friends {
     wishes: mpsc::Sender<Wish>,
+    at: watch::Receiver<Option<NodeUrl>>,
 }
 
 /// The service has ended, or ends.
@@ -50,6 +55,8 @@ type Wish = Box<dyn FnOnce(&mut State) -> After + Send>;
 enum After {
     GoOn,
     Leave,
+    /// Choose a node again.
+    Move,
 }
 
 /// Wishes that may wait.
@@ -75,8 +82,9 @@ impl Friends {
         let (wishes, receiver) = mpsc::channel(WISHES_MAX);
         let FriendsOptions { key, nospam, book, client, node } = options;
         let state = State::new(key, nospam, book);
-        let service = Service { state, client, node, wishes: receiver };
-        (Friends { wishes }, service.run())
+        let (session, at) = watch::channel(None);
+        let service = Service { state, client, node, wishes: receiver, session };
+        (Friends { wishes, at }, service.run())
     }
 
     /// How the service is.
@@ -180,6 +188,16 @@ impl Friends {
         self.ask(|state| state.watch()).await
     }
 
+    /// Has the service choose a node again: a session is ended and begun elsewhere, a wait is over.
+    pub async fn choose_again(&self) -> Result<(), ServiceEnded> {
+        self.wishes.send(Box::new(|_| After::Move)).await.map_err(|_| ServiceEnded)
+    }
+
+    /// The node at which it has a session, and every change of that.
+    pub fn node(&self) -> watch::Receiver<Option<NodeUrl>> {
+        self.at.clone()
+    }
+
     /// Tells friends that this node leaves, and ends the service. Comes back when it has ended.
     pub async fn leave(&self) {
         let wish: Wish = Box::new(|state| {
@@ -211,6 +229,7 @@ struct Service {
     client: Client,
     node: NodeChoice,
     wishes: mpsc::Receiver<Wish>,
+    session: watch::Sender<Option<NodeUrl>>,
 }
 
 /// Why there is no session.
@@ -228,6 +247,8 @@ enum Problem {
 enum End {
     /// The owner wants it.
     Left,
+    /// Another node is to be chosen.
+    Moved,
     Lost(Problem),
 }
 
@@ -243,7 +264,15 @@ impl Service {
                 }
                 Err(end) => end,
             };
-            let End::Lost(problem) = end else { return };
+            self.session.send_if_modified(|at| at.take().is_some());
+            let problem = match end {
+                End::Left => return,
+                End::Moved => {
+                    self.state.on_loss(Connection::Connecting { reason: "it moves to another node".into() });
+                    continue;
+                }
+                End::Lost(problem) => problem,
+            };
             failures += 1;
             let wait = if let Problem::Mailbox(MailboxError::Displaced) = problem {
                 tracing::warn!("{DISPLACED}");
@@ -262,18 +291,23 @@ impl Service {
 
     /// Begins a session; wishes are heard meanwhile.
     async fn open(&mut self) -> Result<Mailbox, End> {
-        let url = (self.node)().map_err(|reason| End::Lost(Problem::NoNode(reason)))?;
+        let choosing = (self.node)();
         let login = Login {
             key: self.state.key().clone(),
             nospam: self.state.nospam(),
             friends: self.state.allowed(),
             latest_sent_us: self.state.signed_us(),
         };
-        let node = self.client.node(url.clone());
-        let mut opening = pin!(Mailbox::open(&node, login));
-        let mailbox = loop {
+        let client = &self.client;
+        let mut opening = pin!(async move {
+            let url = choosing.await.map_err(Problem::NoNode)?;
+            let mailbox = Mailbox::open(&client.node(url.clone()), login).await?;
+            Ok::<_, Problem>((url, mailbox))
+        });
+        let (url, mailbox) = loop {
             tokio::select! {
-                opened = &mut opening => break opened.map_err(|error| End::Lost(error.into()))?,
+                opened = &mut opening => break opened.map_err(End::Lost)?,
+                // To choose again is what it does.
                 wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
                     return Err(End::Left);
                 },
@@ -281,6 +315,7 @@ impl Service {
         };
         // What the owner has wished meanwhile is not in the login; that some of it is said twice does no harm.
         self.state.on_login(url.to_string(), mailbox.clock_offset_us());
+        self.session.send_replace(Some(url));
         Ok(mailbox)
     }
 
@@ -300,12 +335,17 @@ impl Service {
                     Ok(event) => self.state.on_event(event),
                     Err(error) => return End::Lost(error.into()),
                 },
-                wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
+                wish = self.wishes.recv() => {
+                    let end = match obey(&mut self.state, wish) {
+                        After::GoOn => continue,
+                        After::Leave => End::Left,
+                        After::Move => End::Moved,
+                    };
                     // Whatever fails here, the end is the same.
                     let _ = self.send_due(&mut mailbox, &mut pace);
                     let _ = tokio::time::timeout(LEAVE_TIMEOUT, mailbox.leave()).await;
-                    return End::Left;
-                },
+                    return end;
+                }
                 () = sleep_until(pace.next), if has_due => {}
                 _ = tick.tick() => self.state.on_time(),
             }
@@ -348,8 +388,12 @@ impl Service {
         loop {
             tokio::select! {
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return After::GoOn,
-                wish = self.wishes.recv() => if obey(&mut self.state, wish) == After::Leave {
-                    return After::Leave;
+                wish = self.wishes.recv() => match obey(&mut self.state, wish) {
+                    After::GoOn => {}
+                    After::Leave => return After::Leave,
+                    // Of an identity that is used elsewhere a session would only displace the other one.
+                    After::Move if until.is_some() => return After::GoOn,
+                    After::Move => {}
                 },
                 _ = tick.tick() => self.state.on_time(),
             }

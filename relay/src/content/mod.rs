@@ -25,7 +25,7 @@ pub use authorize::{Rules, Tokens, permit};
 pub use problem::{Problem, RETRY_AFTER_S};
 pub use range::{ByteRange, Ranged};
 pub use request::{Request, content_length};
-pub use response::{Body, Headers, Response};
+pub use response::{Body, Headers, LOAD_FIELD, Response, VERSION_FIELD};
 
 use condition::Condition;
 

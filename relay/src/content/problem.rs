@@ -96,6 +96,13 @@ impl Problem {
             .with("www-authenticate", "Bearer realm=\"ioex\", error=\"insufficient_scope\"")
     }
 
+    /// 403: a node whose store may hold nothing, such as a bootstrap node.
+    pub fn stores_nothing() -> Problem {
+        let detail = "This node keeps no content for anybody (store_bytes_max is 0, as on a pure bootstrap node); store it on \
+            another node.";
+        Problem::new(403, "stores-nothing", "This node stores nothing", detail)
+    }
+
     /// 404: the node does not hold the target.
     pub fn not_found() -> Problem {
         let detail = "This node does not hold the content with this address; another node may.";

@@ -9,6 +9,12 @@ use super::{Problem, Target};
 /// The bytes behind an address never change, so a cache may keep them for good (a year, RFC 9111; RFC 8246).
 const CACHE_IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
+/// The field of a health check's answer that says how full the node is: open connections, in percent of those that it may have.
+pub const LOAD_FIELD: &str = "ioex-load";
+
+/// The field of a health check's answer with the program's version.
+pub const VERSION_FIELD: &str = "ioex-version";
+
 /// An answer. `content-length` is among the fields wherever HTTP wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -67,10 +73,15 @@ impl Response {
         Response { status: 204, headers: Headers::default(), body: Body::None }
     }
 
-    /// The node serves: 200, "ok".
-    pub fn healthy(head: bool) -> Response {
+    /// The node serves: 200, "ok", and for peers that choose among nodes: the program's version, and how much of the
+    /// connections that it may have are open (0 to 100 percent), where that is known.
+    pub fn healthy(head: bool, load_percent: Option<u8>) -> Response {
         let text = b"ok\n";
         let mut headers = Headers::default();
+        headers.push(VERSION_FIELD, env!("CARGO_PKG_VERSION"));
+        if let Some(load) = load_percent {
+            headers.push(LOAD_FIELD, load.to_string());
+        }
         headers.push("content-type", "text/plain; charset=utf-8");
         headers.push("content-length", text.len().to_string());
         headers.push("cache-control", "no-store");

@@ -38,6 +38,7 @@ pub struct Limits {
     /// segments (16 MiB) or 256 usual ones (1 MiB). Above it PUT gets 503 with retry-after.
     pub upload_bytes_in_flight_max: u64,
     /// Payload bytes in the store, the node. 1 TiB; the file system's own end usually comes first. Above it PUT gets 507.
+    /// 0: the node stores nothing, and says so (403).
     pub store_bytes_max: u64,
     /// Bytes of segments on which one publisher has leases or for which it has reserved room, the node. The largest number:
     /// no quota unless the operator sets one. Above it PUT gets 507.
@@ -107,7 +108,7 @@ impl Limits {
             ("header_bytes_max", u64::from(self.header_bytes_max), 1 << 10, 1 << 20),
             ("send_queue_bytes_max", u64::from(self.send_queue_bytes_max), 64 << 10, 1 << 30),
             ("upload_bytes_in_flight_max", self.upload_bytes_in_flight_max, 16 << 20, 1 << 40),
-            ("store_bytes_max", self.store_bytes_max, 16 << 20, 1 << 60),
+            ("store_bytes_max", self.store_bytes_max, 0, 1 << 60),
             ("publisher_bytes_max", self.publisher_bytes_max, 1 << 20, 1 << 60),
             named("reservation_timeout_ms", millis(self.reservation_timeout_ms, 1_000, 86_400)),
             ("lease_default_s", u64::from(self.lease_default_s), 1, YEARS_10_S),

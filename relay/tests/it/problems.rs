@@ -28,6 +28,7 @@ fn every_problem_is_a_document_with_its_status_and_fields() {
             "forbidden",
             Some(("www-authenticate", "Bearer realm=\"ioex\", error=\"insufficient_scope\"")),
         ),
+        (Problem::stores_nothing(), 403, "stores-nothing", None),
         (Problem::not_found(), 404, "not-found", None),
         (Problem::not_plain(), 404, "not-plain", None),
         (Problem::no_such_resource(), 404, "no-such-resource", None),

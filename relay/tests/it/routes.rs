@@ -190,13 +190,16 @@ fn stored_and_healthy_answers() {
         (201, ETAG, "0")
     );
     assert_eq!(Response::stored(&HASH, true).status, 200);
-    let healthy = Response::healthy(false);
+    let healthy = Response::healthy(false, Some(37));
     assert_eq!((healthy.status, &healthy.body), (200, &Body::Bytes(b"ok\n".to_vec())));
     assert_eq!(field(&healthy, "content-length"), "3");
     assert_eq!(
-        (Response::healthy(true).headers, Response::healthy(true).body),
-        (healthy.headers, Body::None)
+        (Response::healthy(true, Some(37)).headers, Response::healthy(true, Some(37)).body),
+        (healthy.headers.clone(), Body::None)
     );
+    assert_eq!(field(&healthy, "ioex-load"), "37");
+    assert_eq!(field(&healthy, "ioex-version"), env!("CARGO_PKG_VERSION"));
+    assert!(Response::healthy(false, None).headers.iter().all(|(name, _)| name != "ioex-load"));
 }
 
 #[test]
