@@ -186,7 +186,7 @@ pub struct Fetch {
     #[arg(value_name = "LIST|ADDRESS")]
     pub list: String,
     /// Fetch from this node; may be given more than once, all are used at once [default: the URL's node, else
-    /// the local one]
+    /// the local one and the best of those that announce the list in its DHT]
     #[arg(long, value_name = "URL")]
     pub from: Vec<String>,
     /// Trust nodes whose certificates this CA file vouches for (URLs without a UID)
@@ -225,6 +225,7 @@ pub struct Fetch {
 const FETCH_EXAMPLES: &str = "\
 Examples:
   ioex fetch HASH --from https://UID@relay.example.com:4433 -o firmware.img
+  ioex fetch HASH                               from whoever announces it, if a node with a DHT runs here
   ioex fetch https://UID@relay.example.com:4433/list/HASH
   ioex fetch HASH --from https://relay.example.com:4433 --ca relay.pem --publisher UID -o - | tar x
   ioex fetch HASH --from https://UID@a.example:4433 --from https://UID@b.example:4433 --seed firmware-1.4.1.img
