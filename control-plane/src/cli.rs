@@ -209,7 +209,7 @@ pub struct Fetch {
     #[arg(long, value_name = "OLDFILE")]
     pub seed: Vec<PathBuf>,
     /// Hold segments of at most so many bytes in memory; a group of a coded file is held whatever it says
-    #[arg(long, default_value = "20MiB", value_name = "SIZE")]
+    #[arg(long, default_value = "16MiB", value_name = "SIZE")]
     pub memory: String,
     /// Write here; - writes to standard output [default: the list's name, in this directory]
     #[arg(short, long, value_name = "OUT")]

@@ -1,7 +1,7 @@
 //! `ioex fetch`: a file from several nodes at once, verified as it arrives.
 
 use super::local_node::local_node;
-use super::{configuration, holders, interruptible, node_urls, transfer_failure};
+use super::{configuration, holders, interruptible_on, node_urls, transfer_failure};
 use crate::cli::Fetch;
 use crate::configuration::Node as NodeSettings;
 use crate::console::Console;
@@ -26,6 +26,7 @@ use std::time::Instant;
 use store::Hash;
 use store::erasure::Shape;
 use store::list::ListView;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
@@ -69,7 +70,10 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
     };
     let authorities = arguments.ca.clone().map_or(Authorities::System, Authorities::File);
     let started = Instant::now();
-    let (fetched, output, seconds) = interruptible(async {
+    // Hashing and decoding have threads of their own. One is enough for the rest, and leaves a small device 8 MiB more.
+    let one = &mut Builder::new_multi_thread();
+    one.worker_threads(1);
+    let (fetched, output, seconds) = interruptible_on(one, async {
         let client = Client::new(ClientOptions { authorities, ..ClientOptions::default() })?;
         let mut nodes: Vec<_> = urls.into_iter().map(|url| client.node(url)).collect();
         let found = holders::by_cost(&client, found).await;

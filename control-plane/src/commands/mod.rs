@@ -28,6 +28,7 @@ use crate::configuration::{Loaded, Sources, load};
 use crate::exit::{Exit, Failure};
 use peer::NodeUrl;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// Runs a command to its end.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -75,7 +76,15 @@ fn node_urls(flag: &str, texts: &[String]) -> Result<Vec<NodeUrl>, Failure> {
 
 /// Runs a transfer to its end, or until Ctrl-C drops it; what was verified is kept either way.
 fn interruptible<T>(transfer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    interruptible_on(&mut Builder::new_multi_thread(), transfer)
+}
+
+/// The same on threads of one's choosing: with each, the allocator keeps memory of its own.
+fn interruptible_on<T>(
+    threads: &mut Builder,
+    transfer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = threads.enable_all().build()?;
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = transfer => outcome,

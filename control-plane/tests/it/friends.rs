@@ -230,7 +230,8 @@ async fn a_friend_that_is_killed_comes_back_with_all_that_it_has_acknowledged() 
         assert_eq!(two.texts().await, delivered);
         // The first side has keys that the second has lost, and is told so.
         let text = format!("{round} after");
-        assert!(matches!(one.send(2, &text).await.unwrap(), Outcome::Delivered(_)), "{text}");
+        let outcome = one.send(2, &text).await.unwrap();
+        assert!(matches!(outcome, Outcome::Delivered(_)), "{text}: {outcome:?}");
         delivered.push(text);
     }
     assert_eq!(two.texts().await, delivered, "each once, in order");

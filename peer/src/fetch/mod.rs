@@ -78,7 +78,7 @@ pub struct FetchOptions {
 }
 
 impl Default for FetchOptions {
-    /// Any publisher; no identity and no seeds; 20 MiB of memory, which keeps the whole process within 64 MiB.
+    /// Any publisher; no identity and no seeds; 16 MiB of memory, which keeps the whole process within 64 MiB.
     fn default() -> FetchOptions {
         FetchOptions {
             publisher: None,
@@ -88,7 +88,7 @@ impl Default for FetchOptions {
             as_segment: false,
             identity: None,
             seeds: Vec::new(),
-            memory_bytes_max: 20 << 20,
+            memory_bytes_max: 16 << 20,
             backoff: Backoff::default(),
         }
     }

@@ -90,6 +90,9 @@ pub(super) struct Contact {
     pub(super) hello: Option<PendingHello>,
     /// When something came of it last, if it is there.
     pub(super) heard: Option<Instant>,
+    /// The time of the latest envelope that was signed before the friend began or answered a handshake: what is said of that
+    /// envelope and of earlier ones says nothing about where the friend is now.
+    pub(super) back_us: u64,
     /// In order, not sealed yet.
     pub(super) waiting: VecDeque<Outgoing>,
     /// In order, sealed, without a receipt.

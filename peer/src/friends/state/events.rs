@@ -119,6 +119,7 @@ impl State {
             return Ok(());
         };
         let standing = friend.standing;
+        let signed_us = self.signed_us;
         let cost = if matches!(body, Body::Hello(_)) { HELLO_COST } else { 1 };
         if standing == Standing::Friend
             && !self.contacts.entry(*from).or_default().may_be_heard(cost, Instant::now())
@@ -140,6 +141,7 @@ impl State {
                     self.counters.malformed += 1;
                     return Ok(());
                 };
+                self.contacts.entry(*from).or_default().back_us = signed_us;
                 self.send_bytes(from, answer, About::Other);
                 self.begin_session(from, session);
             }
@@ -150,6 +152,7 @@ impl State {
                 let Some(pending) = contact.hello.take_if(|pending| pending.hello.name() == hello) else {
                     return Ok(());
                 };
+                contact.back_us = signed_us;
                 match pending.hello.finish(noise) {
                     Some(session) => self.begin_session(from, session),
                     None => self.counters.malformed += 1,
@@ -172,9 +175,10 @@ impl State {
                 let contact = self.contacts.entry(*from).or_default();
                 // Messages behind the first that was not opened are told of one by one: once is enough.
                 if contact.session(session).is_some() {
-                    contact.forget_sessions();
+                    // One that has begun since is not lost with it: the other may be using it already.
+                    contact.forget_session(session);
                     contact.begin_again();
-                    self.greet(from);
+                    self.flush(from);
                 }
             }
             _ => self.counters.unexpected += 1,
@@ -232,7 +236,8 @@ impl State {
         {
             message.end(outcome);
         }
-        if outcome != Outcome::Busy {
+        // It may have come back since that envelope was signed.
+        if outcome != Outcome::Busy && time_us > contact.back_us {
             contact.gone(outcome);
         }
         Ok(())
