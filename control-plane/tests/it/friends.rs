@@ -323,9 +323,21 @@ async fn hostile_peers_are_counted_and_friends_do_not_notice() {
     // A friend that has turned: number 60, whose key signs whatever its program says.
     two.friends.add(address(60), String::new()).await.unwrap();
     let mut turned = join(60, 2).await;
-    turned.send(Kind::Message, &uid(2), [0; 4], &[0x01]).unwrap();
-    turned.flush().await.unwrap();
-    two.until_standing(60, Standing::Friend).await;
+    // The node may hear of the permission after this login; until then it refuses.
+    let accepting = async {
+        while two
+            .friends
+            .view(uid(60))
+            .await
+            .unwrap()
+            .is_none_or(|view| view.friend.standing != Standing::Friend)
+        {
+            turned.send(Kind::Message, &uid(2), [0; 4], &[0x01]).unwrap();
+            turned.flush().await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(LONG, accepting).await.expect("in time");
     let before = two.friends.status().await.unwrap().counters;
     let bodies: [&[u8]; 7] = [
         &[],
