@@ -27,7 +27,7 @@ bench: ## Criterion and instruction-count benchmarks of the pure code
 	@.ci/setup bench
 	cargo bench -p benches
 
-perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 40 minutes)
+perf: ## Measure ioex beside other servers; exit status 0 only if every promise holds (about 45 minutes)
 	@.ci/setup perf
 	cargo run --release -p perf -- serve --json perf/results/serve.json
 	cargo run --release -p perf -- relay --json perf/results/relay.json
@@ -36,6 +36,8 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- token --json perf/results/token.json
 	cargo run --release -p perf -- chain --json perf/results/chain.json
 	cargo run --release -p perf -- dht --json perf/results/dht.json
+	cargo run --release -p perf -- join --json perf/results/join.json
+	cargo run --release -p perf -- mailbox --json perf/results/mailbox.json
 	cargo run --release -p perf -- report
 
 perf-vm: ## Open 100,000 TURN allocations on one node, in a virtual machine whose limits allow them
@@ -56,6 +58,8 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf open --quick
 	target/debug/perf chain --quick
 	target/debug/perf dht --quick
+	target/debug/perf join --quick --engine target/debug/ioex-engine --ioex target/debug/ioex
+	target/debug/perf mailbox --quick --engine target/debug/ioex-engine
 	target/debug/perf publish --quick
 	target/debug/perf token --quick --engine target/debug/ioex-engine
 	target/debug/perf fetch --quick --engine target/debug/ioex-engine --ioex target/debug/ioex

@@ -5,6 +5,7 @@ mod chain;
 mod custody;
 mod dht;
 mod friends;
+mod pair;
 mod publish;
 mod relay;
 mod store;
@@ -15,6 +16,7 @@ pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Lease, Repair};
 pub use dht::{Dht, DhtAction};
 pub use friends::{Friend, FriendAction, Inbox, Msg};
+pub use pair::Pair;
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
 pub use store::{Store, StoreAction};
@@ -78,6 +80,9 @@ pub enum Command {
     /// Friends of this node: ask, accept, decline, name and remove them
     #[command(after_long_help = friends::FRIEND_EXAMPLES)]
     Friend(Friend),
+    /// Make two devices of yours friends, by a code that one shows and the other is told
+    #[command(after_long_help = pair::PAIR_EXAMPLES)]
+    Pair(Pair),
     /// Send a message to a friend and wait for its receipt
     #[command(after_long_help = friends::MSG_EXAMPLES)]
     Msg(Msg),

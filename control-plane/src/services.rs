@@ -9,6 +9,7 @@ use crate::dht;
 use crate::engine_history::EngineHistory;
 use crate::node_identity::NodeIdentity;
 use peer::friends::Friends;
+use peer::pairing::Pairing;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ pub fn start(
     let tcp = configuration.api.listen.map(|listen| TcpApi::bind(listen, directory)).transpose()?;
     let tcp_listens = tcp.as_ref().map(|tcp| tcp.listens);
     let settings = dht::RunningDhtSettings::of(configuration, directory, identity.key.clone());
+    let pairing = friends.clone().map(|friends| Pairing::new(identity.key.clone(), friends));
     let (uid, directory, since) = (identity.uid(), directory.clone(), Instant::now());
     let (started, outcome) = mpsc::sync_channel(1);
     let run = move || {
@@ -101,6 +103,7 @@ pub fn start(
                 uid,
                 directory,
                 friends,
+                pairing,
                 dht: dht.clone(),
                 engine_history,
                 bootstrap: bootstrap.clone(),

@@ -1,10 +1,15 @@
 //! The mailbox service: peers on connections of ALPN `ioex-mailbox/1` reach each other through [`relay::mailbox`], which
-//! decides; here its bytes come off streams and go onto them. (`crate::mailbox` is something else: the queues between shards.)
+//! decides; here its bytes come off streams and go onto them. Nodes among themselves use `ioex-hop/1`. (`crate::mailbox` is something else: the queues between shards.)
 
 use crate::http::ConnectionRef;
 use crate::metrics::ShardCounters;
 use crate::quic::QuicConnection;
-use relay::mailbox::{ALPN, Close, EXPORTER_LABEL, EXPORTER_LEN, Mailbox, MailboxOptions, SessionId};
+use relay::mailbox::{
+    ALPN, Close, EXPORTER_LABEL, EXPORTER_LEN, HOP_ALPN, Mailbox, MailboxOptions, NodeAddress, SessionId,
+};
+use relay::policy::Policy;
+use relay::turn::access::AccessList;
+use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use relay::mailbox::Command;
@@ -29,14 +34,46 @@ pub struct Mail {
 impl Mail {
     /// A service without sessions.
     #[must_use]
-    pub fn new(options: MailboxOptions) -> Self {
-        Self { mailbox: Mailbox::new(options), chunk: vec![0; CHUNK_LEN].into() }
+    pub fn new(now: Instant, options: MailboxOptions) -> Self {
+        Self { mailbox: Mailbox::new(now, options), chunk: vec![0; CHUNK_LEN].into() }
     }
 
     /// Whether a connection whose handshake is complete is for this service.
     #[must_use]
     pub fn is_for(quic: &QuicConnection) -> bool {
-        quic.application_proto() == ALPN
+        quic.application_proto() == ALPN || Mail::is_hop(quic)
+    }
+
+    /// Whether it is one between nodes.
+    #[must_use]
+    pub fn is_hop(quic: &QuicConnection) -> bool {
+        quic.application_proto() == HOP_ALPN
+    }
+
+    /// Holds addresses of other nodes to this policy from now on.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        // Its own addresses are no secret of the node's here: whoever answers there must prove to be another node.
+        self.mailbox.set_access(AccessList::new(&policy.relay, &[]));
+    }
+
+    /// Another node has connected, from `source`.
+    pub fn open_visitor(&mut self, now: Instant, connection: ConnectionRef, source: IpAddr) {
+        self.mailbox.open_visitor(now, id(connection), source);
+    }
+
+    /// The next node to connect to; [`Mail::dialled`] is to follow.
+    pub fn poll_dial(&mut self) -> Option<NodeAddress> {
+        self.mailbox.poll_dial()
+    }
+
+    /// A connection to `node` has been begun, or cannot be.
+    pub fn dialled(&mut self, node: &NodeAddress, connection: Option<ConnectionRef>) {
+        self.mailbox.dialled(node, connection.map(id));
+    }
+
+    /// The handshake with another node is complete; whether it has proved to be the one that was named.
+    pub fn linked(&mut self, connection: ConnectionRef, is_the_node: bool) {
+        self.mailbox.linked(id(connection), is_the_node);
     }
 
     /// Begins a session; closes the connection where TLS exports nothing to sign.
@@ -152,6 +189,14 @@ impl Mail {
         counters.mailbox_refused.set(counted.refused);
         counters.mailbox_nospam_wrong.set(counted.nospam_wrong);
         counters.mailbox_busy.set(counted.busy);
+        counters.mailbox_lost.set(counted.lost);
+        counters.mailbox_hops_sent.set(counted.hops_sent);
+        counters.mailbox_hops_received.set(counted.hops_received);
+        counters.mailbox_hops_failed.set(counted.hops_failed);
+        counters.mailbox_hops_denied.set(counted.hops_denied);
+        counters.mailbox_hops_forged.set(counted.hops_forged);
+        counters.mailbox_hops_crowded.set(counted.hops_crowded);
+        counters.mailbox_hops_unexpected.set(counted.hops_unexpected);
     }
 }
 

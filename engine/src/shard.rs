@@ -218,6 +218,7 @@ fn run(
         pin(core).map_err(|source| ShardError::Core { index, core, source })?;
     }
     let (first_socket, mut sockets) = (config.sockets.len(), config.sockets);
+    let listeners = sockets.iter().map(UdpSocket::local_addr).collect();
     let mut streams = Vec::new();
     let mut relay = config.relay.map(|relay| {
         let listeners = relay.sockets.iter().map(UdpSocket::local_addr).collect();
@@ -255,6 +256,7 @@ fn run(
         mailbox_seed: config.mailbox_seed,
         datagram_len_max: config.datagram_len_max,
         tls: config.tls,
+        listeners,
         counters: Arc::clone(&config.counters),
     };
     let endpoint = Endpoint::new(options, content, Instant::now())

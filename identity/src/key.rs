@@ -26,11 +26,13 @@ pub enum Domain {
     Envelope,
     /// The key material that a TLS connection exports, signed to log in at a mailbox over it.
     MailboxLogin,
+    /// What two devices that pair have said to each other.
+    Pairing,
 }
 
 impl Domain {
     /// All domains, for tests and documents.
-    pub const ALL: [Domain; 7] = [
+    pub const ALL: [Domain; 8] = [
         Domain::ContentList,
         Domain::Token,
         Domain::Certificate,
@@ -38,6 +40,7 @@ impl Domain {
         Domain::Receipt,
         Domain::Envelope,
         Domain::MailboxLogin,
+        Domain::Pairing,
     ];
 
     /// The domain string: printable ASCII. Part of the formats; a string is never changed, a new version is a new one.
@@ -50,6 +53,7 @@ impl Domain {
             Domain::Receipt => "ioex receipt v1",
             Domain::Envelope => "ioex envelope v1",
             Domain::MailboxLogin => "ioex mailbox login v1",
+            Domain::Pairing => "ioex pairing v1",
         }
     }
 

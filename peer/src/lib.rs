@@ -10,6 +10,7 @@
 //! - [`lease`]: having nodes keep for longer what they hold.
 //! - [`mailbox`]: envelopes from and to other peers through one node.
 //! - [`friends`]: who may write to this peer, and messages among them.
+//! - [`pairing`]: devices of one person become friends by a short code.
 //! - [`progress`], [`backoff`]: what both show and how both retry.
 //!
 //! Invariants: no server parts, no platform's own interfaces, no unsafe code; every future may be dropped at
@@ -29,6 +30,7 @@ pub mod lease;
 pub mod mailbox;
 mod node;
 pub mod node_url;
+pub mod pairing;
 pub mod placement;
 pub mod progress;
 pub mod publish;

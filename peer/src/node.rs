@@ -77,8 +77,15 @@ impl Node {
             return Ok(Some(*uid));
         }
         let connection = self.connection().await?;
-        let chain = connection.quic.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer>>().ok());
-        Ok(chain.and_then(|chain| trust::certificate_uid(chain.first()?).ok()))
+        Ok(self.uid_over(&connection.quic))
+    }
+
+    /// The same, of who answers on this connection.
+    pub(crate) fn uid_over(&self, quic: &quinn::Connection) -> Option<Uid> {
+        self.shared.url.uid().copied().or_else(|| {
+            let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer>>().ok()?;
+            trust::certificate_uid(chain.first()?).ok()
+        })
     }
 
     /// The open connection, or a new one. Callers that wait for the same attempt share its outcome.

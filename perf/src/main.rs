@@ -127,6 +127,29 @@ enum Scenario {
     ///
     /// Example: cargo run --release -p perf -- dht --json perf/results/dht.json
     Dht(scenario::dht::DhtArgs),
+    /// Messages between friends at two nodes, until they are kept and until the receipt is there: p50 at most 10 ms
+    ///
+    /// Two nodes on one core, two peers in this process, over the loopback interface; beside that two peers at one node. A full run
+    /// takes about a minute.
+    ///
+    /// Example: cargo run --release -p perf -- message --json perf/results/message.json
+    Message(scenario::message::MessageArgs),
+    /// 20,000 idle connections on one node: at most 32 KiB of memory each, at the mailbox and with HTTP/3
+    ///
+    /// Peers log in at the mailbox of one engine (QUIC, UID proven) and are silent; then as many HTTP/3 connections ask for the node's
+    /// health and stay. Reads the engine's memory before and after, and has some peers of the whole range write to each other at the
+    /// end. Needs 3 GiB of memory. A full run takes about two minutes.
+    ///
+    /// Example: cargo run --release -p perf -- mailbox --json perf/results/mailbox.json
+    Mailbox(scenario::mailbox::MailboxArgs),
+    /// 1,000 peers join at once through five bootstrap nodes, one of which dies: all connected within 10 s, nobody overrun
+    ///
+    /// Starts five control planes with their engines on addresses of their own, and 1,000 peers that choose among them and log in at a
+    /// mailbox; then kills one node. Judged: when the last peer is connected, when the last of the dead node's is at another (10 s
+    /// each), and the most peers at a node (twice its fair share). A full run takes about a minute and a half.
+    ///
+    /// Example: cargo run --release -p perf -- join --json perf/results/join.json
+    Join(scenario::join::JoinArgs),
     /// Makes perf/REPORT.md and its charts from the documents in perf/results
     Report(report::ReportArgs),
     /// Runs a comparison server; scenarios do this themselves
@@ -157,6 +180,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Scenario::Token(args) => finish(scenario::token::run(&args)?, args.common())?,
         Scenario::Chain(args) => finish(scenario::chain::run(&args)?, args.common())?,
         Scenario::Dht(args) => finish(scenario::dht::run(&args)?, args.common())?,
+        Scenario::Message(args) => finish(scenario::message::run(&args)?, args.common())?,
+        Scenario::Mailbox(args) => finish(scenario::mailbox::run(&args)?, args.common())?,
+        Scenario::Join(args) => finish(scenario::join::run(&args)?, args.common())?,
         Scenario::Report(args) => return report::run(&args).map(|()| ExitCode::SUCCESS),
         Scenario::Server(ComparisonServer::QuicheSender(args)) => {
             return server::quiche_sender::run(&args).map(|()| ExitCode::SUCCESS);

@@ -59,6 +59,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("found_percent", "found after publishing again, percent"),
     ("republish_ms", "publishing again, ms"),
     ("get_after_ms", "looking up after it, ms"),
+    ("kept_ms", "until it is kept, ms"),
+    ("receipt_ms", "until the receipt, ms"),
     ("messages_sent", "messages sent"),
     ("messages_received", "messages received"),
 ];
@@ -70,8 +72,21 @@ const TERMINAL_METRICS: usize = 5;
 const TABLE_SUBJECTS_MAX: usize = 16;
 
 /// Order of the scenarios in the report.
-const SCENARIOS: &[&str] =
-    &["serve", "relay", "relay-allocations", "import", "publish", "fetch", "token", "open", "chain", "dht"];
+const SCENARIOS: &[&str] = &[
+    "serve",
+    "relay",
+    "relay-allocations",
+    "import",
+    "publish",
+    "fetch",
+    "token",
+    "open",
+    "chain",
+    "dht",
+    "message",
+    "join",
+    "mailbox",
+];
 
 /// `perf report`
 #[derive(Clone, Debug, clap::Args)]

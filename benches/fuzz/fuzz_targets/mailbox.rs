@@ -2,6 +2,7 @@
 //! (bytes as they are, or a payload under a true header, or the end), and how many commands between the shards arrive.
 #![no_main]
 
+use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -29,8 +30,10 @@ static LOGINS: LazyLock<[Vec<u8>; PEERS]> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     let limits = MailboxLimits { unsent_bytes_max: 4_096, allowed_max: 8, ..MailboxLimits::default() };
-    let options = |shard| MailboxOptions { shard, shard_count: 2, seed: 1, limits };
-    let mut shards = [Mailbox::new(options(0)), Mailbox::new(options(1))];
+    let (node, listeners) = (KEYS[0].uid(), vec![Ipv4Addr::LOCALHOST.into()]);
+    let options =
+        |shard| MailboxOptions { shard, shard_count: 2, seed: 1, limits, node, listeners: listeners.clone() };
+    let mut shards = [0, 1].map(|shard| Mailbox::new(*START, options(shard)));
     let session = |n: usize| SessionId { slot: n, serial: n as u64 };
     for n in 0..PEERS {
         shards[n % 2].open(session(n), [n as u8; 32]);

@@ -6,7 +6,7 @@ use crate::node_identity::IdentityFiles;
 use axum::extract::State;
 use http::StatusCode;
 use identity::{Address, Uid};
-use peer::friends::{self, Connection, FriendError, FriendView, Friends, ServiceEnded};
+use peer::friends::{self, Connection, FriendError, FriendView, Friends, NodeAddressError, ServiceEnded};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -74,7 +74,7 @@ pub(super) struct Counters {
 
 /// Somebody of whom something is known.
 #[derive(Serialize, ToSchema)]
-struct Friend {
+pub(super) struct Friend {
     uid: String,
     standing: Standing,
     /// Since when it stands so.
@@ -88,6 +88,10 @@ struct Friend {
     profile: Profile,
     /// Whether its address has another nospam value by now.
     address_revoked: bool,
+    /// Whether it is a device of the same owner, paired by a code.
+    own_device: bool,
+    /// The nodes at whose mailboxes it says that it is, UID@ADDRESS:PORT.
+    nodes: Vec<String>,
 }
 
 /// How this node stands with somebody: it has asked, is asked, they are friends, the other has declined, or has ended it.
@@ -128,6 +132,10 @@ struct NewFriend {
     #[serde(default)]
     #[schema(max_length = 255)]
     greeting: String,
+    /// The nodes at whose mailboxes they are, UID@ADDRESS:PORT, if that is known and another than this node's.
+    #[serde(default)]
+    #[schema(max_items = 4)]
+    nodes: Vec<String>,
 }
 
 /// What this node says of a friend to itself; what is absent stays.
@@ -187,11 +195,13 @@ async fn list(State(api): State<Api>) -> Result<Json<FriendList>, Problem> {
 #[utoipa::path(post, path = "/v1/friends", tag = "friends", request_body = NewFriend,
     responses((status = 200, body = Friend)))]
 async fn add(State(api): State<Api>, Json(wish): Json<NewFriend>) -> Result<Json<Friend>, Problem> {
-    let NewFriend { address, greeting } = wish;
+    let NewFriend { address, greeting, nodes } = wish;
     let address: Address =
         address.parse().map_err(|error| Problem::bad_request(format!("`{address}`: {error}")))?;
+    let nodes: Result<Vec<_>, NodeAddressError> = nodes.iter().map(|node| node.parse()).collect();
+    let nodes = nodes.map_err(Problem::bad_request)?;
     let friends = api.friends()?;
-    friends.add(address, greeting).await?;
+    friends.add_at(address, greeting, nodes).await?;
     view(friends, address.uid).await
 }
 
@@ -317,7 +327,7 @@ async fn resolve(friends: &Friends, who: String) -> Result<Uid, Problem> {
     friends.resolve(who).await?.map_err(|reason| Problem::bad_request(format!("{name}: {reason}")))
 }
 
-async fn view(friends: &Friends, uid: Uid) -> Result<Json<Friend>, Problem> {
+pub(super) async fn view(friends: &Friends, uid: Uid) -> Result<Json<Friend>, Problem> {
     match friends.view(uid).await? {
         Some(view) => Ok(Json(view.into())),
         None => Err(FriendError::Unknown { uid }.into()),
@@ -342,6 +352,8 @@ impl From<FriendView> for Friend {
             greeting: friend.greeting,
             profile: friend.profile.into(),
             address_revoked: friend.is_address_revoked,
+            own_device: friend.is_own_device,
+            nodes: friend.nodes.iter().map(ToString::to_string).collect(),
         }
     }
 }

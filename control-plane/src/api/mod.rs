@@ -15,6 +15,7 @@ mod health;
 mod messages;
 mod metrics;
 mod node;
+mod pairing;
 mod problem;
 mod prometheus;
 mod relay;
@@ -37,6 +38,7 @@ use axum::response::Response;
 use http::StatusCode;
 use identity::Uid;
 use peer::friends::Friends;
+use peer::pairing::Pairing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -71,6 +73,8 @@ pub struct Parts {
     pub directory: DataDirectory,
     /// Its friends, if it has a mailbox.
     pub friends: Option<Friends>,
+    /// Its pairing codes, if it has friends.
+    pub pairing: Option<Pairing>,
     /// Its part of the DHT, if it has one.
     pub dht: Option<RunningDht>,
     /// What has become of its engines.
@@ -132,6 +136,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(dht::routes())
         .merge(relay::routes())
         .merge(bootstrap::routes())
+        .merge(pairing::routes())
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

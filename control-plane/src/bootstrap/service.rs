@@ -295,7 +295,11 @@ impl Bootstrap {
         let announced = dht.providers(Topic::BootstrapNodes).await?;
         let unread: Vec<_> = {
             let state = self.state();
-            let is_old = |uid: &&Uid| state.read.get(*uid).is_none_or(|at| at.elapsed() >= RECORD_AGE_MAX);
+            // Who does not answer may have moved, and says so in its record.
+            let is_up = |uid: &Uid| state.table.get(uid).is_some_and(|entry| entry.measured.is_up());
+            let is_old = |uid: &&Uid| {
+                state.read.get(*uid).is_none_or(|at| !is_up(uid) || at.elapsed() >= RECORD_AGE_MAX)
+            };
             announced.iter().filter(is_old).take(RECORDS_PER_LOOK_MAX).copied().collect()
         };
         let mut has_new = false;

@@ -91,6 +91,13 @@ impl Measured {
     }
 }
 
+impl Entry {
+    /// Whether it was found, and does not answer.
+    fn is_down(&self) -> bool {
+        self.origin == Origin::Found && self.measured.misses >= DOWN_MISSES
+    }
+}
+
 /// The known nodes, by UID.
 #[derive(Debug)]
 pub struct Table {
@@ -178,7 +185,7 @@ impl Table {
             entry.urls = first.into_iter().chain(others).take(URLS_MAX).collect();
             return true;
         }
-        if self.is_crowded(&urls) || !self.make_room() {
+        if !self.make_room_near(&urls) || !self.make_room() {
             return false;
         }
         let urls = urls.into_iter().take(URLS_MAX).collect();
@@ -253,10 +260,14 @@ impl Table {
         self.nodes.values().any(|entry| entry.measured.is_up())
     }
 
-    fn is_crowded(&self, urls: &[NodeUrl]) -> bool {
-        urls.iter().filter_map(NodeUrl::address).map(|ip| ip.to_canonical()).any(|ip| {
-            let is_own = self.own_networks.iter().any(|network| network.contains(ip));
-            let is_near = |entry: &&Entry| {
+    /// A place in the network of these URLs: who is down there gives way, as a server does that has lost its disk and with it its
+    /// identity.
+    fn make_room_near(&mut self, urls: &[NodeUrl]) -> bool {
+        for ip in urls.iter().filter_map(NodeUrl::address).map(|ip| ip.to_canonical()) {
+            if self.own_networks.iter().any(|network| network.contains(ip)) {
+                continue;
+            }
+            let is_near = |entry: &Entry| {
                 entry.origin == Origin::Found
                     && entry
                         .urls
@@ -264,8 +275,16 @@ impl Table {
                         .filter_map(NodeUrl::address)
                         .any(|other| network_of(other) == network_of(ip))
             };
-            !is_own && self.nodes.values().filter(is_near).count() >= self.nodes_per_network_max
-        })
+            let near: Vec<_> = self.nodes.iter().filter(|(_, entry)| is_near(entry)).collect();
+            if near.len() < self.nodes_per_network_max {
+                continue;
+            }
+            let Some(down) = near.iter().find(|(_, entry)| entry.is_down()).map(|(uid, _)| **uid) else {
+                return false;
+            };
+            self.nodes.remove(&down);
+        }
+        true
     }
 
     /// Room for one more: what is there stays if it is up, so that no flood of announcements drives it out.
@@ -273,8 +292,7 @@ impl Table {
         if self.nodes.len() < NODES_MAX {
             return true;
         }
-        let is_down = |entry: &Entry| entry.origin == Origin::Found && entry.measured.misses >= DOWN_MISSES;
-        let down = self.nodes.iter().find(|(_, entry)| is_down(entry)).map(|(uid, _)| *uid);
+        let down = self.nodes.iter().find(|(_, entry)| entry.is_down()).map(|(uid, _)| *uid);
         down.is_some_and(|uid| self.nodes.remove(&uid).is_some())
     }
 
@@ -366,6 +384,10 @@ mod tests {
         }
         // What the owner names is taken.
         assert_eq!(known.add(url(3, "203.0.113.3"), 1), Ok(uid(3)));
+        // Who is down gives way, as after the loss of a disk and with it of a key.
+        (0..DOWN_MISSES).for_each(|_| known.measure(&uid(1), None, 1));
+        assert!(known.find(uid(4), vec![url(4, "203.0.113.4")], 1) && known.get(&uid(1)).is_none());
+        assert!(!known.find(uid(1), vec![url(1, "203.0.113.1")], 1));
         let unnamed: NodeUrl = "https://203.0.113.3:4433".parse().unwrap();
         assert_eq!(known.add(unnamed, 1), Err(AddError::NoUid));
         assert_eq!(known.add(url(0, "203.0.113.3"), 1), Err(AddError::Oneself));

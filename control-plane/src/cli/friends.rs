@@ -2,6 +2,7 @@
 
 use super::Place;
 use clap::{Args, Subcommand};
+use peer::NodeUrl;
 
 /// `ioex friend`.
 #[derive(Args, Debug, Clone)]
@@ -28,6 +29,9 @@ pub enum FriendAction {
         /// What the request says, at most 255 bytes; only they can read it
         #[arg(long, default_value = "", value_name = "TEXT")]
         greeting: String,
+        /// The node at whose mailbox they are, as its `ioex up` prints it, if it is another than this node's
+        #[arg(long, value_name = "URL")]
+        at: Option<NodeUrl>,
     },
     /// Accept a request
     Accept {
@@ -110,19 +114,21 @@ pub struct Inbox {
 }
 
 pub(super) const FRIEND_EXAMPLES: &str = "\
-The node must run with a mailbox, the same as its friends'. In the configuration:
+The node must run with a mailbox. In the configuration:
   [peer]
   mailbox = \"https://UID@relay.example.com:4433\"
 
 Examples:
   ioex friend add ADDRESS --greeting 'the kitchen speaker'
+  ioex friend add ADDRESS --at https://UID@other.example.com:4433
   ioex friend list
   ioex friend accept UID                       on the other side
   ioex friend label UID kitchen
   ioex friend profile --name 'Living room' --presence away
   ioex friend list --json | jq -r '.friends[] | select(.connected) | .uid'
 
-WHO is a UID, an address or a label. Friendship is mutual: nobody else can send a message, and a request takes the \
+WHO is a UID, an address or a label. Friends may be at the mailboxes of different nodes: they tell \
+each other where they are. Friendship is mutual: nobody else can send a message, and a request takes the \
 address with its present nospam value (ioex id new-nospam revokes it).";
 
 pub(super) const MSG_EXAMPLES: &str = "\

@@ -5,18 +5,21 @@ use crate::api::client::{ApiError, call, segment};
 use crate::cli::{Friend, FriendAction};
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::text_table::lay_out;
 use http::Method;
+use peer::NodeUrl;
+use peer::friends::{NODES_MAX, NodeAddress};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 
 pub fn run(arguments: Friend) -> Result<ExitCode, Failure> {
     let root = configuration(&arguments.place.sources())?.configuration.node.data;
     let directory = DataDirectory::existing(&root);
     let console = Console { json: arguments.json };
-    let request = request(arguments.action);
+    let request = request(arguments.action)?;
     let answer = call(&directory, request.method, &request.target, request.body.as_ref());
     let answer = answer.map_err(ApiError::into_failure)?;
     if console.json {
@@ -35,13 +38,14 @@ struct Request {
     show: fn(&Value) -> String,
 }
 
-fn request(action: FriendAction) -> Request {
+fn request(action: FriendAction) -> Result<Request, Failure> {
     let of = |who: &str| format!("/v1/friends/{}", segment(who));
     let ask = |method, target, body, show| Request { method, target, body, show };
-    match action {
+    Ok(match action {
         FriendAction::List => ask(Method::GET, "/v1/friends".into(), None, show_list),
-        FriendAction::Add { address, greeting } => {
-            let body = json!({ "address": address, "greeting": greeting });
+        FriendAction::Add { address, greeting, at } => {
+            let nodes = at.as_ref().map(places).transpose()?.unwrap_or_default();
+            let body = json!({ "address": address, "greeting": greeting, "nodes": nodes });
             ask(Method::POST, "/v1/friends".into(), Some(body), show_one)
         }
         FriendAction::Accept { who } => ask(Method::POST, of(&who) + "/accept", None, show_one),
@@ -63,7 +67,17 @@ fn request(action: FriendAction) -> Request {
             let body = json!({ "name": name, "description": description, "presence": presence });
             ask(Method::PATCH, "/v1/profile".into(), Some(body), show_profile)
         }
-    }
+    })
+}
+
+/// Where a node is, as nodes say it to each other: UID@ADDRESS:PORT.
+fn places(url: &NodeUrl) -> Result<Vec<String>, Failure> {
+    let usage = |text: String| Failure::message(Exit::Usage, text);
+    let uid = url.uid().ok_or_else(|| usage(format!("{url} names no UID: write https://UID@HOST:PORT")))?;
+    let found = (url.host(), url.port()).to_socket_addrs();
+    let found =
+        found.map_err(|error| usage(format!("the name {} cannot be resolved: {error}", url.host())))?;
+    Ok(found.take(NODES_MAX).map(|address| NodeAddress::new(*uid, address).to_string()).collect())
 }
 
 fn show_list(answer: &Value) -> String {
@@ -89,7 +103,7 @@ fn show_list(answer: &Value) -> String {
         [
             text(friend, "label"),
             text(profile, "name"),
-            text(friend, "standing"),
+            standing(friend),
             if is_friend { connected.to_owned() } else { String::new() },
             if is_friend { text(profile, "presence") } else { String::new() },
             text(friend, "uid"),
@@ -123,8 +137,14 @@ fn show_profile(profile: &Value) -> String {
     ["name", "description", "presence"].map(line).concat()
 }
 
+/// How it stands; that it is a device of the same owner is shown, too.
+fn standing(friend: &Value) -> String {
+    let own = if friend["own_device"] == true { ", own device" } else { "" };
+    text(friend, "standing") + own
+}
+
 /// A field as text for a terminal: what strangers wrote has no control characters there.
-fn text(object: &Value, field: &str) -> String {
+pub(super) fn text(object: &Value, field: &str) -> String {
     printable(object[field].as_str().unwrap_or_default())
 }
 

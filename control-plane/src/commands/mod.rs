@@ -15,6 +15,7 @@ mod lease;
 mod listed;
 pub(crate) mod local_node;
 mod msg;
+mod pair;
 mod publish;
 mod relay;
 mod repair;
@@ -42,6 +43,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Store(arguments) => store::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Friend(arguments) => friend::run(arguments),
+        Command::Pair(arguments) => pair::run(arguments),
         Command::Msg(arguments) => msg::run(arguments),
         Command::Inbox(arguments) => inbox::run(&arguments),
         Command::Dht(arguments) => dht::run(&arguments),

@@ -3,6 +3,7 @@
 use super::api::{API_KEYS, Api};
 use super::chain::{CHAIN_KEYS, Chain};
 use super::dht::{DHT_KEYS, Dht};
+use super::friends::{FRIENDS_KEYS, FriendsSettings};
 use super::peer::{PEER_KEYS, Peer};
 use super::relay::{RELAY_KEYS, Relay};
 use super::role::Role;
@@ -28,6 +29,8 @@ pub struct Configuration {
     pub relay: Relay,
     /// Section `[peer]`.
     pub peer: Peer,
+    /// Section `[friends]`.
+    pub friends: FriendsSettings,
     /// Section `[dht]`.
     pub dht: Dht,
     /// Section `[api]`.
@@ -174,6 +177,7 @@ impl Default for Configuration {
             limits: Limits::default(),
             relay: Relay::default(),
             peer: Peer::default(),
+            friends: FriendsSettings::default(),
             dht: Dht::default(),
             api: Api::default(),
             chain: Chain::default(),
@@ -245,7 +249,13 @@ impl Key {
 
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(RELAY_KEYS).chain(PEER_KEYS).chain(DHT_KEYS).chain(API_KEYS).chain(CHAIN_KEYS)
+    KEYS.iter()
+        .chain(RELAY_KEYS)
+        .chain(PEER_KEYS)
+        .chain(FRIENDS_KEYS)
+        .chain(DHT_KEYS)
+        .chain(API_KEYS)
+        .chain(CHAIN_KEYS)
 }
 
 /// The sections in the order in which they are printed.

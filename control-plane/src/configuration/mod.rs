@@ -8,6 +8,7 @@
 mod api;
 pub mod chain;
 pub mod dht;
+mod friends;
 mod keys;
 mod load;
 pub mod peer;
@@ -20,6 +21,7 @@ mod value;
 pub use api::Api;
 pub use chain::Chain;
 pub use dht::Dht;
+pub use friends::{FriendsSettings, PresetFriend};
 pub use keys::{
     Allowed, Configuration, CutOff, Driver, Engine, Key, Node, Publishers, StorageExecutor, TokenId, keys,
     keys_of, sections,

@@ -57,7 +57,7 @@ impl fmt::Display for MailboxNode {
 pub(super) const PEER_KEYS: &[Key] = &[Key {
     section: "peer",
     name: "mailbox",
-    meaning: "The node at whose mailbox friends reach this one; friends need the same node. \
+    meaning: "The node at whose mailbox friends reach this one. \
               auto: the best of the bootstrap nodes that are known, and another when it dies. Empty: no friends, no messages.",
     allowed: Allowed::Words("\"auto\", \"local\", or a node's URL as its `ioex up` prints it, or \"\""),
     set: |c: &mut Configuration, value| {

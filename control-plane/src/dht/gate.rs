@@ -19,8 +19,9 @@ const NETWORKS_MAX: usize = 65_536;
 /// A place is given away after so long without a datagram: longer than the crate keeps a silent node in its table.
 const PLACE_IDLE: Duration = Duration::from_secs(20 * 60);
 
-/// Ids that a place may have within that time: a node that is started again draws a new one.
-const IDS_PER_PLACE: usize = 2;
+/// Ids that a place may have within that time: a node that is started again draws a new one, and may be started again twice, as for
+/// an upgrade that is taken back.
+const IDS_PER_PLACE: usize = 3;
 
 /// How often networks that are at rest are forgotten.
 const PURGE: Duration = Duration::from_secs(60);
@@ -132,8 +133,8 @@ struct Network {
 struct Place {
     node: SocketAddrV4,
     id: Vec<u8>,
-    /// When its id last became another.
-    changed: Option<Instant>,
+    /// When its id became another, as far as that counts.
+    changed: Vec<Instant>,
     seen: Instant,
 }
 
@@ -237,18 +238,19 @@ impl Network {
         self.places.retain(|place| now.duration_since(place.seen) < PLACE_IDLE);
         if let Some(place) = self.places.iter_mut().find(|place| place.node == node) {
             if place.id != id {
-                if place.changed.is_some_and(|changed| now.duration_since(changed) < PLACE_IDLE) {
+                place.changed.retain(|changed| now.duration_since(*changed) < PLACE_IDLE);
+                if place.changed.len() + 1 >= IDS_PER_PLACE {
                     return false;
                 }
                 place.id = id.to_vec();
-                place.changed = Some(now);
+                place.changed.push(now);
             }
             place.seen = now;
             return true;
         }
         let has_room = self.places.len() < places_max;
         if has_room {
-            self.places.push(Place { node, id: id.to_vec(), changed: None, seen: now });
+            self.places.push(Place { node, id: id.to_vec(), changed: Vec::new(), seen: now });
         }
         has_room
     }
@@ -378,9 +380,9 @@ mod tests {
         let mut gate = gate(|_| {}, start);
         let mut answered = |id, now| gate.judge(&answer_as(id, &[]), at(1, 1), now) == Verdict::Pass;
         assert!(answered(b'a', start) && answered(b'a', start));
-        assert!(answered(b'b', start), "started again");
-        assert!(!answered(b'c', start) && !answered(b'a', start), "a third id, or two by turns");
-        assert!(answered(b'b', start + PLACE_IDLE / 2) && answered(b'c', start + PLACE_IDLE));
+        assert!(answered(b'b', start) && answered(b'c', start), "started again, twice");
+        assert!(!answered(b'd', start) && !answered(b'a', start), "a fourth id, or several by turns");
+        assert!(answered(b'c', start + PLACE_IDLE / 2) && answered(b'd', start + PLACE_IDLE));
     }
 
     #[test]
@@ -396,10 +398,10 @@ mod tests {
     #[test]
     fn an_answer_that_names_a_crowd_of_one_network_is_dropped() {
         let now = Instant::now();
-        let crowd: Vec<_> = (1..=9).map(|d| at(d, 1)).collect();
+        let crowd: Vec<_> = (1..=13).map(|d| at(d, 1)).collect();
         let sender = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 1);
         let mut strict = gate(|_| {}, now);
-        assert_eq!(strict.judge(&answer(&crowd[..8]), sender, now), Verdict::Pass);
+        assert_eq!(strict.judge(&answer(&crowd[..12]), sender, now), Verdict::Pass);
         assert_eq!(strict.judge(&answer(&crowd), sender, now), Verdict::Drop(Cause::Stuffed));
         let mut own = gate(|settings| settings.own_networks = vec!["203.0.113.0/24".parse().unwrap()], now);
         assert_eq!(own.judge(&answer(&crowd), sender, now), Verdict::Pass);

@@ -9,7 +9,7 @@ use n0_mainline::errors::{ConcurrencyError, PutMutableError, PutQueryError};
 use n0_mainline::{ActorShutdown, DatagramHook, Dht, Id, MutableItem, ServerSettings, SigningKey};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::AbortHandle;
@@ -26,6 +26,9 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Providers that a lookup collects at most.
 const PROVIDERS_MAX: usize = 1_000;
+
+/// The end of a `find_node`: method, transaction, and the crate's version, which says that announcements are kept.
+const GREETING_END: &[u8] = b"e1:q9:find_node1:t4:\xff\xff\xff\xff1:v4:RS\0\x061:y1:qe";
 
 /// What a node of the DHT is told.
 #[derive(Clone, Debug)]
@@ -253,6 +256,20 @@ impl Node {
         self.dht.find_node(own).await?;
         self.dht.get_closest_nodes(Id::random()).await?;
         Ok(self.dht.info().await?.routing_table_size())
+    }
+
+    /// Makes itself known to whoever is at this address: a server that hears it takes it for a neighbour and asks it in turn, whereupon
+    /// each knows the other. The crate does so only with nodes that another has named, so two networks that know nothing of
+    /// each other would stay two. A node that only asks is nobody's neighbour, and says nothing.
+    pub async fn greet(&self, address: SocketAddrV4) -> Result<(), DhtError> {
+        let info = self.dht.info().await?;
+        if !info.server_mode() {
+            return Ok(());
+        }
+        let id = info.id().as_bytes();
+        // The answer is for nobody: the crate counts its own transactions up from zero.
+        let greeting = [b"d1:ad2:id20:", &id[..], b"6:target20:", &id[..], GREETING_END].concat();
+        Ok(self.dht.send_datagram(greeting, address).await?)
     }
 
     /// `ADDR:PORT` of the nodes that it knows and has heard of lately.

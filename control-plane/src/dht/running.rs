@@ -2,8 +2,8 @@
 //! and again, and what is kept on disk between two runs.
 //!
 //! ```text
-//! DIR/dht/nodes     ADDR:PORT of nodes that were known last, one a line: through them the network is found again even if
-//!                   all configured bootstrap nodes are gone
+//! DIR/dht/nodes     ADDR:PORT of nodes that were known within a day, one a line, those that are known now first: through them the
+//!                   network is found again even if all configured bootstrap nodes are gone
 //! DIR/dht/lists     addresses of content lists that this node announces, one a line
 //! ```
 
@@ -20,7 +20,7 @@ use identity::{SecretKey, Uid};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,9 +35,14 @@ const REMEMBERED_MAX: usize = 8;
 /// Nodes that are written down.
 const WRITTEN_MAX: usize = 200;
 
-/// How often the network is looked at again: soon at first, then rarely.
+/// How often the network is looked at again: soon at first, then rarely; more often where records are published more often.
 const REFRESH_FIRST: Duration = Duration::from_millis(500);
 const REFRESH_LAST: Duration = Duration::from_secs(60);
+
+/// Nodes that were known and are no more are greeted for so long, so many with each look at the network: they may be the other half of a
+/// network that was cut in two.
+const ABSENT_MAX: Duration = Duration::from_secs(24 * 3_600);
+const GREETED_MAX: usize = 8;
 
 /// The wait before a record that nobody took is published again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -137,6 +142,8 @@ struct State {
     published: Publication,
     /// The bootstrap nodes that the record names.
     bootstrap_nodes: Vec<Uid>,
+    /// When each node was a neighbour last; those of the last run count as known at the start.
+    seen: BTreeMap<SocketAddrV4, Instant>,
 }
 
 /// What became of the record.
@@ -160,7 +167,11 @@ impl RunningDht {
         let node =
             Node::start(&NodeSettings { bootstrap: bootstrap(&settings), ..settings.node.clone() }).await?;
         let listens = SocketAddrV4::new(*settings.listen.ip(), node.port());
-        let state = State { node, lists, published: Publication::default(), bootstrap_nodes: Vec::new() };
+        let now = Instant::now();
+        let remembered = read_lines(&path.join("nodes"));
+        let seen = remembered.iter().filter_map(|line| Some((line.parse().ok()?, now))).collect();
+        let state =
+            State { node, lists, published: Publication::default(), bootstrap_nodes: Vec::new(), seen };
         let shared = Shared { settings, listens, state: Mutex::new(state), changed: Notify::new() };
         Ok(RunningDht(Arc::new(shared)))
     }
@@ -181,7 +192,7 @@ impl RunningDht {
     }
 
     async fn keep_running(&self, console: Console) {
-        let mut refresh = Schedule::new(REFRESH_FIRST, REFRESH_LAST);
+        let mut refresh = self.refreshing();
         let mut publish = Schedule::new(REFRESH_FIRST, RETRY_LAST);
         let mut alone_since = None;
         let mut has_met = false;
@@ -203,7 +214,7 @@ impl RunningDht {
                     if matches!(outcome, Err(DhtError::Ended)) || (since.elapsed() > ALONE_MAX && known == 0 && !is_first) {
                         alone_since = None;
                         self.start_again().await;
-                        refresh = Schedule::new(REFRESH_FIRST, REFRESH_LAST);
+                        refresh = self.refreshing();
                     } else {
                         refresh.later();
                     }
@@ -348,20 +359,76 @@ impl RunningDht {
         }
     }
 
+    fn refreshing(&self) -> Schedule {
+        Schedule::new(REFRESH_FIRST, REFRESH_LAST.min(self.0.settings.republish))
+    }
+
     async fn refresh(&self) -> Result<usize, DhtError> {
         let node = self.node();
         let known = node.refresh().await?;
-        let mut neighbours = node.neighbours().await?;
+        let neighbours: Vec<SocketAddrV4> =
+            node.neighbours().await?.iter().filter_map(|address| address.parse().ok()).collect();
+        let absent = self.absent(&neighbours);
+        self.greet(&node, &neighbours, &absent).await?;
         if neighbours.is_empty() {
             return Ok(known);
         }
-        neighbours.truncate(WRITTEN_MAX);
-        let text: String = neighbours.iter().map(|node| format!("{node}\n")).collect();
+        let text: String =
+            neighbours.iter().chain(&absent).take(WRITTEN_MAX).map(|node| format!("{node}\n")).collect();
         let path = self.0.settings.directory.dht().join("nodes");
         if let Err(error) = write_whole(&path, text.as_bytes(), 0o644) {
             tracing::warn!(%error, "the known nodes of the DHT are not kept");
         }
         Ok(known)
+    }
+
+    /// Nodes that were neighbours within [`ABSENT_MAX`] and are none now, those that were so last first.
+    fn absent(&self, neighbours: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.seen.extend(neighbours.iter().map(|node| (*node, now)));
+        state.seen.retain(|_, at| now.duration_since(*at) < ABSENT_MAX);
+        let mut absent: Vec<_> =
+            state.seen.iter().filter(|(_, at)| **at < now).map(|(node, at)| (*at, *node)).collect();
+        absent.sort_unstable_by(|a, b| b.cmp(a));
+        // As many as are written down, however many come and go.
+        if let Some((over, _)) = absent.get(WRITTEN_MAX) {
+            let over = *over;
+            state.seen.retain(|_, at| *at > over);
+            absent.truncate(WRITTEN_MAX);
+        }
+        absent.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Greets the configured nodes that are no neighbours, and some of those that were. When a cut between two halves of a network has
+    /// healed after the halves have forgotten each other, one greeting makes them one again.
+    async fn greet(
+        &self,
+        node: &Node,
+        neighbours: &[SocketAddrV4],
+        absent: &[SocketAddrV4],
+    ) -> Result<(), DhtError> {
+        let configured = self.0.settings.configured.clone();
+        // The resolver blocks.
+        let resolve = move || {
+            let resolved = configured.iter().filter_map(|host| host.to_socket_addrs().ok()).flatten();
+            resolved
+                .filter_map(|address| match address {
+                    SocketAddr::V4(address) => Some(address),
+                    SocketAddr::V6(_) => None,
+                })
+                .collect::<BTreeSet<_>>()
+        };
+        // Without a resolver there are the others.
+        let mut greeted = tokio::task::spawn_blocking(resolve).await.unwrap_or_default();
+        greeted.retain(|address| !neighbours.contains(address));
+        let first = random() as usize;
+        let some = absent.iter().cycle().skip(first.checked_rem(absent.len()).unwrap_or(0));
+        greeted.extend(some.take(GREETED_MAX.min(absent.len())));
+        for address in greeted {
+            node.greet(address).await?;
+        }
+        Ok(())
     }
 
     /// Another node on the same port, through whatever nodes are known now.
@@ -466,8 +533,11 @@ impl Schedule {
 
 fn jittered(wait: Duration) -> Duration {
     // Without random bytes there is no jitter, which is no reason to stop.
-    let random = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
-    wait.mul_f64(0.9 + 0.2 * random)
+    wait.mul_f64(0.9 + 0.2 * f64::from(random()) / f64::from(u32::MAX))
+}
+
+fn random() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
 /// The configured bootstrap nodes, and some of those that were known last.

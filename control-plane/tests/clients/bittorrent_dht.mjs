@@ -6,7 +6,7 @@
 //                                                                SIGNER's key instead if given
 //   node bittorrent_dht.mjs MODULES serve PORT                   a node of that network, until standard input ends
 //
-// Answers one JSON object on standard output.
+// PORT is one of 127.0.0.1, or ADDRESS:PORT. Answers one JSON object on standard output.
 import crypto from 'node:crypto'
 
 const [modules, command, port, ...rest] = process.argv.slice(2)
@@ -26,13 +26,15 @@ const verify = (signature, message, key) => {
 }
 const print = value => console.log(JSON.stringify(value))
 
-const dht = new Client({ bootstrap: [`127.0.0.1:${port}`], host: '127.0.0.1', verify })
+const isElsewhere = port.includes(':')
+const host = isElsewhere ? '0.0.0.0' : '127.0.0.1'
+const dht = new Client({ bootstrap: [isElsewhere ? port : `127.0.0.1:${port}`], host, verify })
 
 if (command === 'serve') {
-  dht.listen(0, '127.0.0.1', () => print({ port: dht.address().port }))
+  dht.listen(0, host, () => print({ port: dht.address().port }))
   process.stdin.on('end', () => process.exit(0)).resume()
 } else {
-  dht.listen(0, '127.0.0.1')
+  dht.listen(0, host)
   dht.on('ready', () => {
     if (command === 'get') {
       const [target, salt] = rest

@@ -24,16 +24,16 @@ fn up(home: &Path, role: &str, dht: Option<&str>, more: &[&str]) -> Node {
     Node::start(up.args(more))
 }
 
-fn dht(node: &Node) -> String {
+pub fn dht(node: &Node) -> String {
     node.ready["dht"].as_str().unwrap().to_string()
 }
 
-fn uid(node: &Node) -> String {
+pub fn uid(node: &Node) -> String {
     node.ready["uid"].as_str().unwrap().to_string()
 }
 
 /// Asks until it is so; what is not answered is `Null`.
-fn until(home: &Path, command: &[&str], is_so: impl Fn(&Value) -> bool) -> Value {
+pub fn until(home: &Path, command: &[&str], is_so: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();
     loop {
         let output = on(home, command[0]).args(&command[1..]).arg("--json").output().unwrap();
@@ -47,7 +47,7 @@ fn until(home: &Path, command: &[&str], is_so: impl Fn(&Value) -> bool) -> Value
 }
 
 /// The node with this UID in the answer of `ioex bootstrap list`.
-fn entry<'a>(answer: &'a Value, uid: &str) -> &'a Value {
+pub fn entry<'a>(answer: &'a Value, uid: &str) -> &'a Value {
     let nodes = answer["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
     nodes.iter().find(|node| node["uid"] == uid).unwrap_or(&Value::Null)
 }
@@ -58,7 +58,7 @@ fn until_up(home: &Path, uids: &[&str]) -> Value {
 }
 
 /// As a machine that has lost its power: neither program can say anything.
-fn kill(mut node: Node) {
+pub fn kill(mut node: Node) {
     node.signal(Signal::KILL);
     node.up.wait().unwrap();
     kill_process(node.engine(), Signal::KILL).unwrap();
@@ -161,6 +161,30 @@ fn a_peer_whose_node_dies_is_at_another() {
     let added = json(&on(home(3), "bootstrap").args(["add", &survivor, "--json"]).output().unwrap());
     assert_eq!(added["uid"], uid(&stays));
     until(home(3), &["peers"], |peers| peers["node"]["connected"] == true);
+}
+
+#[test]
+fn friends_at_different_nodes_find_each_other_by_their_addresses() {
+    let homes: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let home = |i: usize| homes[i].path();
+    let first = up(home(0), "bootstrap", None, &[]);
+    let second = up(home(1), "bootstrap", Some(&dht(&first)), &[]);
+    // Each at a node that it names; of the other they know an address.
+    let one = up(home(2), "peer", Some(&dht(&first)), &["--mailbox", &first.url()]);
+    let two = up(home(3), "peer", Some(&dht(&first)), &["--mailbox", &second.url()]);
+    let names = |record: &Value| record["bootstrap_nodes"][0].as_str().unwrap_or_default().to_string();
+    for (peer, node) in [(&one, &first), (&two, &second)] {
+        let at = uid(node);
+        until(home(0), &["dht", "get", &uid(peer)], |record| names(record) == at);
+    }
+    let address = json(&on(home(3), "id").args(["show", "--json"]).output().unwrap());
+    let address = address["address"].as_str().unwrap().to_string();
+    json(&on(home(2), "friend").args(["add", &address, "--json"]).output().unwrap());
+    until(home(3), &["friend", "accept", &uid(&one)], |accepted| !accepted.is_null());
+    let sent = until(home(2), &["msg", &uid(&two), "hello"], |sent| !sent.is_null());
+    assert_eq!(sent["status"], "delivered", "{sent}");
+    let inbox = out(&on(home(3), "inbox").output().unwrap());
+    assert!(inbox.contains(&format!("{}: hello", uid(&one))), "{inbox}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::node::{Node, on};
 use identity::{Address, SecretKey, Uid};
 use peer::friends::{
     ASKING_MAX, Connection, FriendBook, FriendError, FriendView, Friends, FriendsOptions, MESSAGE_LEN_MAX,
-    Outcome, Presence, Profile, SendError, Standing,
+    NodeFinder, Outcome, Presence, Profile, SendError, Standing,
 };
 use peer::mailbox::{Kind, Status};
 use peer::{Client, ClientOptions, Event, Login, Mailbox};
@@ -16,33 +16,38 @@ use tokio::time::{sleep, timeout};
 /// Far longer than anything here takes; a test that waits this long has failed.
 const LONG: Duration = Duration::from_secs(30);
 
-fn up(home: &Path) -> Node {
+pub fn up(home: &Path) -> Node {
     let cores = if std::thread::available_parallelism().unwrap().get() > 1 { "0-1" } else { "0" };
     let mut up = on(home, "up");
     up.args(["--listen", "127.0.0.1:0", "--cores", cores]);
     Node::start(up.env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000"))
 }
 
-fn key(n: u8) -> SecretKey {
+pub fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
 }
 
-fn uid(n: u8) -> Uid {
+pub fn uid(n: u8) -> Uid {
     key(n).uid()
 }
 
-fn address(n: u8) -> Address {
+pub fn address(n: u8) -> Address {
     Address { uid: uid(n), nospam: [n; 4] }
 }
 
 /// Number `n`, whose nospam value is its number four times and whose book is kept in `home`.
-struct Peer {
-    friends: Friends,
+pub struct Peer {
+    pub friends: Friends,
     service: JoinHandle<()>,
 }
 
 impl Peer {
-    async fn start(home: &Path, node: &Node, n: u8) -> Peer {
+    pub async fn start(home: &Path, node: &Node, n: u8) -> Peer {
+        Peer::start_with(home, node, n, None).await
+    }
+
+    /// The same with somebody who is asked where friends are.
+    pub async fn start_with(home: &Path, node: &Node, n: u8, finder: Option<NodeFinder>) -> Peer {
         let book = FriendBook::open(&home.join(format!("friends-{n}.redb"))).unwrap();
         let url = node.url();
         let (friends, service) = Friends::new(FriendsOptions {
@@ -54,6 +59,8 @@ impl Peer {
                 let chosen = url.parse().map_err(|error| format!("{error}"));
                 Box::pin(std::future::ready(chosen))
             }),
+            reached_at: Box::new(Vec::new),
+            finder,
         });
         let peer = Peer { friends, service: tokio::spawn(service) };
         peer.until(async |friends| {
@@ -64,7 +71,7 @@ impl Peer {
     }
 
     /// Waits until something is so.
-    async fn until<T>(&self, look: impl AsyncFn(&Friends) -> Option<T>) -> T {
+    pub async fn until<T>(&self, look: impl AsyncFn(&Friends) -> Option<T>) -> T {
         let looking = async {
             loop {
                 if let Some(found) = look(&self.friends).await {
@@ -76,7 +83,7 @@ impl Peer {
         timeout(LONG, looking).await.expect("in time")
     }
 
-    async fn until_standing(&self, other: u8, standing: Standing) -> FriendView {
+    pub async fn until_standing(&self, other: u8, standing: Standing) -> FriendView {
         self.until(async |friends| {
             let view = friends.view(uid(other)).await.unwrap();
             view.filter(|view| view.friend.standing == standing)
@@ -84,7 +91,7 @@ impl Peer {
         .await
     }
 
-    async fn until_connected(&self, other: u8) {
+    pub async fn until_connected(&self, other: u8) {
         self.until(async |friends| {
             let view = friends.view(uid(other)).await.unwrap();
             view.filter(|view| view.is_connected).map(drop)
@@ -92,16 +99,16 @@ impl Peer {
         .await;
     }
 
-    async fn send(&self, to: u8, text: &str) -> Result<Outcome, SendError> {
+    pub async fn send(&self, to: u8, text: &str) -> Result<Outcome, SendError> {
         timeout(LONG, self.friends.send(uid(to).to_string(), text.into())).await.expect("in time")
     }
 
-    async fn texts(&self) -> Vec<String> {
+    pub async fn texts(&self) -> Vec<String> {
         self.friends.inbox(0, 1_000).await.unwrap().into_iter().map(|message| message.text).collect()
     }
 
     /// Ends without a word, as a process that is killed.
-    async fn kill(self) {
+    pub async fn kill(self) {
         self.service.abort();
         let _ = self.service.await;
     }

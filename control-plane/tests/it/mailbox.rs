@@ -45,13 +45,19 @@ async fn not_delivered(mailbox: &mut Mailbox) -> (u64, Status) {
     }
 }
 
-/// Receives `count` messages of number `from`, each the next number, and acknowledges them.
+/// Receives `count` messages of number `from`, each the next number, and acknowledges them: some by themselves, some together.
 async fn receive(mailbox: &mut Mailbox, from: u8, count: u8) {
+    let mut waiting = Vec::new();
     for expected in 0..count {
         match next(mailbox).await {
             Event::Message { from: sender, body, receipt } => {
                 assert_eq!((sender, body), (key(from).uid(), vec![expected]));
-                mailbox.acknowledge(&sender, &receipt).unwrap();
+                waiting.push(receipt);
+                if expected < 3 {
+                    mailbox.acknowledge(&sender, &waiting.pop().unwrap()).unwrap();
+                } else if waiting.len() == 5 || expected + 1 == count {
+                    mailbox.acknowledge_via(None, &sender, &std::mem::take(&mut waiting)).unwrap();
+                }
             }
             event => panic!("{event:?}"),
         }

@@ -182,6 +182,16 @@ impl Content {
         self.policy = policy;
     }
 
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// This node.
+    pub fn node(&self) -> &Uid {
+        &self.node
+    }
+
     /// The bounds in force.
     pub fn limits(&self) -> &Limits {
         &self.policy.limits

@@ -308,5 +308,21 @@ counters! {
         mailbox_nospam_wrong: counter "ioex_mailbox_envelopes_total" [("result", "nospam_wrong")],
         /// Envelopes above a rate, or for a peer or a shard with a full queue.
         mailbox_busy: counter "ioex_mailbox_envelopes_total" [("result", "busy")],
+        /// Envelopes for another node that is gone without an answer about them.
+        mailbox_lost: counter "ioex_mailbox_envelopes_total" [("result", "lost")],
+        /// Envelopes passed on to other nodes.
+        mailbox_hops_sent: counter "ioex_mailbox_hops_total" [("direction", "sent")],
+        /// Envelopes that other nodes have passed on to this one.
+        mailbox_hops_received: counter "ioex_mailbox_hops_total" [("direction", "received")],
+        /// Connections to other nodes that did not come about or broke, or at whose end was somebody else.
+        mailbox_hops_failed: counter "ioex_mailbox_hop_failures_total" [("cause", "connection")],
+        /// Envelopes to nodes at addresses that the policy does not let this one reach.
+        mailbox_hops_denied: counter "ioex_mailbox_hop_failures_total" [("cause", "address_denied")],
+        /// Connections of other nodes closed for an envelope that its sender has not signed.
+        mailbox_hops_forged: counter "ioex_mailbox_hop_failures_total" [("cause", "forged")],
+        /// Connections of other nodes closed because there were as many as may be.
+        mailbox_hops_crowded: counter "ioex_mailbox_hop_failures_total" [("cause", "crowded")],
+        /// Answers of other nodes about envelopes that they were not given.
+        mailbox_hops_unexpected: counter "ioex_mailbox_hop_failures_total" [("cause", "unexpected_answer")],
     }
 }

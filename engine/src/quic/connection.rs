@@ -6,8 +6,9 @@ use super::paths::Paths;
 use crate::cid::ConnectionId;
 use crate::driver::{GSO_SEGMENTS_MAX, RecvMeta, SEND_BUFFER_LEN, SendMeta, SocketIndex};
 use crate::http::Session;
+use identity::Uid;
 use relay::policy::Limits;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// A connection of the endpoint.
@@ -17,6 +18,8 @@ pub(super) struct Connection {
     pub(super) http: Option<Session>,
     /// Whether it is a session of the mailbox service instead, over the same time.
     pub(super) is_mail: bool,
+    /// To which node this one has made it; `None` for a client's.
+    pub(super) dialled: Option<Dialled>,
     /// Tells this connection from later ones in the same slot.
     pub(super) serial: u64,
     /// The ids by which clients reach it, as they stand in the endpoint's map.
@@ -45,6 +48,15 @@ pub(super) struct Connection {
     sockets: [(SocketAddr, SocketIndex); 2],
 }
 
+/// What is known of a connection that this node has made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialled {
+    /// Who must answer.
+    pub(super) node: Uid,
+    /// The address that it counts as its own, whatever address the kernel sends from.
+    pub(super) local: SocketAddr,
+}
+
 struct Carried {
     from: SocketAddr,
     to: SocketAddr,
@@ -64,6 +76,7 @@ impl Connection {
             quic,
             http: None,
             is_mail: false,
+            dialled: None,
             serial,
             ids: vec![id],
             initial_id: initial_id.into(),
@@ -124,6 +137,11 @@ impl Connection {
         }
     }
 
+    /// The other's address.
+    pub(super) fn remote(&self) -> IpAddr {
+        self.paths.remote()
+    }
+
     fn socket_of(&self, local: SocketAddr) -> SocketIndex {
         let [last, before] = self.sockets;
         if before.0 == local && last.0 != local { before.1 } else { last.1 }
@@ -180,7 +198,8 @@ impl Connection {
         let socket = self.socket_of(from);
         Some(SendMeta {
             socket,
-            from: Some(from),
+            // A connection that this node has made may leave it to the kernel.
+            from: (!from.ip().is_unspecified()).then_some(from),
             to,
             segment_len: batch.segment_len,
             len: batch.len,

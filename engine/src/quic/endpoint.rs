@@ -3,6 +3,7 @@
 //! (quiche reads the monotonic clock by itself for its loss detection; `now` decides everything else.)
 
 use super::connection::Connection;
+use super::dial;
 use super::rate::RateLimit;
 use super::retry::RetryTokens;
 use super::tls::Tls;
@@ -18,6 +19,7 @@ use relay::mailbox::{MailboxLimits, MailboxOptions};
 use relay::policy::Policy;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,6 +40,8 @@ pub struct EndpointOptions {
     pub tls: Arc<Tls>,
     /// Seed of the hash that says at which shard a peer's UID is at home: random, one for all shards of a node.
     pub mailbox_seed: u64,
+    /// The addresses that its sockets are bound to, in their order.
+    pub listeners: Vec<SocketAddr>,
     /// Where everything is counted.
     pub counters: Arc<ShardCounters>,
 }
@@ -60,6 +64,9 @@ pub struct Endpoint {
     pub(super) keys: Keys,
     pub(super) retry_tokens: RetryTokens,
     pub(super) config: quiche::Config,
+    /// Of connections that this node makes.
+    pub(super) dialling_config: quiche::Config,
+    pub(super) listeners: Vec<SocketAddr>,
     tls: Arc<Tls>,
     datagram_len_max: usize,
     pub(super) counters: Arc<ShardCounters>,
@@ -90,12 +97,26 @@ impl Endpoint {
     /// The certificate does not load, or quiche refuses a setting.
     pub fn new(options: EndpointOptions, content: Content, now: Instant) -> Result<Self, ConfigError> {
         let transport = Transport::new(content.limits(), options.datagram_len_max);
+        let mut mail = Mail::new(
+            now,
+            MailboxOptions {
+                shard: options.shard,
+                shard_count: options.shard_count,
+                seed: options.mailbox_seed,
+                limits: MailboxLimits::default(),
+                node: *content.node(),
+                listeners: options.listeners.iter().map(SocketAddr::ip).collect(),
+            },
+        );
+        mail.set_policy(content.policy());
         Ok(Self {
             shard: options.shard,
             shard_count: options.shard_count,
             keys: options.keys,
             retry_tokens: options.retry_tokens,
             config: transport.config(&options.tls)?,
+            dialling_config: dial::config()?,
+            listeners: options.listeners,
             tls: options.tls,
             datagram_len_max: options.datagram_len_max,
             counters: options.counters,
@@ -112,12 +133,7 @@ impl Endpoint {
             stateless_rate: RateLimit::new(STATELESS_RATE_PER_S, now),
             foreign: VecDeque::new(),
             content,
-            mail: Mail::new(MailboxOptions {
-                shard: options.shard,
-                shard_count: options.shard_count,
-                seed: options.mailbox_seed,
-                limits: MailboxLimits::default(),
-            }),
+            mail,
         })
     }
 
@@ -194,6 +210,7 @@ impl Endpoint {
     /// Does what another shard's mailbox service asks for.
     pub fn obey_mail(&mut self, now: Instant, command: mail::Command) {
         self.mail.obey(now, command);
+        self.dial_nodes(now);
         self.wake_mail();
     }
 
@@ -250,6 +267,7 @@ impl Endpoint {
     /// quiche refuses a setting; then nothing changes.
     pub fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), ConfigError> {
         self.config = Transport::new(&policy.limits, self.datagram_len_max).config(&self.tls)?;
+        self.mail.set_policy(&policy);
         self.content.set_policy(policy);
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod accept;
 mod buf;
 mod connection;
+mod dial;
 mod endpoint;
 mod header;
 mod paths;

@@ -8,7 +8,7 @@
 //! what was lost.
 
 use super::buf::QuicConnection;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A local and a remote address.
 type Path = (SocketAddr, SocketAddr);
@@ -43,6 +43,11 @@ impl Paths {
         self.left.push(left);
         // It fails where quiche has forgotten the path; then nothing is in flight there either.
         let _ = quic.probe_path(left.0, left.1);
+    }
+
+    /// Where the client is.
+    pub(super) fn remote(&self) -> IpAddr {
+        self.active.1.ip()
     }
 
     /// The addresses to send a packet of this path with.

@@ -66,8 +66,11 @@ impl Endpoint {
 
     fn deliver(&mut self, key: usize, meta: &RecvMeta, datagram: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.came_in_on(meta.to, meta.socket);
-        let info = quiche::RecvInfo { from: meta.from, to: meta.to };
+        if connection.dialled.is_none() {
+            connection.came_in_on(meta.to, meta.socket);
+        }
+        let to = connection.dialled.map_or(meta.to, |dialled| dialled.local);
+        let info = quiche::RecvInfo { from: meta.from, to };
         // An error closes the connection; what quiche then has to say is sent like everything else.
         if let Err(error) = connection.quic.recv(datagram, info) {
             self.counters.datagrams_rejected.increment();

@@ -45,7 +45,10 @@ impl Endpoint {
             }
             if connection.quic.is_established() {
                 self.establish(now, key);
-            } else if connection.quic.is_in_early_data() && !Mail::is_for(&connection.quic) {
+            } else if connection.dialled.is_none()
+                && connection.quic.is_in_early_data()
+                && !Mail::is_for(&connection.quic)
+            {
                 // Requests of a client that resumes come before its handshake is complete. A login cannot: it signs what the
                 // complete handshake exports.
                 self.open_session(now, key);
@@ -92,7 +95,8 @@ impl Endpoint {
         {
             self.mail.send(&mut connection.quic, reference);
         }
-        // What has arrived may be for others on this shard. This connection is served already.
+        // What has arrived may be for others on this shard, or for other nodes. This connection is served already.
+        self.dial_nodes(now);
         self.wake_mail();
     }
 
@@ -104,7 +108,9 @@ impl Endpoint {
         if connection.quic.is_resumed() {
             self.counters.connections_resumed.increment();
         }
-        if Mail::is_for(&connection.quic) {
+        if let Some(dialled) = connection.dialled {
+            self.establish_link(key, &dialled.node);
+        } else if Mail::is_for(&connection.quic) {
             self.establish_mail(now, key);
         } else {
             self.open_session(now, key);
@@ -137,9 +143,13 @@ impl Endpoint {
         if self.draining {
             return Mail::go_away(&mut connection.quic);
         }
+        let reference = ConnectionRef { key, serial: connection.serial };
+        if Mail::is_hop(&connection.quic) {
+            return self.mail.open_visitor(now, reference, connection.remote());
+        }
         let timeout = Duration::from_millis(self.content.limits().handshake_timeout_ms.into());
         connection.login_deadline = Some(now + timeout);
-        self.mail.open(&mut connection.quic, ConnectionRef { key, serial: connection.serial });
+        self.mail.open(&mut connection.quic, reference);
     }
 
     /// Forgets the ids that the client has retired and gives it new ones, so that it always has some to move with.
@@ -228,6 +238,8 @@ impl Endpoint {
         };
         cause.increment();
         self.counters.connections_open.set(self.live as u64);
+        // Senders are told of what was on its way over it.
+        self.wake_mail();
     }
 
     pub(super) fn remove(&mut self, key: usize) {

@@ -67,7 +67,8 @@ impl Transport {
             quiche::PROTOCOL_VERSION,
             tls.context(&self.remembered())?,
         )?;
-        let protocols = [quiche::h3::APPLICATION_PROTOCOL, &[relay::mailbox::ALPN]].concat();
+        let protocols =
+            [quiche::h3::APPLICATION_PROTOCOL, &[relay::mailbox::ALPN, relay::mailbox::HOP_ALPN]].concat();
         config.set_application_protos(&protocols)?;
         config.enable_early_data();
         config.set_max_idle_timeout(self.idle_timeout_ms);

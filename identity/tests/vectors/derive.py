@@ -25,6 +25,7 @@ DOMAINS = {
     "Receipt": "ioex receipt v1",
     "Envelope": "ioex envelope v1",
     "MailboxLogin": "ioex mailbox login v1",
+    "Pairing": "ioex pairing v1",
 }
 
 

@@ -1,7 +1,7 @@
 //! Bodies of envelopes among friends, and what is inside sealed ones. Drawn in `peer/docs/friends.md`.
 
-use super::record::{DESCRIPTION_LEN_MAX, NAME_LEN_MAX, Presence, Profile};
-use relay::mailbox::MESSAGE_LEN_MAX;
+use super::record::{DESCRIPTION_LEN_MAX, NAME_LEN_MAX, NODES_MAX, Presence, Profile};
+use relay::mailbox::{MESSAGE_LEN_MAX, NODE_ADDRESS_LEN, NodeAddress};
 
 /// Length of the first message of a Noise NN handshake: an X25519 key.
 pub(super) const HELLO_LEN: usize = 32;
@@ -22,19 +22,29 @@ const LOST: u8 = 0x14;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body<'a> {
     /// You have asked; we are friends.
-    Accept,
+    Accept {
+        /// Where the sender is.
+        nodes: Vec<NodeAddress>,
+    },
     /// You have asked; no.
     Decline,
     /// We are friends no more.
     End,
     /// The first message of a handshake.
-    Hello(&'a [u8; HELLO_LEN]),
+    Hello {
+        /// The handshake's message.
+        noise: &'a [u8; HELLO_LEN],
+        /// Where the sender is.
+        nodes: Vec<NodeAddress>,
+    },
     /// The second.
     Answer {
         /// The first bytes of the hello that is answered.
         hello: [u8; NAME_LEN],
         /// The handshake's message.
         noise: &'a [u8; ANSWER_LEN],
+        /// Where the sender is.
+        nodes: Vec<NodeAddress>,
     },
     /// Something that only the two know.
     Sealed {
@@ -55,11 +65,13 @@ pub(super) enum Body<'a> {
 impl<'a> Body<'a> {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Body::Accept => vec![ACCEPT],
+            Body::Accept { nodes } => [vec![ACCEPT], nodes_bytes(nodes)].concat(),
             Body::Decline => vec![DECLINE],
             Body::End => vec![END],
-            Body::Hello(noise) => [&[HELLO], noise.as_slice()].concat(),
-            Body::Answer { hello, noise } => [&[ANSWER], hello.as_slice(), noise.as_slice()].concat(),
+            Body::Hello { noise, nodes } => [&[HELLO], noise.as_slice(), &nodes_bytes(nodes)].concat(),
+            Body::Answer { hello, noise, nodes } => {
+                [&[ANSWER], hello.as_slice(), noise.as_slice(), &nodes_bytes(nodes)].concat()
+            }
             Body::Sealed { session, counter, ciphertext } => {
                 [&[SEALED], session.as_slice(), &counter.to_le_bytes(), ciphertext].concat()
             }
@@ -71,14 +83,18 @@ impl<'a> Body<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Body<'a>> {
         let (kind, rest) = bytes.split_first()?;
         match *kind {
-            ACCEPT | DECLINE | END if !rest.is_empty() => None,
-            ACCEPT => Some(Body::Accept),
+            ACCEPT => Some(Body::Accept { nodes: read_nodes(rest)? }),
+            DECLINE | END if !rest.is_empty() => None,
             DECLINE => Some(Body::Decline),
             END => Some(Body::End),
-            HELLO => Some(Body::Hello(rest.try_into().ok()?)),
+            HELLO => {
+                let (noise, nodes) = rest.split_first_chunk()?;
+                Some(Body::Hello { noise, nodes: read_nodes(nodes)? })
+            }
             ANSWER => {
-                let (hello, noise) = rest.split_first_chunk()?;
-                Some(Body::Answer { hello: *hello, noise: noise.try_into().ok()? })
+                let (hello, rest) = rest.split_first_chunk()?;
+                let (noise, nodes) = rest.split_first_chunk()?;
+                Some(Body::Answer { hello: *hello, noise, nodes: read_nodes(nodes)? })
             }
             SEALED => {
                 let (session, rest) = rest.split_first_chunk()?;
@@ -153,15 +169,26 @@ impl Content {
     }
 }
 
+/// Where somebody is, 50 bytes a node.
+pub(crate) fn nodes_bytes(nodes: &[NodeAddress]) -> Vec<u8> {
+    nodes.iter().flat_map(NodeAddress::to_bytes).collect()
+}
+
+/// Reads as many as there are; `None` for more than there may be.
+pub(crate) fn read_nodes(bytes: &[u8]) -> Option<Vec<NodeAddress>> {
+    let (nodes, rest) = bytes.as_chunks::<NODE_ADDRESS_LEN>();
+    (rest.is_empty() && nodes.len() <= NODES_MAX).then(|| nodes.iter().map(NodeAddress::from_bytes).collect())
+}
+
 /// Appends a text of at most 255 bytes, its length first.
-pub(super) fn write_text(bytes: &mut Vec<u8>, text: &str) {
+pub(crate) fn write_text(bytes: &mut Vec<u8>, text: &str) {
     debug_assert!(text.len() <= 255, "its length was checked when it was set");
     bytes.push(text.len() as u8);
     bytes.extend_from_slice(text.as_bytes());
 }
 
 /// Takes a text of at most `max` bytes off the front.
-pub(super) fn read_text(bytes: &mut &[u8], max: usize) -> Option<String> {
+pub(crate) fn read_text(bytes: &mut &[u8], max: usize) -> Option<String> {
     let (len, rest) = bytes.split_first()?;
     let len = usize::from(*len);
     let text = rest.get(..len).filter(|_| len <= max)?;
@@ -178,12 +205,20 @@ mod tests {
     fn bodies_and_contents_come_back() {
         let (hello, noise) = ([7; HELLO_LEN], [8; ANSWER_LEN]);
         let (session, counter) = ([9; NAME_LEN], 5);
+        let uid = identity::Uid::from_bytes([6; 32]);
+        let nodes: Vec<_> = ["192.0.2.1:4433", "[2001:db8::1]:7"]
+            .map(|address| NodeAddress::new(uid, address.parse().unwrap()))
+            .into();
+        let none = Vec::new;
         for body in [
-            Body::Accept,
+            Body::Accept { nodes: none() },
+            Body::Accept { nodes: nodes.clone() },
             Body::Decline,
             Body::End,
-            Body::Hello(&hello),
-            Body::Answer { hello: [1; NAME_LEN], noise: &noise },
+            Body::Hello { noise: &hello, nodes: none() },
+            Body::Hello { noise: &hello, nodes: nodes.clone() },
+            Body::Answer { hello: [1; NAME_LEN], noise: &noise, nodes: none() },
+            Body::Answer { hello: [1; NAME_LEN], noise: &noise, nodes: nodes.clone() },
             Body::Sealed { session, counter, ciphertext: b"x" },
             Body::Lost { session },
         ] {
@@ -194,6 +229,8 @@ mod tests {
                 assert_eq!(Body::parse(&bytes[..bytes.len() - 1]), None, "{body:?}");
             }
         }
+        let five = [nodes.clone(), nodes.clone(), vec![nodes[0]]].concat();
+        assert_eq!(Body::parse(&Body::Accept { nodes: five }.to_bytes()), None);
         let profile =
             Profile { name: "n".repeat(63), description: "d".repeat(127), presence: Presence::Busy };
         for content in [

@@ -14,6 +14,8 @@ use super::record::{DECLINED_MAX, Friend, INBOX_MAX, Message, Profile};
 const FRIENDS: TableDefinition<'_, &[u8; UID_LEN], &[u8]> = TableDefinition::new("friends");
 /// UID to when its request was declined, microseconds since 1970.
 const DECLINED: TableDefinition<'_, &[u8; UID_LEN], u64> = TableDefinition::new("declined");
+/// UIDs that this device was delivered with and has asked, to nothing.
+const PRESETS: TableDefinition<'_, &[u8; UID_LEN], ()> = TableDefinition::new("presets");
 /// Number to message (JSON).
 const INBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inbox");
 /// The own profile (JSON).
@@ -76,6 +78,7 @@ impl FriendBook {
             let txn = database.begin_write()?;
             txn.open_table(FRIENDS)?;
             txn.open_table(DECLINED)?;
+            txn.open_table(PRESETS)?;
             txn.open_table(INBOX)?;
             txn.open_table(PROFILE)?;
             txn.open_table(COUNTERS)?;
@@ -150,6 +153,22 @@ impl FriendBook {
             Ok(self.database.begin_read()?.open_table(DECLINED)?.get(uid.as_bytes())?.is_some())
         };
         look().map_err(|error| self.failed(error))
+    }
+
+    /// Whether `uid`, with which this device was delivered, was asked once.
+    pub(super) fn is_preset_used(&self, uid: &Uid) -> Result<bool, BookError> {
+        let look = || -> Result<bool, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(PRESETS)?.get(uid.as_bytes())?.is_some())
+        };
+        look().map_err(|error| self.failed(error))
+    }
+
+    /// It was.
+    pub(super) fn use_preset(&mut self, uid: &Uid) -> Result<(), BookError> {
+        self.write(|txn| {
+            txn.open_table(PRESETS)?.insert(uid.as_bytes(), ())?;
+            Ok(())
+        })
     }
 
     /// Keeps a message of a friend that came in an envelope of `heard_us`; gives its number, or `None` if it is kept already.

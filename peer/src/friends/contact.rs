@@ -35,12 +35,14 @@ pub(super) struct Outgoing {
     /// Until when its receipt is waited for.
     pub(super) until: Instant,
     pub(super) tries: u32,
+    /// Whether it may have arrived already.
+    is_unsure: bool,
     reply: oneshot::Sender<Outcome>,
 }
 
 impl Outgoing {
     pub(super) fn new(id: u64, text: String, until: Instant, reply: oneshot::Sender<Outcome>) -> Outgoing {
-        Outgoing { id, text, receipt: None, until, tries: 0, reply }
+        Outgoing { id, text, receipt: None, until, tries: 0, is_unsure: false, reply }
     }
 
     /// Tells its sender how it went. Nobody may be waiting any more.
@@ -52,9 +54,8 @@ impl Outgoing {
 /// A handshake that waits for its answer.
 pub(super) struct PendingHello {
     pub(super) hello: Hello,
-    pub(super) since: Instant,
-    /// The time of its envelope; known when it is signed.
-    pub(super) time_us: Option<u64>,
+    /// Until when it is waited for.
+    pub(super) until: Instant,
 }
 
 /// A rate, and what it allows at once.
@@ -88,6 +89,15 @@ pub(super) struct Contact {
     /// The newest first.
     sessions: VecDeque<(Session, Instant)>,
     pub(super) hello: Option<PendingHello>,
+    /// Which of the ways to it is tried.
+    pub(super) way: usize,
+    /// The time of the last envelope that went another way: what is said of that, or of older ones, does not count any more.
+    pub(super) way_since_us: u64,
+    /// Whether it is being looked up, and when that was begun last.
+    pub(super) is_sought: bool,
+    pub(super) sought: Option<Instant>,
+    /// How often in a row nothing came of that.
+    pub(super) sought_in_vain: u32,
     /// When something came of it last, if it is there.
     pub(super) heard: Option<Instant>,
     /// The time of the latest envelope that was signed before the friend began or answered a handshake: what is said of that
@@ -130,11 +140,12 @@ impl Contact {
         self.hello = None;
     }
 
-    /// What was sealed and has no receipt is to be sealed again, in order, before what waits.
-    pub(super) fn begin_again(&mut self) {
+    /// What was sealed and has no receipt is to be sealed again, in order, before what waits. `has_not_arrived`: whether that is known.
+    pub(super) fn begin_again(&mut self, has_not_arrived: bool) {
         while let Some(mut message) = self.under_way.pop_back() {
             message.receipt = None;
             message.tries += 1;
+            message.is_unsure |= !has_not_arrived;
             if message.tries >= TRIES_MAX {
                 message.end(Outcome::Unknown);
             } else {
@@ -147,7 +158,10 @@ impl Contact {
     pub(super) fn gone(&mut self, outcome: Outcome) {
         self.heard = None;
         self.forget_sessions();
-        self.waiting.drain(..).for_each(|message| message.end(outcome));
+        for message in self.waiting.drain(..) {
+            let outcome = if message.is_unsure { Outcome::Unknown } else { outcome };
+            message.end(outcome);
+        }
     }
 
     /// Whether one more envelope of the friend is to be looked at.

@@ -4,8 +4,9 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use identity::{SecretKey, Uid};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use relay::mailbox::NodeAddress;
 
-use super::body::{read_text, write_text};
+use super::body::{nodes_bytes, read_nodes, read_text, write_text};
 use super::record::{GREETING_LEN_MAX, NAME_LEN_MAX};
 
 type Kem25519 = hpke::kem::X25519HkdfSha256;
@@ -22,6 +23,8 @@ pub(super) struct Greeting {
     pub(super) name: String,
     /// What they say.
     pub(super) text: String,
+    /// Where they are.
+    pub(super) nodes: Vec<NodeAddress>,
 }
 
 impl Greeting {
@@ -30,6 +33,7 @@ impl Greeting {
         let mut plain = Vec::with_capacity(2 + self.name.len() + self.text.len());
         write_text(&mut plain, &self.name);
         write_text(&mut plain, &self.text);
+        plain.extend_from_slice(&nodes_bytes(&self.nodes));
         let public = <Kem25519 as Kem>::PublicKey::from_bytes(&receiver.to_x25519()?).ok()?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).ok()?;
@@ -63,7 +67,7 @@ impl Greeting {
         let mut rest = &plain[..];
         let name = read_text(&mut rest, NAME_LEN_MAX)?;
         let text = read_text(&mut rest, GREETING_LEN_MAX)?;
-        rest.is_empty().then_some(Greeting { name, text })
+        Some(Greeting { name, text, nodes: read_nodes(rest)? })
     }
 }
 
@@ -74,7 +78,8 @@ mod tests {
     #[test]
     fn only_who_is_asked_reads_it_and_only_of_who_asks() {
         let (one, two, three) = (key(1), key(2), key(3));
-        let greeting = Greeting { name: "One".into(), text: "hello".into() };
+        let node = NodeAddress::new(three.uid(), "192.0.2.1:4433".parse().unwrap());
+        let greeting = Greeting { name: "One".into(), text: "hello".into(), nodes: vec![node] };
         let sealed = greeting.seal(&one.uid(), &two.uid()).unwrap();
         assert_eq!(Greeting::open(&sealed, &one.uid(), &two), Some(greeting.clone()));
         assert_eq!(Greeting::open(&sealed, &three.uid(), &two), None, "passed off as another's");

@@ -11,19 +11,27 @@
 mod body;
 mod book;
 mod contact;
+mod devices;
 mod error;
 mod greeting;
+mod presets;
 mod record;
 mod service;
 mod session;
 mod state;
 
+pub(crate) use body::{nodes_bytes, read_nodes, read_text, write_text};
 pub use book::{BookError, FriendBook};
+pub(crate) use devices::Device;
 pub use error::{FriendError, SendError};
+pub use presets::PRESETS_MAX;
 pub use record::{
     ASKING_MAX, DECLINED_MAX, DESCRIPTION_LEN_MAX, FRIENDS_MAX, Friend, GREETING_LEN_MAX, INBOX_MAX,
-    LABEL_LEN_MAX, Message, NAME_LEN_MAX, NOTES_LEN_MAX, Presence, Profile, ProfileError, Standing,
+    LABEL_LEN_MAX, Message, NAME_LEN_MAX, NODES_MAX, NOTES_LEN_MAX, Presence, Profile, ProfileError,
+    Standing,
 };
-pub use relay::mailbox::MESSAGE_LEN_MAX;
-pub use service::{Choosing, Friends, FriendsOptions, NodeChoice, ServiceEnded};
+pub use relay::mailbox::{MESSAGE_LEN_MAX, NodeAddress, NodeAddressError};
+pub use service::{
+    Choosing, Finding, Friends, FriendsOptions, NodeChoice, NodeFinder, ReachedAt, ServiceEnded,
+};
 pub use state::{Connection, Counters, FriendView, Outcome, Status, WAITING_MAX};

@@ -1,7 +1,8 @@
 //! What a node keeps of its friends, and how long the parts may be.
 
 use identity::Uid;
-use serde::{Deserialize, Serialize};
+use relay::mailbox::NodeAddress;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes of a name in a profile.
 pub const NAME_LEN_MAX: usize = 63;
@@ -21,6 +22,9 @@ pub const ASKING_MAX: usize = 100;
 pub const DECLINED_MAX: usize = 1_000;
 /// Messages that are kept: 10 MiB of the longest. The oldest is forgotten first.
 pub const INBOX_MAX: u64 = 10_000;
+
+/// Nodes at which a friend says that it is.
+pub const NODES_MAX: usize = 4;
 
 /// Whether somebody wants to be written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +145,22 @@ pub struct Friend {
     pub is_confirmed: bool,
     /// Whether its address was revoked before the request came.
     pub is_address_revoked: bool,
+    /// Whether it is a device of the same owner, which has proved that by a pairing code.
+    #[serde(default)]
+    pub is_own_device: bool,
+    /// The nodes at whose mailboxes it is, as it has said last, the best first; empty if it has said nothing. At most
+    /// [`NODES_MAX`].
+    #[serde(default, serialize_with = "write_nodes", deserialize_with = "read_nodes")]
+    pub nodes: Vec<NodeAddress>,
+}
+
+fn write_nodes<S: Serializer>(nodes: &[NodeAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(nodes.iter().map(ToString::to_string))
+}
+
+fn read_nodes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeAddress>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 impl Friend {
@@ -157,6 +177,8 @@ impl Friend {
             message_id: 0,
             is_confirmed: false,
             is_address_revoked: false,
+            is_own_device: false,
+            nodes: Vec::new(),
         }
     }
 

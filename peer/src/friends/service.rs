@@ -1,18 +1,20 @@
 //! The service: keeps a session at a mailbox, and does there what the state says.
 
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use identity::{Address, SecretKey, Uid};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::book::FriendBook;
 use super::error::{FriendError, SendError};
-use super::record::{Message, Profile, Standing};
+use super::record::{Message, NODES_MAX, Profile, Standing};
 use super::state::{Connection, DISPLACED, Due, FriendView, Outcome, Parcel, State, Status};
 use crate::backoff::Backoff;
-use crate::mailbox::{Login, Mailbox, MailboxError};
+use crate::mailbox::{Login, Mailbox, MailboxError, NodeAddress};
 use crate::{Client, NodeUrl};
 
 /// Says at which node's mailbox the next session is to be, or why at none now. Asked before every attempt; it may take its time, as
@@ -21,6 +23,17 @@ pub type NodeChoice = Box<dyn FnMut() -> Choosing + Send>;
 
 /// A choice under way.
 pub type Choosing = Pin<Box<dyn Future<Output = Result<NodeUrl, String>> + Send>>;
+
+/// Says at which addresses others reach the node at whose mailbox this peer is, where that is not the address that the peer itself
+/// uses: at its own node. Empty if it is. Asked after every login.
+pub type ReachedAt = Box<dyn FnMut() -> Vec<SocketAddr> + Send>;
+
+/// Looks somebody up who is at none of the nodes at which it is believed to be: gives the nodes at which it is reached by what it has
+/// published itself, the best first.
+pub type NodeFinder = Box<dyn Fn(Uid) -> Finding + Send>;
+
+/// A search under way.
+pub type Finding = Pin<Box<dyn Future<Output = Vec<NodeAddress>> + Send>>;
 
 /// What the service is made of.
 pub struct FriendsOptions {
@@ -34,6 +47,10 @@ pub struct FriendsOptions {
     pub client: Client,
     /// Where to go.
     pub node: NodeChoice,
+    /// Where others find it.
+    pub reached_at: ReachedAt,
+    /// Where others are; `None` if there is nobody to ask.
+    pub finder: Option<NodeFinder>,
 }
 
 /// A handle to the service. Clones are of the same one.
@@ -73,6 +90,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often the state looks at the time.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Searches at once, and how long one may take: messages that wait for it have ten seconds.
+const SEARCHES_MAX: usize = 8;
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long leaving may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -80,10 +101,12 @@ impl Friends {
     /// The handle, and the service itself, which runs as long as it is polled and until [`Friends::leave`].
     pub fn new(options: FriendsOptions) -> (Friends, impl Future<Output = ()> + Send) {
         let (wishes, receiver) = mpsc::channel(WISHES_MAX);
-        let FriendsOptions { key, nospam, book, client, node } = options;
-        let state = State::new(key, nospam, book);
+        let FriendsOptions { key, nospam, book, client, node, reached_at, finder } = options;
+        let state = State::new(key, nospam, book, finder.is_some());
         let (session, at) = watch::channel(None);
-        let service = Service { state, client, node, wishes: receiver, session };
+        let searches = JoinSet::new();
+        let service =
+            Service { state, client, node, reached_at, finder, searches, wishes: receiver, session };
         (Friends { wishes, at }, service.run())
     }
 
@@ -98,7 +121,20 @@ impl Friends {
     /// # Errors
     /// [`FriendError`]
     pub async fn add(&self, address: Address, greeting: String) -> Result<Standing, FriendError> {
-        self.ask(move |state| state.add(address, &greeting)).await?
+        self.add_at(address, greeting, Vec::new()).await
+    }
+
+    /// The same for somebody who is known to be at the mailbox of one of these nodes.
+    ///
+    /// # Errors
+    /// [`FriendError`]
+    pub async fn add_at(
+        &self,
+        address: Address,
+        greeting: String,
+        nodes: Vec<NodeAddress>,
+    ) -> Result<Standing, FriendError> {
+        self.ask(move |state| state.add(address, &greeting, nodes)).await?
     }
 
     /// Accepts a request.
@@ -209,7 +245,7 @@ impl Friends {
         }
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         wish: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> Result<T, ServiceEnded> {
@@ -228,6 +264,9 @@ struct Service {
     state: State,
     client: Client,
     node: NodeChoice,
+    reached_at: ReachedAt,
+    finder: Option<NodeFinder>,
+    searches: JoinSet<(Uid, Vec<NodeAddress>)>,
     wishes: mpsc::Receiver<Wish>,
     session: watch::Sender<Option<NodeUrl>>,
 }
@@ -314,7 +353,12 @@ impl Service {
             }
         };
         // What the owner has wished meanwhile is not in the login; that some of it is said twice does no harm.
-        self.state.on_login(url.to_string(), mailbox.clock_offset_us());
+        let own_nodes = mailbox.node().map_or_else(Vec::new, |node| {
+            let others: Vec<_> = (self.reached_at)().into_iter().take(NODES_MAX).collect();
+            let addresses = if others.is_empty() { vec![node.address()] } else { others };
+            addresses.into_iter().map(|address| NodeAddress::new(*node.uid(), address)).collect()
+        });
+        self.state.on_login(url.to_string(), own_nodes, mailbox.clock_offset_us());
         self.session.send_replace(Some(url));
         Ok(mailbox)
     }
@@ -329,6 +373,7 @@ impl Service {
                 return End::Lost(error.into());
             }
             self.state.set_dropped(mailbox.dropped());
+            self.begin_searches();
             let has_due = self.state.has_due();
             tokio::select! {
                 event = mailbox.next() => match event {
@@ -343,12 +388,32 @@ impl Service {
                     };
                     // Whatever fails here, the end is the same.
                     let _ = self.send_due(&mut mailbox, &mut pace);
-                    let _ = tokio::time::timeout(LEAVE_TIMEOUT, mailbox.leave()).await;
+                    let _ = timeout(LEAVE_TIMEOUT, mailbox.leave()).await;
                     return end;
                 }
+                Some(found) = self.searches.join_next() => self.on_found(found),
                 () = sleep_until(pace.next), if has_due => {}
                 _ = tick.tick() => self.state.on_time(),
             }
+        }
+    }
+
+    fn begin_searches(&mut self) {
+        let Some(finder) = &self.finder else { return };
+        while self.searches.len() < SEARCHES_MAX
+            && let Some(uid) = self.state.poll_search()
+        {
+            let finding = finder(uid);
+            self.searches
+                .spawn(async move { (uid, timeout(SEARCH_TIMEOUT, finding).await.unwrap_or_default()) });
+        }
+    }
+
+    fn on_found(&mut self, found: Result<(Uid, Vec<NodeAddress>), JoinError>) {
+        match found {
+            Ok((uid, nodes)) => self.state.on_found(&uid, &nodes),
+            // Who was sought by a search that panicked is sought no more until the next login.
+            Err(error) => tracing::error!(%error, "a search for a friend"),
         }
     }
 
@@ -367,11 +432,14 @@ impl Service {
                 Some(Due::Forbid(uid)) => mailbox.forbid(&[uid]),
                 Some(Due::Nospam(nospam)) => mailbox.set_nospam(nospam),
                 Some(Due::Receipt(to, receipt)) => {
-                    mailbox.acknowledge(&to, &receipt)?;
+                    // As many as have come since there was last room to send.
+                    let receipts = self.state.take_receipts(&to, receipt);
+                    mailbox.acknowledge_via(self.state.via(&to), &to, &receipts)?;
                     pace.take();
                 }
-                Some(Due::Send(Parcel { to, kind, nospam, body, about })) => {
-                    let receipt = mailbox.send(kind, &to, nospam, &body)?;
+                Some(Due::Send(Parcel { to, kind, nospam, body, about, via })) => {
+                    let via = via.or_else(|| self.state.via(&to));
+                    let receipt = mailbox.send_via(via, kind, &to, nospam, &body)?;
                     self.state.on_signed(&to, about, receipt);
                     pace.take();
                 }

@@ -6,6 +6,7 @@
 //! opens nothing that was said before.
 
 use identity::Uid;
+use relay::mailbox::NodeAddress;
 
 use super::body::{ANSWER_LEN, Body, HELLO_LEN, NAME_LEN};
 
@@ -36,9 +37,9 @@ impl Hello {
         Some(Hello { noise, message })
     }
 
-    /// What is to be sent.
-    pub(super) fn body(&self) -> Body<'_> {
-        Body::Hello(&self.message)
+    /// What is to be sent by somebody who is at `nodes`.
+    pub(super) fn body(&self, nodes: &[NodeAddress]) -> Body<'_> {
+        Body::Hello { noise: &self.message, nodes: nodes.to_vec() }
     }
 
     /// What an answer to it repeats.
@@ -53,13 +54,18 @@ impl Hello {
     }
 }
 
-/// Answers the other's hello: the session, and the answer's body.
-pub(super) fn answer(own: &Uid, other: &Uid, hello: &[u8; HELLO_LEN]) -> Option<(Session, Vec<u8>)> {
+/// Answers the other's hello: the session, and the answer's body by somebody who is at `nodes`.
+pub(super) fn answer(
+    own: &Uid,
+    other: &Uid,
+    hello: &[u8; HELLO_LEN],
+    nodes: &[NodeAddress],
+) -> Option<(Session, Vec<u8>)> {
     let mut noise = builder(&prologue(other, own))?.build_responder().ok()?;
     noise.read_message(hello, &mut []).ok()?;
     let mut message = [0; ANSWER_LEN];
     let len = noise.write_message(&[], &mut message).ok()?;
-    let body = Body::Answer { hello: name(hello), noise: &message }.to_bytes();
+    let body = Body::Answer { hello: name(hello), noise: &message, nodes: nodes.to_vec() }.to_bytes();
     (len == ANSWER_LEN).then_some((Session::new(noise)?, body))
 }
 
@@ -148,7 +154,7 @@ mod tests {
 
     fn pair() -> (Session, Session) {
         let hello = Hello::begin(&uid(1), &uid(2)).unwrap();
-        let (session, body) = answer(&uid(2), &uid(1), &hello.message).unwrap();
+        let (session, body) = answer(&uid(2), &uid(1), &hello.message, &[]).unwrap();
         (hello.finish(&answer_of(&body)).unwrap(), session)
     }
 
@@ -202,7 +208,7 @@ mod tests {
     fn a_third_cannot_pass_a_handshake_on_as_its_own() {
         // Number 3 takes the hello of 1 and sends it to 2 under its own name; the answer is of no use to 1.
         let hello = Hello::begin(&uid(1), &uid(2)).unwrap();
-        let (_, body) = answer(&uid(2), &uid(3), &hello.message).unwrap();
+        let (_, body) = answer(&uid(2), &uid(3), &hello.message, &[]).unwrap();
         assert!(hello.finish(&answer_of(&body)).is_none());
     }
 }

@@ -1,13 +1,16 @@
 //! What happens among friends: events of the mailbox and wishes of this node's owner go in, envelopes come out.
 
+mod devices;
 mod events;
+mod presets;
+mod whereabouts;
 mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use identity::{Address, SecretKey, Uid};
-use relay::mailbox::{Kind, Receipt};
+use relay::mailbox::{Kind, NodeAddress, RECEIPTS_MAX, Receipt};
 use tokio::sync::watch;
 
 use super::body::{Body, Content};
@@ -24,8 +27,10 @@ pub const WAITING_MAX: usize = 64;
 /// How long a receipt is waited for.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the answer to a hello is waited for before another is sent.
+/// How long the answer to a hello is waited for before another is sent; and if it goes to another node, to which there may be no
+/// connection yet.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+const HOP_HELLO_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How often a friend that is there hears that this node is, too.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(60);
@@ -143,13 +148,14 @@ pub(super) struct Parcel {
     pub(super) nospam: [u8; 4],
     pub(super) body: Vec<u8>,
     pub(super) about: About,
+    /// Where the receiver is, if nothing is kept of it any more.
+    pub(super) via: Option<NodeAddress>,
 }
 
 /// What an envelope is about, for when its fate is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Message(u64),
-    Hello,
     Other,
 }
 
@@ -160,7 +166,12 @@ pub(super) struct State {
     book: FriendBook,
     contacts: BTreeMap<Uid, Contact>,
     due: VecDeque<Due>,
+    /// Who is to be looked up, and whether there is anywhere to look.
+    sought: VecDeque<Uid>,
+    can_search: bool,
     connection: Connection,
+    /// Where this node is reached by those at other nodes, as it tells its friends.
+    own_nodes: Vec<NodeAddress>,
     counters: Counters,
     /// The number of the latest message, for those who wait for one.
     latest: watch::Sender<u64>,
@@ -173,7 +184,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(key: SecretKey, nospam: [u8; 4], book: FriendBook) -> State {
+    /// `can_search`: whether somebody answers [`State::poll_search`].
+    pub(super) fn new(key: SecretKey, nospam: [u8; 4], book: FriendBook, can_search: bool) -> State {
         let now = Instant::now();
         State {
             uid: key.uid(),
@@ -183,7 +195,10 @@ impl State {
             book,
             contacts: BTreeMap::new(),
             due: VecDeque::new(),
+            sought: VecDeque::new(),
+            can_search,
             connection: Connection::Connecting { reason: "just started".into() },
+            own_nodes: Vec::new(),
             counters: Counters::default(),
             latest: watch::Sender::new(0),
             clock_offset_us: 0,
@@ -260,6 +275,19 @@ impl State {
     /// The next thing to do at the mailbox.
     pub(super) fn poll_due(&mut self) -> Option<Due> {
         self.due.pop_front()
+    }
+
+    /// Takes out what is due to be acknowledged to `uid`, so far as one envelope has room beside `first`.
+    pub(super) fn take_receipts(&mut self, uid: &Uid, first: Receipt) -> Vec<Receipt> {
+        let mut receipts = vec![first];
+        self.due.retain(|due| match due {
+            Due::Receipt(to, receipt) if to == uid && receipts.len() < RECEIPTS_MAX => {
+                receipts.push(*receipt);
+                false
+            }
+            _ => true,
+        });
+        receipts
     }
 
     pub(super) fn has_due(&self) -> bool {
@@ -345,23 +373,26 @@ impl State {
 
     fn request(&mut self, uid: &Uid) {
         let Some(friend) = self.book.get(uid) else { return };
-        let greeting = Greeting { name: self.book.profile().name.clone(), text: friend.greeting.clone() };
+        let (name, text) = (self.book.profile().name.clone(), friend.greeting.clone());
+        let greeting = Greeting { name, text, nodes: self.own_nodes.clone() };
         let Some(body) = greeting.seal(&self.uid, uid) else { return };
         let nospam = friend.nospam;
-        let parcel = Parcel { to: *uid, kind: Kind::Request, nospam, body, about: About::Other };
+        let parcel = Parcel { to: *uid, kind: Kind::Request, nospam, body, about: About::Other, via: None };
         self.due.push_back(Due::Send(parcel));
     }
 
     /// Begins a handshake, unless one has begun.
     fn greet(&mut self, uid: &Uid) {
+        let timeout = if self.via(uid).is_some() { HOP_HELLO_TIMEOUT } else { HELLO_TIMEOUT };
         let contact = self.contacts.entry(*uid).or_default();
-        if contact.hello.is_some() {
+        // Who is being looked up is greeted where it is found.
+        if contact.hello.is_some() || contact.is_sought {
             return;
         }
         let Some(hello) = Hello::begin(&self.uid, uid) else { return };
-        let body = hello.body().to_bytes();
-        contact.hello = Some(PendingHello { hello, since: Instant::now(), time_us: None });
-        self.send_bytes(uid, body, About::Hello);
+        let body = hello.body(&self.own_nodes).to_bytes();
+        contact.hello = Some(PendingHello { hello, until: Instant::now() + timeout });
+        self.send_bytes(uid, body, About::Other);
     }
 
     fn begin_session(&mut self, uid: &Uid, session: session::Session) {
@@ -411,8 +442,19 @@ impl State {
         self.send_bytes(uid, body.to_bytes(), About::Other);
     }
 
+    fn send_accept(&mut self, uid: &Uid) {
+        self.send_body(uid, &Body::Accept { nodes: self.own_nodes.clone() });
+    }
+
+    /// To somebody of whom nothing is kept, who is at `via`.
+    fn send_last(&mut self, to: &Uid, via: Option<NodeAddress>, body: &Body<'_>) {
+        let (kind, nospam, body) = (Kind::Message, [0; 4], body.to_bytes());
+        self.due.push_back(Due::Send(Parcel { to: *to, kind, nospam, body, about: About::Other, via }));
+    }
+
     fn send_bytes(&mut self, to: &Uid, body: Vec<u8>, about: About) {
-        self.due.push_back(Due::Send(Parcel { to: *to, kind: Kind::Message, nospam: [0; 4], body, about }));
+        let (kind, nospam) = (Kind::Message, [0; 4]);
+        self.due.push_back(Due::Send(Parcel { to: *to, kind, nospam, body, about, via: None }));
     }
 
     /// The node's clock, microseconds since 1970.

@@ -7,9 +7,9 @@
 mod error;
 
 pub use error::MailboxError;
-pub use relay::mailbox::{Kind, Receipt, Status};
+pub use relay::mailbox::{Kind, NodeAddress, RECEIPTS_MAX, Receipt, Status};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use identity::{Domain, SecretKey, Uid};
@@ -81,9 +81,13 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Mailbox {
     connection: quinn::Connection,
+    /// Where the node is, if its certificate says who it is.
+    node: Option<NodeAddress>,
     send: SendStream,
     receive: RecvStream,
     reader: FrameReader,
+    /// What one envelope said beside the first thing: other receipts.
+    heard: VecDeque<Event>,
     /// What has arrived and was not read yet.
     input: bytes::Bytes,
     /// What is to be sent and was not taken by the connection yet.
@@ -114,11 +118,14 @@ impl Mailbox {
         let Login { key, nospam, friends, latest_sent_us } = login;
         let uid = key.uid();
         let signature = key.sign(Domain::MailboxLogin, &exported);
+        let node = node.uid_over(&connection).map(|uid| NodeAddress::new(uid, connection.remote_address()));
         let mut mailbox = Mailbox {
             connection,
+            node,
             send,
             receive,
             reader: FrameReader::default(),
+            heard: VecDeque::new(),
             input: bytes::Bytes::new(),
             output: Vec::new(),
             key,
@@ -186,11 +193,29 @@ impl Mailbox {
         nospam: [u8; 4],
         body: &[u8],
     ) -> Result<Receipt, MailboxError> {
+        self.send_via(None, kind, to, nospam, body)
+    }
+
+    /// The same to a receiver at another node, `via`.
+    ///
+    /// # Errors
+    /// As [`Mailbox::send`].
+    pub fn send_via(
+        &mut self,
+        via: Option<NodeAddress>,
+        kind: Kind,
+        to: &Uid,
+        nospam: [u8; 4],
+        body: &[u8],
+    ) -> Result<Receipt, MailboxError> {
         let time_us = self.now_us().max(self.latest_sent_us + 1);
         let envelope = sign(&self.key, kind, to, nospam, time_us, body)?;
         let receipt = Envelope::parse(&envelope)?.receipt();
         self.latest_sent_us = time_us;
-        self.say(&Frame::Send(envelope));
+        self.say(&match via {
+            None => Frame::Send(envelope),
+            Some(node) => Frame::SendVia { node, envelope },
+        });
         Ok(receipt)
     }
 
@@ -199,7 +224,21 @@ impl Mailbox {
     /// # Errors
     /// None that a receipt's length could cause.
     pub fn acknowledge(&mut self, from: &Uid, receipt: &Receipt) -> Result<(), MailboxError> {
-        self.send(Kind::Receipt, from, [0; 4], &receipt.to_bytes()).map(drop)
+        self.acknowledge_via(None, from, std::slice::from_ref(receipt))
+    }
+
+    /// The same of several messages, 1 to [`RECEIPTS_MAX`], in one envelope; `via` another node, if the friend is there.
+    ///
+    /// # Errors
+    /// [`MailboxError::Envelope`]: there are more.
+    pub fn acknowledge_via(
+        &mut self,
+        via: Option<NodeAddress>,
+        from: &Uid,
+        receipts: &[Receipt],
+    ) -> Result<(), MailboxError> {
+        let body: Vec<u8> = receipts.iter().flat_map(Receipt::to_bytes).collect();
+        self.send_via(via, Kind::Receipt, from, [0; 4], &body).map(drop)
     }
 
     /// Sends what is queued, and waits for what happens next. May be dropped at any time: nothing is lost.
@@ -208,6 +247,9 @@ impl Mailbox {
     /// The session is over; the error says why.
     pub async fn next(&mut self) -> Result<Event, MailboxError> {
         loop {
+            if let Some(event) = self.heard.pop_front() {
+                return Ok(event);
+            }
             match self.next_frame().await? {
                 Frame::Deliver(bytes) => match self.judge(&bytes) {
                     Some(event) => return Ok(event),
@@ -244,6 +286,11 @@ impl Mailbox {
     /// Envelopes that were dropped: not signed by their sender, repeated, out of time, or from nobody whom this peer allows.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// The node, as this peer has reached it, if its certificate says who it is: what senders at other nodes have to know.
+    pub fn node(&self) -> Option<NodeAddress> {
+        self.node
     }
 
     /// How far the node's clock is ahead of this machine's, microseconds.
@@ -290,7 +337,10 @@ impl Mailbox {
             return None;
         }
         match envelope.kind() {
-            Kind::Receipt => Some(Event::Delivered { by: from, receipt: Receipt::from_bytes(body)? }),
+            Kind::Receipt => {
+                self.heard.extend(Receipt::all(body).map(|receipt| Event::Delivered { by: from, receipt }));
+                self.heard.pop_front()
+            }
             Kind::Message | Kind::Request => Some(Event::Message { from, body: body.to_vec(), receipt }),
         }
     }

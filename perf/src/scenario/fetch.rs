@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use identity::{SecretKey, certificate};
+use identity::SecretKey;
 use indicatif::{ProgressBar, ProgressStyle};
 use peer::placement::Placement;
 use relay::policy::Policy;
@@ -98,7 +98,7 @@ pub fn run(args: &FetchArgs) -> anyhow::Result<Document> {
     let nodes = keys
         .iter()
         .enumerate()
-        .map(|(i, key)| create_node(&content, i, key))
+        .map(|(i, key)| Node::create_bound(key, &content.folder().join(format!("node-{i}"))))
         .collect::<Result<Vec<_>, _>>()?;
     let mut kinds = vec![
         Kind { name: "plain", list: publish(&content, &nodes, None)?, runs: Vec::new() },
@@ -130,23 +130,6 @@ pub fn run(args: &FetchArgs) -> anyhow::Result<Document> {
     }
     progress.finish_and_clear();
     Ok(document(&args, commit, started, &kinds))
-}
-
-/// A data directory with a certificate that is bound to the node's UID.
-fn create_node(content: &Content, i: usize, key: &SecretKey) -> anyhow::Result<Node> {
-    use rcgen::PublicKeyData;
-    let folder = content.folder().join(format!("node-{i}"));
-    fs::create_dir_all(&folder)?;
-    let tls_key = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
-    let value = certificate::extension_value(key, &tls_key.subject_public_key_info());
-    params
-        .custom_extensions
-        .push(rcgen::CustomExtension::from_oid_content(certificate::EXTENSION_OID, value));
-    let (certificate, key_file) = (folder.join("made-cert.pem"), folder.join("made-key.pem"));
-    fs::write(&certificate, params.self_signed(&tls_key)?.pem())?;
-    fs::write(&key_file, tls_key.serialize_pem())?;
-    Node::create_as(key, &folder, &certificate, &key_file)
 }
 
 /// Puts the content into the nodes' stores: whole on each, or encrypted, coded and spread, without the first `lost` shards of each

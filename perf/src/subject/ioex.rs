@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use identity::token::{self, Action, Claims, Scope};
-use identity::{SecretKey, Uid};
+use identity::{SecretKey, Uid, certificate};
+use rcgen::PublicKeyData;
 use relay::policy::{FromEngine, Policy, Status, ToEngine};
 use store::list::ListBuilder;
 use store::{FileBackend, Hash, SEGMENT_LEN_DEFAULT, Store};
@@ -19,6 +20,7 @@ use store::{FileBackend, Hash, SEGMENT_LEN_DEFAULT, Store};
 use super::caddy::free_port;
 use super::{Server, Setting};
 use crate::client::Protocol;
+use crate::content::SERVER_NAME;
 use crate::policy_socket;
 use crate::process::Process;
 
@@ -53,6 +55,21 @@ impl Node {
         fs::copy(key, &key_file)?;
         fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600))?;
         Ok(Self { folder: folder.to_owned(), uid, publisher })
+    }
+
+    /// The same with a certificate of its own that is bound to the node's UID, as `ioex up` makes it: URLs that pin the UID name it.
+    pub fn create_bound(node_key: &SecretKey, folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let tls_key = rcgen::KeyPair::generate()?;
+        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
+        let value = certificate::extension_value(node_key, &tls_key.subject_public_key_info());
+        params
+            .custom_extensions
+            .push(rcgen::CustomExtension::from_oid_content(certificate::EXTENSION_OID, value));
+        let (certificate, key_file) = (folder.join("made-cert.pem"), folder.join("made-key.pem"));
+        fs::write(&certificate, params.self_signed(&tls_key)?.pem())?;
+        fs::write(&key_file, tls_key.serialize_pem())?;
+        Self::create_as(node_key, folder, &certificate, &key_file)
     }
 
     /// Publishes `file` into the store, before the engine opens it, and gives the address of its list.
@@ -133,6 +150,13 @@ impl Node {
             FromEngine::Status(status) => Ok(status),
             other => bail!("ioex-engine answered a status request with {other:?}"),
         }
+    }
+
+    /// One of its counters or gauges by its Prometheus name, its labels added up.
+    pub fn counter(&self, name: &str) -> anyhow::Result<u64> {
+        let counters = self.status()?.counters;
+        let is_named = |full: &str| full.split('{').next() == Some(name);
+        Ok(counters.iter().filter(|(full, _)| is_named(full)).map(|(_, value)| value).sum())
     }
 
     /// Value of an `authorization` header that allows PUT of any content for an hour.

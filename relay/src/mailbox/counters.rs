@@ -23,4 +23,20 @@ pub struct Counters {
     pub nospam_wrong: u64,
     /// Envelopes above a rate or into a full queue.
     pub busy: u64,
+    /// Envelopes whose receiver's node is gone without an answer about them.
+    pub lost: u64,
+    /// Envelopes that were passed on to other nodes.
+    pub hops_sent: u64,
+    /// Envelopes that other nodes have passed on to this one, and that their senders have signed.
+    pub hops_received: u64,
+    /// Connections to other nodes that did not come about, broke, or led to somebody else.
+    pub hops_failed: u64,
+    /// Envelopes to nodes at addresses that this one does not reach.
+    pub hops_denied: u64,
+    /// Connections of other nodes that were closed for an envelope that its sender has not signed.
+    pub hops_forged: u64,
+    /// Connections of other nodes that were closed because there were as many as may be.
+    pub hops_crowded: u64,
+    /// Answers of other nodes about envelopes that they were not given.
+    pub hops_unexpected: u64,
 }

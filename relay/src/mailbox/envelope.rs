@@ -11,8 +11,11 @@ pub const BODY_LEN_MAX: usize = MESSAGE_LEN_MAX + 128;
 /// The longest envelope, bytes.
 pub const ENVELOPE_LEN_MAX: usize = HEADER_LEN + BODY_LEN_MAX + SIGNATURE_LEN;
 
-/// Length of a receipt, which is the body of its envelope: time 8, hash 32.
+/// Length of a receipt: time 8, hash 32. The body of its envelope is one or more.
 pub const RECEIPT_LEN: usize = 8 + 32;
+
+/// Receipts in one envelope, at most.
+pub const RECEIPTS_MAX: usize = BODY_LEN_MAX / RECEIPT_LEN;
 
 const VERSION: u8 = 1;
 const NOSPAM: usize = 4;
@@ -98,7 +101,7 @@ impl<'a> Envelope<'a> {
         if kind != Kind::Request && envelope.nospam() != [0; 4] {
             return Err(EnvelopeError::Nospam);
         }
-        if kind == Kind::Receipt && body_len != RECEIPT_LEN {
+        if kind == Kind::Receipt && (body_len == 0 || !body_len.is_multiple_of(RECEIPT_LEN)) {
             return Err(EnvelopeError::Body { len: body_len });
         }
         Ok(envelope)
@@ -157,7 +160,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The body of a receipt's envelope: which envelope was received.
+/// In the body of a receipt's envelope: which envelope was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Its time.
@@ -176,11 +179,10 @@ impl Receipt {
         bytes
     }
 
-    /// Reads the body of an envelope of [`Kind::Receipt`]; `None` for any other length.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Receipt> {
-        (bytes.len() == RECEIPT_LEN)
-            .then(|| Receipt { time_us: u64::from_le_bytes(array(bytes)), hash: array(&bytes[8..]) })
+    /// Reads the body of an envelope of [`Kind::Receipt`].
+    pub fn all(bytes: &[u8]) -> impl Iterator<Item = Receipt> + '_ {
+        let receipts = bytes.chunks_exact(RECEIPT_LEN);
+        receipts.map(|bytes| Receipt { time_us: u64::from_le_bytes(array(bytes)), hash: array(&bytes[8..]) })
     }
 }
 
@@ -213,7 +215,7 @@ pub enum EnvelopeError {
         kind: u8,
     },
     /// The body is too long, or not as long as its kind has it.
-    #[error("a body of {len} bytes; at most {BODY_LEN_MAX}, and {RECEIPT_LEN} for a receipt")]
+    #[error("a body of {len} bytes; at most {BODY_LEN_MAX}, and a multiple of {RECEIPT_LEN} for receipts")]
     Body {
         /// Its length, bytes.
         len: usize,

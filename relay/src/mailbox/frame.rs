@@ -1,11 +1,15 @@
-//! Frames: what stands on the one stream of a mailbox connection, in both directions.
+//! Frames: what stands on the one stream of a mailbox connection, or of a connection between nodes, in both directions.
 
 use identity::{Signature, Uid};
 
 use super::envelope::ENVELOPE_LEN_MAX;
+use super::node_address::{NODE_ADDRESS_LEN, NodeAddress};
 
 /// UIDs in one frame, at most.
 pub const UIDS_PER_FRAME_MAX: usize = 40;
+
+/// The longest payload, bytes: an envelope, and where it is to go.
+pub const PAYLOAD_LEN_MAX: usize = NODE_ADDRESS_LEN + ENVELOPE_LEN_MAX;
 
 const HEADER_LEN: usize = 3;
 const UID_LEN: usize = identity::UID_LEN;
@@ -17,9 +21,13 @@ const FORBID: u8 = 0x03;
 const SEND: u8 = 0x04;
 const NOSPAM: u8 = 0x05;
 const LISTEN: u8 = 0x06;
+const SEND_VIA: u8 = 0x07;
 const WELCOME: u8 = 0x11;
 const DELIVER: u8 = 0x12;
 const STATUS: u8 = 0x13;
+const FORWARD: u8 = 0x21;
+const REFUSED: u8 = 0x22;
+const TAKEN: u8 = 0x23;
 
 /// A frame. Envelopes are bytes whose form is checked by whoever uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +47,13 @@ pub enum Frame {
     Forbid(Vec<Uid>),
     /// Peer: pass this envelope on.
     Send(Box<[u8]>),
+    /// Peer: pass this envelope on to the node at which its receiver is.
+    SendVia {
+        /// Which node.
+        node: NodeAddress,
+        /// The envelope.
+        envelope: Box<[u8]>,
+    },
     /// Peer: the nospam value of my address is another now.
     Nospam([u8; 4]),
     /// Peer: I am ready to receive.
@@ -61,6 +76,21 @@ pub enum Frame {
         /// Why not.
         status: Status,
     },
+    /// Node to node: an envelope for a peer of yours, from one of mine.
+    Forward(Box<[u8]>),
+    /// Node to node: that envelope was not passed on.
+    Refused {
+        /// Who has signed it.
+        sender: Uid,
+        /// Whom it was for.
+        receiver: Uid,
+        /// Its time.
+        time_us: u64,
+        /// Why not.
+        status: Status,
+    },
+    /// Node to node: so many of the envelopes that came over this connection were dealt with.
+    Taken(u64),
 }
 
 /// Why an envelope was not passed on.
@@ -75,6 +105,15 @@ pub enum Status {
     NospamWrong = 3,
     /// Above a rate, or the receiver does not read fast enough. It may be sent again later.
     Busy = 4,
+    /// The receiver's node is gone without having said that it has the envelope: nobody knows.
+    Lost = 5,
+}
+
+impl Status {
+    fn from_byte(byte: u8) -> Option<Status> {
+        let all = [Status::Offline, Status::Refused, Status::NospamWrong, Status::Busy, Status::Lost];
+        all.into_iter().find(|status| *status as u8 == byte)
+    }
 }
 
 impl Frame {
@@ -98,6 +137,11 @@ impl Frame {
                 out.extend_from_slice(envelope);
                 SEND
             }
+            Frame::SendVia { node, envelope } => {
+                out.extend_from_slice(&node.to_bytes());
+                out.extend_from_slice(envelope);
+                SEND_VIA
+            }
             Frame::Nospam(nospam) => {
                 out.extend_from_slice(nospam);
                 NOSPAM
@@ -120,6 +164,21 @@ impl Frame {
                 out.extend_from_slice(&time_us.to_le_bytes());
                 out.push(*status as u8);
                 STATUS
+            }
+            Frame::Forward(envelope) => {
+                out.extend_from_slice(envelope);
+                FORWARD
+            }
+            Frame::Refused { sender, receiver, time_us, status } => {
+                out.extend_from_slice(sender.as_bytes());
+                out.extend_from_slice(receiver.as_bytes());
+                out.extend_from_slice(&time_us.to_le_bytes());
+                out.push(*status as u8);
+                REFUSED
+            }
+            Frame::Taken(count) => {
+                out.extend_from_slice(&count.to_le_bytes());
+                TAKEN
             }
         };
         let len = (out.len() - at - HEADER_LEN) as u16;
@@ -146,7 +205,15 @@ impl Frame {
                 let uids = payload.chunks_exact(UID_LEN).map(uid).collect();
                 if kind == ALLOW { Frame::Allow(uids) } else { Frame::Forbid(uids) }
             }
+            SEND | DELIVER | FORWARD if payload.len() > ENVELOPE_LEN_MAX => return Err(wrong),
             SEND => Frame::Send(payload.into()),
+            SEND_VIA => {
+                let (node, envelope) = payload.split_first_chunk().ok_or(wrong)?;
+                if envelope.is_empty() {
+                    return Err(wrong);
+                }
+                Frame::SendVia { node: NodeAddress::from_bytes(node), envelope: envelope.into() }
+            }
             NOSPAM => {
                 exactly(4)?;
                 Frame::Nospam(array(payload))
@@ -167,15 +234,20 @@ impl Frame {
             DELIVER => Frame::Deliver(payload.into()),
             STATUS => {
                 exactly(UID_LEN + 8 + 1)?;
-                let status = match payload[40] {
-                    1 => Status::Offline,
-                    2 => Status::Refused,
-                    3 => Status::NospamWrong,
-                    4 => Status::Busy,
-                    _ => return Err(wrong),
-                };
+                let status = Status::from_byte(payload[40]).ok_or(wrong)?;
                 let time_us = u64::from_le_bytes(array(&payload[32..]));
                 Frame::Status { receiver: uid(payload), time_us, status }
+            }
+            FORWARD => Frame::Forward(payload.into()),
+            REFUSED => {
+                exactly(2 * UID_LEN + 8 + 1)?;
+                let status = Status::from_byte(payload[72]).ok_or(wrong)?;
+                let time_us = u64::from_le_bytes(array(&payload[64..]));
+                Frame::Refused { sender: uid(payload), receiver: uid(&payload[32..]), time_us, status }
+            }
+            TAKEN => {
+                exactly(8)?;
+                Frame::Taken(u64::from_le_bytes(array(payload)))
             }
             _ => return Err(FrameError::Kind { kind }),
         };
@@ -224,7 +296,7 @@ impl FrameReader {
 /// No frame is empty, so that a whole header always lacks something.
 fn payload_len(header: &[u8]) -> Result<usize, FrameError> {
     let len = usize::from(u16::from_le_bytes([header[0], header[1]]));
-    let is_right = (1..=ENVELOPE_LEN_MAX).contains(&len);
+    let is_right = (1..=PAYLOAD_LEN_MAX).contains(&len);
     if is_right { Ok(len) } else { Err(FrameError::Payload { kind: header[2], len }) }
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use identity::Uid;
 
+use super::node_address::NodeAddress;
 use super::shard::MailboxLimits;
 use crate::turn::rate::TokenBucket;
 
@@ -18,7 +19,13 @@ pub(super) struct Member {
     sends: TokenBucket,
     requests_sent: TokenBucket,
     requests_received: TokenBucket,
+    /// The other nodes that it has named last, the latest at the end.
+    named: Vec<NodeAddress>,
+    names: TokenBucket,
 }
+
+/// Nodes that a peer may name again and again.
+const NAMED_MAX: usize = 32;
 
 impl Member {
     pub(super) fn new(uid: Uid, nospam: [u8; 4], now: Instant, limits: &MailboxLimits) -> Member {
@@ -30,6 +37,8 @@ impl Member {
             sends: TokenBucket::new(now, limits.sends_burst),
             requests_sent: TokenBucket::new(now, limits.requests_burst * SECONDS_PER_MINUTE),
             requests_received: TokenBucket::new(now, limits.requests_burst * SECONDS_PER_MINUTE),
+            named: Vec::new(),
+            names: TokenBucket::new(now, limits.nodes_burst),
         }
     }
 
@@ -65,6 +74,24 @@ impl Member {
     pub(super) fn may_send(&mut self, now: Instant, limits: &MailboxLimits) -> bool {
         self.sends.refill(now, limits.sends_per_s, limits.sends_burst);
         self.sends.take(1)
+    }
+
+    /// Whether it may have something passed on to this node now. Connecting to any number of addresses is not for peers to ask for.
+    pub(super) fn may_name(&mut self, node: NodeAddress, now: Instant, limits: &MailboxLimits) -> bool {
+        if let Some(at) = self.named.iter().position(|named| *named == node) {
+            self.named[at..].rotate_left(1);
+            return true;
+        }
+        self.names.refill(now, limits.nodes_per_s, limits.nodes_burst);
+        if !self.names.take(1) {
+            return false;
+        }
+        if self.named.len() == NAMED_MAX {
+            self.named.remove(0);
+        }
+        self.named.reserve_exact(1);
+        self.named.push(node);
+        true
     }
 
     /// Whether it may send one more friend request now.

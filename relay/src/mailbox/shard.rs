@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use identity::{Domain, Uid};
@@ -14,7 +15,12 @@ use super::EXPORTER_LEN;
 use super::counters::Counters;
 use super::envelope::{ENVELOPE_LEN_MAX, Envelope, Kind};
 use super::frame::{Frame, FrameReader, Status};
+use super::hops::{self, Visitor};
+use super::links::Links;
 use super::member::Member;
+use super::node_address::NodeAddress;
+use crate::turn::access::AccessList;
+use crate::turn::rate::TokenBucket;
 
 /// Commands for other shards that may wait before envelopes are refused as [`Status::Busy`]: 6 MB of the longest ones.
 pub const POSTS_MAX: usize = 4_096;
@@ -34,6 +40,10 @@ pub struct MailboxLimits {
     pub requests_per_min: u64,
     /// See `requests_per_min`.
     pub requests_burst: u64,
+    /// Other nodes that a peer may name a second, and how many at once, beside those that it has named last.
+    pub nodes_per_s: u64,
+    /// See `nodes_per_s`.
+    pub nodes_burst: u64,
 }
 
 impl Default for MailboxLimits {
@@ -46,6 +56,8 @@ impl Default for MailboxLimits {
             sends_burst: 200,
             requests_per_min: 6,
             requests_burst: 10,
+            nodes_per_s: 1,
+            nodes_burst: 32,
         }
     }
 }
@@ -61,6 +73,10 @@ pub struct MailboxOptions {
     pub seed: u64,
     /// Bounds.
     pub limits: MailboxLimits,
+    /// This node.
+    pub node: Uid,
+    /// The addresses that it listens on, as they were given: where it is, other nodes of no public address may be reached.
+    pub listeners: Vec<IpAddr>,
 }
 
 /// A connection of one shard. The caller chooses it; it never comes again.
@@ -124,10 +140,21 @@ pub enum Command {
         /// The sender's session.
         from: Place,
     },
-    /// To the sender's shard: the envelope was not passed on.
-    Status {
+    /// To the home of another node: pass this on to it.
+    Forward {
+        /// The envelope.
+        envelope: Box<[u8]>,
+        /// Which node.
+        node: NodeAddress,
         /// The sender's session.
+        from: Place,
+    },
+    /// To the shard that an envelope came to: it was not passed on.
+    Status {
+        /// The sender's session, or that of its node.
         session: SessionId,
+        /// Who has signed it.
+        sender: Uid,
         /// Whom it was for.
         receiver: Uid,
         /// Its time.
@@ -141,6 +168,8 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Close {
+    /// Nothing is wrong; the connection is of no use now.
+    Leave = 0x0,
     /// The login's signature does not hold.
     LoginRefused = 0x1,
     /// The same UID has logged in again, elsewhere or here.
@@ -151,37 +180,59 @@ pub enum Close {
     Slow = 0x4,
     /// More UIDs than may be allowed.
     AllowedMax = 0x5,
+    /// As many nodes are connected as may be.
+    Crowded = 0x6,
+    /// The other is not the node that was named.
+    WrongNode = 0x7,
 }
 
 #[derive(Debug)]
-struct Session {
-    /// What a login signs.
-    exported: [u8; EXPORTER_LEN],
-    member: Option<Box<Member>>,
+pub(super) struct Session {
+    pub(super) role: Role,
     reader: FrameReader,
-    unsent: Vec<u8>,
+    pub(super) unsent: Vec<u8>,
     closing: Option<Close>,
     /// Whether it stands among those that want to send.
     is_waking: bool,
 }
 
+/// Who is at the other end.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nobody knows yet: what a login signs.
+    Stranger([u8; EXPORTER_LEN]),
+    /// A peer that has logged in.
+    Peer(Box<Member>),
+    /// A node that has connected to this one.
+    Visitor(Box<Visitor>),
+    /// A node that this one has connected to.
+    Link(NodeAddress),
+}
+
 /// A shard of a node's mailbox. Everything about it is an argument: bytes, time, what connections export, other shards' commands.
 #[derive(Debug)]
 pub struct Mailbox {
-    options: MailboxOptions,
+    pub(super) options: MailboxOptions,
     hash: foldhash::fast::FixedState,
-    sessions: BTreeMap<SessionId, Session>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
     /// UIDs that are at home here and listen, on whichever shard.
     directory: BTreeMap<Uid, Place>,
-    posts: VecDeque<(usize, Command)>,
+    pub(super) posts: VecDeque<(usize, Command)>,
     waking: VecDeque<SessionId>,
-    counters: Counters,
+    pub(super) counters: Counters,
+    pub(super) access: AccessList,
+    /// Other nodes that are at home here and are connected to.
+    pub(super) links: Links,
+    /// How many nodes are connected to this shard, by their addresses.
+    pub(super) visitors: BTreeMap<IpAddr, usize>,
+    /// What all of these may bring.
+    pub(super) forwards: TokenBucket,
 }
 
 impl Mailbox {
     /// A shard without sessions.
     #[must_use]
-    pub fn new(options: MailboxOptions) -> Mailbox {
+    pub fn new(now: Instant, options: MailboxOptions) -> Mailbox {
         Mailbox {
             hash: foldhash::fast::FixedState::with_seed(options.seed),
             options,
@@ -190,32 +241,38 @@ impl Mailbox {
             posts: VecDeque::new(),
             waking: VecDeque::new(),
             counters: Counters::default(),
+            access: AccessList::default(),
+            links: Links::default(),
+            visitors: BTreeMap::new(),
+            forwards: hops::shard_rate(now),
         }
     }
 
     /// A connection is there, and exports `exported` under [`super::EXPORTER_LABEL`].
     pub fn open(&mut self, id: SessionId, exported: [u8; EXPORTER_LEN]) {
-        let session = Session {
-            exported,
-            member: None,
-            reader: FrameReader::default(),
-            unsent: Vec::new(),
-            closing: None,
-            is_waking: false,
-        };
-        self.sessions.insert(id, session);
+        self.insert(id, Role::Stranger(exported));
     }
 
     /// A connection has ended.
     pub fn end(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        if let Some(member) = session.member.filter(|member| member.is_listening) {
-            let (uid, place, home) = (member.uid, self.place(id), self.home(&member.uid));
-            if home == self.options.shard {
-                self.forget(&uid, place);
-            } else {
-                self.posts.push_back((home, Command::Deregister { uid, place }));
+        match session.role {
+            Role::Peer(member) if member.is_listening => {
+                let (uid, place, home) = (member.uid, self.place(id), self.home(&member.uid));
+                if home == self.options.shard {
+                    self.forget(&uid, place);
+                } else {
+                    self.posts.push_back((home, Command::Deregister { uid, place }));
+                }
             }
+            Role::Visitor(visitor) => self.end_visitor(&visitor),
+            Role::Link(node) => {
+                // One that has made room for another is forgotten already, and there may be a new one.
+                if self.links.get(&node).is_some_and(|link| link.session == Some(id)) {
+                    self.end_link(&node);
+                }
+            }
+            Role::Stranger(_) | Role::Peer(_) => {}
         }
     }
 
@@ -226,7 +283,7 @@ impl Mailbox {
         {
             match session.reader.next(&mut bytes) {
                 Ok(Some(frame)) => self.on_frame(now, time_us, id, frame),
-                Ok(None) => return,
+                Ok(None) => return self.tell_taken(id),
                 Err(_) => self.close(id, Close::Malformed),
             }
         }
@@ -252,9 +309,8 @@ impl Mailbox {
             Command::Deliver { envelope, session, from } => {
                 self.deliver(now, time_us, envelope, session, from);
             }
-            Command::Status { session, receiver, time_us, status } => {
-                self.write(session, &Frame::Status { receiver, time_us, status });
-            }
+            Command::Forward { envelope, node, from } => self.forward(now, envelope, node, from),
+            Command::Status { .. } => self.tell(&command),
         }
     }
 
@@ -309,7 +365,7 @@ impl Mailbox {
     /// Whether a session has logged in.
     #[must_use]
     pub fn is_logged_in(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.member.is_some())
+        self.sessions.get(&id).is_some_and(|session| !matches!(session.role, Role::Stranger(_)))
     }
 
     /// What was counted.
@@ -339,7 +395,15 @@ impl Mailbox {
     fn on_frame(&mut self, now: Instant, time_us: u64, id: SessionId, frame: Frame) {
         let limits = self.options.limits;
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(member) = session.member.as_deref_mut() else { return self.on_first(now, id, &frame) };
+        let member = match &mut session.role {
+            Role::Peer(member) => member,
+            Role::Stranger(_) => return self.on_first(now, id, &frame),
+            Role::Visitor(_) => return self.on_visitor(now, time_us, id, frame),
+            Role::Link(node) => {
+                let node = *node;
+                return self.on_link(id, &node, &frame);
+            }
+        };
         match frame {
             Frame::Allow(uids) => {
                 if !member.allow(&uids, limits.allowed_max) {
@@ -355,11 +419,15 @@ impl Mailbox {
                 self.post(now, time_us, self.home(&uid), Command::Register { uid, place });
             }
             Frame::Send(envelope) => self.send(now, time_us, id, envelope),
+            Frame::SendVia { node, envelope } => self.send_via(now, time_us, id, node, envelope),
             Frame::Login { .. }
             | Frame::Listen
             | Frame::Welcome { .. }
             | Frame::Deliver(_)
-            | Frame::Status { .. } => self.close(id, Close::Malformed),
+            | Frame::Status { .. }
+            | Frame::Forward(_)
+            | Frame::Refused { .. }
+            | Frame::Taken(_) => self.close(id, Close::Malformed),
         }
     }
 
@@ -367,33 +435,59 @@ impl Mailbox {
     fn on_first(&mut self, now: Instant, id: SessionId, frame: &Frame) {
         let Frame::Login { uid, nospam, signature } = frame else { return self.close(id, Close::Malformed) };
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if uid.verify(Domain::MailboxLogin, &session.exported, signature).is_err() {
+        let Role::Stranger(exported) = &session.role else { return };
+        if uid.verify(Domain::MailboxLogin, exported, signature).is_err() {
             self.counters.logins_refused += 1;
             return self.close(id, Close::LoginRefused);
         }
         self.counters.logins += 1;
-        session.member = Some(Box::new(Member::new(*uid, *nospam, now, &self.options.limits)));
+        session.role = Role::Peer(Box::new(Member::new(*uid, *nospam, now, &self.options.limits)));
     }
 
-    fn send(&mut self, now: Instant, time_us: u64, id: SessionId, bytes: Box<[u8]>) {
-        let limits = self.options.limits;
-        let member = self.sessions.get_mut(&id).and_then(|session| session.member.as_deref_mut());
-        let (Some(member), Ok(envelope)) = (member, Envelope::parse(&bytes)) else {
-            return self.close(id, Close::Malformed);
-        };
-        // The session has proved that it is the sender; the receiver checks the signature.
-        if envelope.sender() != member.uid || envelope.receiver() == member.uid {
-            return self.close(id, Close::Malformed);
-        }
-        let (receiver, name) = (envelope.receiver(), envelope.time_us());
-        let is_in_rate = member.may_send(now, &limits)
-            && (envelope.kind() != Kind::Request || member.may_request(now, &limits));
-        if !is_in_rate || self.posts.len() >= POSTS_MAX {
-            self.counters.busy += 1;
-            return self.write(id, &Frame::Status { receiver, time_us: name, status: Status::Busy });
-        }
+    pub(super) fn send(&mut self, now: Instant, time_us: u64, id: SessionId, bytes: Box<[u8]>) {
+        let Some((receiver, _)) = self.may_send(now, id, &bytes, false) else { return };
         let from = self.place(id);
         self.post(now, time_us, self.home(&receiver), Command::Find { envelope: bytes, from });
+    }
+
+    /// The receiver and the time of an envelope that a peer may send now; else it has been told, or its session is closed.
+    pub(super) fn may_send(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        bytes: &[u8],
+        is_verified: bool,
+    ) -> Option<(Uid, u64)> {
+        let limits = self.options.limits;
+        let has_room = self.posts.len() < POSTS_MAX;
+        let (Some(member), Ok(envelope)) = (self.member(id), Envelope::parse(bytes)) else {
+            self.close(id, Close::Malformed);
+            return None;
+        };
+        // The session has proved that it is the sender; a receiver here checks the signature. Another node wants it checked.
+        let is_its_own = envelope.sender() == member.uid && envelope.receiver() != member.uid;
+        let is_in_rate = is_its_own
+            && member.may_send(now, &limits)
+            && (envelope.kind() != Kind::Request || member.may_request(now, &limits));
+        if !is_its_own || is_verified && is_in_rate && envelope.verify().is_err() {
+            self.close(id, Close::Malformed);
+            return None;
+        }
+        let (receiver, name) = (envelope.receiver(), envelope.time_us());
+        if !is_in_rate || !has_room {
+            self.counters.busy += 1;
+            self.write(id, &Frame::Status { receiver, time_us: name, status: Status::Busy });
+            return None;
+        }
+        Some((receiver, name))
+    }
+
+    /// The peer of a session that has logged in.
+    pub(super) fn member(&mut self, id: SessionId) -> Option<&mut Member> {
+        match &mut self.sessions.get_mut(&id)?.role {
+            Role::Peer(member) => Some(member),
+            _ => None,
+        }
     }
 
     /// This shard is the UID's home. A newer session may have taken the place in the directory.
@@ -419,9 +513,9 @@ impl Mailbox {
     fn deliver(&mut self, now: Instant, time_us: u64, envelope: Box<[u8]>, id: SessionId, from: Place) {
         let limits = self.options.limits;
         let Ok(parsed) = Envelope::parse(&envelope) else { return };
-        let session = self.sessions.get_mut(&id).filter(|session| session.closing.is_none());
-        let member = session.and_then(|session| session.member.as_deref_mut());
-        let Some(member) = member.filter(|member| member.uid == parsed.receiver()) else {
+        let is_closing = self.closing(id).is_some();
+        let member = self.member(id).filter(|member| !is_closing && member.uid == parsed.receiver());
+        let Some(member) = member else {
             return self.refuse(now, time_us, &envelope, from, Status::Offline);
         };
         let status = match parsed.kind() {
@@ -441,23 +535,43 @@ impl Mailbox {
     }
 
     fn refuse(&mut self, now: Instant, time_us: u64, envelope: &[u8], from: Place, status: Status) {
-        let counter = match status {
-            Status::Offline => &mut self.counters.offline,
-            Status::Refused => &mut self.counters.refused,
-            Status::NospamWrong => &mut self.counters.nospam_wrong,
-            Status::Busy => &mut self.counters.busy,
-        };
-        *counter += 1;
+        self.count_status(status);
         let Ok(envelope) = Envelope::parse(envelope) else { return };
-        let (receiver, name) = (envelope.receiver(), envelope.time_us());
-        let command = Command::Status { session: from.session, receiver, time_us: name, status };
+        let (sender, receiver, name) = (envelope.sender(), envelope.receiver(), envelope.time_us());
+        let command = Command::Status { session: from.session, sender, receiver, time_us: name, status };
         // A sender that gets no answer waits until it gives up. Without this bound it could fill the queue with refusals.
         if from.shard == self.options.shard || self.posts.len() < 2 * POSTS_MAX {
             self.post(now, time_us, from.shard, command);
         }
     }
 
-    fn write(&mut self, id: SessionId, frame: &Frame) {
+    pub(super) fn count_status(&mut self, status: Status) {
+        let counter = match status {
+            Status::Offline => &mut self.counters.offline,
+            Status::Refused => &mut self.counters.refused,
+            Status::NospamWrong => &mut self.counters.nospam_wrong,
+            Status::Busy => &mut self.counters.busy,
+            Status::Lost => &mut self.counters.lost,
+        };
+        *counter += 1;
+    }
+
+    /// Tells the sender, or its node, of an envelope that came to this shard.
+    pub(super) fn tell(&mut self, command: &Command) {
+        let &Command::Status { session, sender, receiver, time_us, status } = command else { return };
+        let frame = match self.sessions.get(&session).map(|session| &session.role) {
+            Some(Role::Visitor(_)) => Frame::Refused { sender, receiver, time_us, status },
+            _ => Frame::Status { receiver, time_us, status },
+        };
+        self.write(session, &frame);
+    }
+
+    pub(super) fn insert(&mut self, id: SessionId, role: Role) {
+        let (reader, unsent) = (FrameReader::default(), Vec::new());
+        self.sessions.insert(id, Session { role, reader, unsent, closing: None, is_waking: false });
+    }
+
+    pub(super) fn write(&mut self, id: SessionId, frame: &Frame) {
         let session = self.sessions.get_mut(&id).filter(|session| session.closing.is_none());
         let Some(session) = session else { return };
         frame.write(&mut session.unsent);
@@ -468,7 +582,7 @@ impl Mailbox {
         self.wake(id);
     }
 
-    fn close(&mut self, id: SessionId, why: Close) {
+    pub(super) fn close(&mut self, id: SessionId, why: Close) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.closing.is_some() {
             return;
@@ -480,12 +594,12 @@ impl Mailbox {
             Close::Malformed | Close::AllowedMax => self.counters.malformed += 1,
             Close::Slow => self.counters.slow += 1,
             // Counted where it is found out.
-            Close::LoginRefused => {}
+            Close::LoginRefused | Close::Crowded | Close::WrongNode | Close::Leave => {}
         }
         self.wake(id);
     }
 
-    fn wake(&mut self, id: SessionId) {
+    pub(super) fn wake(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id)
             && !std::mem::replace(&mut session.is_waking, true)
         {
@@ -494,7 +608,7 @@ impl Mailbox {
     }
 
     /// Takes a step here if it is this shard's, else has it posted.
-    fn post(&mut self, now: Instant, time_us: u64, shard: usize, command: Command) {
+    pub(super) fn post(&mut self, now: Instant, time_us: u64, shard: usize, command: Command) {
         if shard == self.options.shard {
             self.obey(now, time_us, command);
         } else {
@@ -502,7 +616,7 @@ impl Mailbox {
         }
     }
 
-    fn place(&self, session: SessionId) -> Place {
+    pub(super) fn place(&self, session: SessionId) -> Place {
         Place { shard: self.options.shard, session }
     }
 }

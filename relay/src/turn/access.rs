@@ -124,6 +124,23 @@ impl AccessList {
     }
 }
 
+impl AccessList {
+    /// Whether another node may be reached at `ip` by this one, which listens on `listeners`. As for peers, but what is no public
+    /// address may be reached where the node itself is: where it listens on an address of the same special-purpose range.
+    #[must_use]
+    pub fn permits_node(&self, ip: IpAddr, listeners: &[IpAddr]) -> bool {
+        let is_where_this_node_is = |range| {
+            let by_name = listeners.iter().filter(|listener| !listener.is_unspecified());
+            by_name.map(|listener| special_purpose(canonical(*listener))).any(|own| own == Some(range))
+        };
+        !ip.is_unspecified()
+            && !spellings(ip).any(|ip| self.peer_deny.contains(ip))
+            && spellings(ip).all(|ip| {
+                self.peer_allow.contains(ip) || special_purpose(ip).is_none_or(is_where_this_node_is)
+            })
+    }
+}
+
 /// The address as it is judged and compared: IPv4 for one that is mapped into IPv6 (`::ffff:a.b.c.d`), else itself.
 #[must_use]
 pub fn canonical(ip: IpAddr) -> IpAddr {
@@ -216,17 +233,25 @@ const SPECIAL_V6: [([u16; 6], u8); 16] = [
 ];
 
 fn is_special_purpose(ip: IpAddr) -> bool {
+    special_purpose(ip).is_some()
+}
+
+/// Which of the ranges that are denied by default an address is in.
+fn special_purpose(ip: IpAddr) -> Option<(bool, usize)> {
     match ip {
         IpAddr::V4(ip) => {
             let ip = u32::from(ip);
-            SPECIAL_V4.iter().any(|(network, len)| (ip ^ u32::from_be_bytes(*network)) >> (32 - len) == 0)
+            let is_in =
+                |(network, len): &([u8; 4], u8)| (ip ^ u32::from_be_bytes(*network)) >> (32 - len) == 0;
+            Some((false, SPECIAL_V4.iter().position(is_in)?))
         }
         IpAddr::V6(ip) => {
             let ip = u128::from(ip);
-            SPECIAL_V6.iter().any(|([a, b, c, d, e, f], len)| {
+            let is_in = |([a, b, c, d, e, f], len): &([u16; 6], u8)| {
                 let network = u128::from(Ipv6Addr::new(*a, *b, *c, *d, *e, *f, 0, 0));
                 (ip ^ network) >> (128 - len) == 0
-            })
+            };
+            Some((true, SPECIAL_V6.iter().position(is_in)?))
         }
     }
 }

@@ -26,6 +26,36 @@ fn with_peers(allow: &[&str], deny: &[&str]) -> AccessList {
     AccessList::new(&policy, &[ip("203.0.112.7"), ip("2a00:1::7")])
 }
 
+#[test]
+fn nodes_are_reached_at_public_addresses_and_where_this_node_is() {
+    let permits = |list: &AccessList, to: &str, listeners: &[&str]| {
+        list.permits_node(ip(to), &listeners.iter().map(|text| ip(text)).collect::<Vec<_>>())
+    };
+    let list = defaults();
+    for public in ["192.88.98.1", "2a00:1::7"] {
+        assert!(permits(&list, public, &["0.0.0.0", "::"]));
+    }
+    for (to, here, elsewhere) in [
+        ("127.0.0.1", "127.0.0.9", "10.0.0.1"),
+        ("10.1.2.3", "10.0.0.1", "192.168.0.1"),
+        ("192.168.3.4", "192.168.0.1", "127.0.0.1"),
+        ("fd00::2", "fd00:9::1", "fe80::1"),
+        ("::1", "::1", "127.0.0.1"),
+    ] {
+        assert!(permits(&list, to, &["192.0.112.1", here]), "{to} from {here}");
+        assert!(!permits(&list, to, &[elsewhere]), "{to} from {elsewhere}");
+        assert!(!permits(&list, to, &["0.0.0.0", "::"]), "{to}: to listen everywhere is not to be there");
+    }
+    // No other spelling leads there, and the unspecified address leads nowhere.
+    for to in ["::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1", "0.0.0.0", "::", "0.0.0.1"] {
+        assert!(!permits(&list, to, &["127.0.0.1", "0.0.0.0"]), "{to}");
+    }
+    assert!(permits(&list, "::ffff:127.0.0.1", &["127.0.0.1"]), "the same address");
+    let list = with_peers(&["10.0.0.0/8"], &["192.88.98.0/24"]);
+    assert!(permits(&list, "10.0.0.1", &["0.0.0.0"]));
+    assert!(!permits(&list, "192.88.98.1", &["192.88.98.2"]));
+}
+
 /// Every way in which an IPv4 address can stand in an IPv6 address.
 fn spellings_in_v6(v4: Ipv4Addr) -> Vec<(&'static str, Ipv6Addr)> {
     let [a, b, c, d] = v4.octets();

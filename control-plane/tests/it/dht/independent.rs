@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-fn script(arguments: &[&str]) -> Command {
+/// The other implementation, about to do this.
+pub(crate) fn script(arguments: &[&str]) -> Command {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let modules: PathBuf = here.join("../target/node/node_modules");
     assert!(modules.join("bittorrent-dht").exists(), "bittorrent-dht is missing; run: .ci/setup test");
@@ -27,7 +28,7 @@ async fn run(arguments: Vec<String>) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON object: {text}"))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

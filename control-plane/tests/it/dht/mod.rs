@@ -2,7 +2,7 @@
 
 mod command;
 mod hostile;
-mod independent;
+pub(crate) mod independent;
 mod network;
 mod sybil;
 

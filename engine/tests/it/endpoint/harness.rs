@@ -151,6 +151,7 @@ impl Node {
             mailbox_seed: 9,
             datagram_len_max: DATAGRAM_LEN_MAX,
             tls: Arc::clone(&self.tls),
+            listeners: vec![address(SERVER)],
             counters,
         };
         Endpoint::new(options, content, Instant::now()).expect("an endpoint")
@@ -508,7 +509,7 @@ impl Client {
             self.quic.on_timeout();
         }
         let is_ready = self.quic.is_established() || self.quic.is_in_early_data();
-        if self.h3.is_none() && is_ready && self.quic.application_proto() != relay::mailbox::ALPN {
+        if self.h3.is_none() && is_ready && self.quic.application_proto().starts_with(b"h3") {
             let config = h3::Config::new().expect("a configuration");
             self.h3 =
                 Some(h3::Connection::with_transport(&mut self.quic, &config).expect("an HTTP/3 session"));

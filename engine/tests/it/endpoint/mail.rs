@@ -2,7 +2,9 @@
 
 use super::harness::{Client, Network, Node, NodeOptions, address, client_config};
 use identity::{Domain, SecretKey};
-use relay::mailbox::{ALPN, Close, EXPORTER_LABEL, EXPORTER_LEN, Envelope, Frame, FrameReader, Kind, sign};
+use relay::mailbox::{
+    ALPN, Close, EXPORTER_LABEL, EXPORTER_LEN, Envelope, Frame, FrameReader, HOP_ALPN, Kind, sign,
+};
 use relay::policy::Limits;
 
 const STREAM: u64 = 0;
@@ -15,8 +17,12 @@ fn network() -> Network {
 
 /// Connects a client of the mailbox service from a port of its own and completes the handshake.
 fn connect(network: &mut Network) -> usize {
+    connect_as(network, ALPN)
+}
+
+fn connect_as(network: &mut Network, alpn: &[u8]) -> usize {
     let mut config = client_config();
-    config.set_application_protos(&[ALPN]).unwrap();
+    config.set_application_protos(&[alpn]).unwrap();
     config.set_initial_max_streams_bidi(1);
     let mut local = address("[::1]:0");
     local.set_port(20_000 + network.clients.len() as u16);
@@ -131,6 +137,33 @@ fn who_does_not_log_in_or_says_what_no_peer_says_is_shown_out() {
     assert!(network.clients[quiet].quic.peer_error().is_none());
     network.node.shards[0].count();
     assert_eq!(network.node.counter(|counters| counters.mailbox_sessions.get()), 1);
+}
+
+#[test]
+fn another_node_passes_on_what_friends_have_signed_and_nothing_else() {
+    let mut network = network();
+    let keys = [1, 2].map(|n| SecretKey::from_seed([n; 32]));
+    let two = join(&mut network, &keys[1], &keys[0]);
+    let node = connect_as(&mut network, HOP_ALPN);
+    let envelope = |body: &[u8]| sign(&keys[0], Kind::Message, &keys[1].uid(), [0; 4], 1, body).unwrap();
+    say(&mut network, node, &[Frame::Forward(envelope(b"from afar"))]);
+    let Frame::Deliver(delivered) = hear(&mut network, two) else { panic!("not delivered") };
+    assert_eq!(Envelope::parse(&delivered).unwrap().body(), b"from afar");
+    assert_eq!(hear(&mut network, node), Frame::Taken(1));
+    // It needs no login, so it may be silent, but one that it makes up is none.
+    let mut forged = envelope(b"made up");
+    *forged.last_mut().unwrap() ^= 1;
+    say(&mut network, node, &[Frame::Forward(forged)]);
+    assert_eq!(closed(&mut network, node), Close::Malformed as u64);
+    // What a peer may say, a node may not.
+    let node = connect_as(&mut network, HOP_ALPN);
+    let exported = exported(&mut network, node);
+    say(&mut network, node, &[login(&keys[0], &exported)]);
+    assert_eq!(closed(&mut network, node), Close::Malformed as u64);
+    network.node.shards[0].count();
+    assert_eq!(network.node.counter(|counters| counters.mailbox_hops_received.get()), 1);
+    assert_eq!(network.node.counter(|counters| counters.mailbox_hops_forged.get()), 1);
+    assert_eq!(network.node.counter(|counters| counters.mailbox_delivered.get()), 1);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use identity::Uid;
-use relay::mailbox::{Receipt, Status as MailboxStatus};
+use relay::mailbox::{NodeAddress, Receipt, Status as MailboxStatus};
 
 use super::{
-    About, Connection, Due, HELLO_TIMEOUT, Outcome, PRESENCE_INTERVAL, REQUEST_INTERVAL, SIGNED_AHEAD_US,
-    SILENCE_MAX, State, unix_time_s,
+    About, Connection, Due, Outcome, PRESENCE_INTERVAL, REQUEST_INTERVAL, SIGNED_AHEAD_US, SILENCE_MAX,
+    State, unix_time_s,
 };
 use crate::friends::body::{Body, Content};
 use crate::friends::book::BookError;
@@ -18,18 +18,26 @@ use crate::friends::session;
 use crate::mailbox::Event;
 
 impl State {
-    /// A session has begun: everybody hears of it.
-    pub(in crate::friends) fn on_login(&mut self, node: String, clock_offset_us: i64) {
+    /// A session has begun at `node`, a URL, which others reach at `own_nodes`: everybody hears of it.
+    pub(in crate::friends) fn on_login(
+        &mut self,
+        node: String,
+        own_nodes: Vec<NodeAddress>,
+        clock_offset_us: i64,
+    ) {
         self.clock_offset_us = clock_offset_us;
+        self.own_nodes = own_nodes;
         self.connection = Connection::Connected { node };
         self.forget_due();
         let friends = self.book.friends().iter().filter(|(_, friend)| friend.standing == Standing::Friend);
         for (uid, is_confirmed) in friends.map(|(uid, f)| (*uid, f.is_confirmed)).collect::<Vec<_>>() {
             let contact = self.contacts.entry(uid).or_default();
             contact.forget_sessions();
-            contact.begin_again();
+            contact.begin_again(false);
+            (contact.way, contact.way_since_us) = (0, self.signed_us);
+            contact.is_sought = false;
             if !is_confirmed {
-                self.send_body(&uid, &Body::Accept);
+                self.send_accept(&uid);
             }
             self.greet(&uid);
         }
@@ -65,7 +73,7 @@ impl State {
     }
 
     fn on_request(&mut self, from: &Uid, body: &[u8], receipt: Receipt) -> Result<(), BookError> {
-        let Some(Greeting { name, text }) = Greeting::open(body, from, &self.key) else {
+        let Some(Greeting { name, text, nodes }) = Greeting::open(body, from, &self.key) else {
             self.counters.malformed += 1;
             return Ok(());
         };
@@ -73,14 +81,16 @@ impl State {
         match known.as_ref().map(|friend| friend.standing) {
             // It has not heard, or has forgotten.
             Some(Standing::Friend) => {
-                self.send_body(from, &Body::Accept);
+                self.learn_nodes(from, nodes)?;
+                self.send_accept(from);
                 self.greet(from);
                 return Ok(());
             }
             // Each has asked the other, so both want it.
             Some(Standing::Asked) => {
                 self.befriend(from, receipt.time_us)?;
-                self.send_body(from, &Body::Accept);
+                self.learn_nodes(from, nodes)?;
+                self.send_accept(from);
                 self.greet(from);
                 return Ok(());
             }
@@ -88,11 +98,14 @@ impl State {
         }
         if self.book.is_declined(from)? {
             self.counters.requests_declined += 1;
-            self.send_body(from, &Body::Decline);
+            let is_own = |node: &NodeAddress| self.own_nodes.iter().any(|own| own.uid() == node.uid());
+            let via = nodes.first().copied().filter(|node| !is_own(node));
+            self.send_last(from, via, &Body::Decline);
             return Ok(());
         }
         let mut friend = known.unwrap_or_else(|| Friend::new(Standing::Ended, 0));
-        if friend.standing == Standing::Asking && friend.greeting == text && friend.profile.name == name {
+        let is_the_same = friend.greeting == text && friend.profile.name == name && friend.nodes == nodes;
+        if friend.standing == Standing::Asking && is_the_same {
             return Ok(());
         }
         let asking = self.book.friends().values().filter(|friend| friend.standing == Standing::Asking);
@@ -100,9 +113,12 @@ impl State {
             self.counters.requests_dropped += 1;
             return Ok(());
         }
-        self.counters.requests += 1;
+        if friend.standing != Standing::Asking {
+            self.counters.requests += 1;
+            friend.since_s = unix_time_s();
+        }
         friend.standing = Standing::Asking;
-        friend.since_s = unix_time_s();
+        friend.nodes = nodes;
         friend.greeting = text;
         friend.profile.name = name;
         self.book.put(from, friend)
@@ -120,7 +136,7 @@ impl State {
         };
         let standing = friend.standing;
         let signed_us = self.signed_us;
-        let cost = if matches!(body, Body::Hello(_)) { HELLO_COST } else { 1 };
+        let cost = if matches!(body, Body::Hello { .. }) { HELLO_COST } else { 1 };
         if standing == Standing::Friend
             && !self.contacts.entry(*from).or_default().may_be_heard(cost, Instant::now())
         {
@@ -128,16 +144,22 @@ impl State {
             return Ok(());
         }
         match (standing, body) {
-            (Standing::Asked, Body::Accept) => {
+            (Standing::Asked, Body::Accept { nodes }) => {
                 self.befriend(from, receipt.time_us)?;
+                self.learn_nodes(from, nodes)?;
                 self.greet(from);
             }
             (Standing::Asked, Body::Decline) => self.part(from, Standing::Declined, receipt.time_us)?,
             (Standing::Friend, Body::End) => self.part(from, Standing::Ended, receipt.time_us)?,
-            (Standing::Friend, Body::Accept) => self.confirm(from)?,
-            (Standing::Friend, Body::Hello(hello)) => {
+            (Standing::Friend, Body::Accept { nodes }) => {
                 self.confirm(from)?;
-                let Some((session, answer)) = session::answer(&self.uid, from, hello) else {
+                self.learn_nodes(from, nodes)?;
+            }
+            (Standing::Friend, Body::Hello { noise, nodes }) => {
+                self.confirm(from)?;
+                self.learn_nodes(from, nodes)?;
+                let answered = session::answer(&self.uid, from, noise, &self.own_nodes);
+                let Some((session, answer)) = answered else {
                     self.counters.malformed += 1;
                     return Ok(());
                 };
@@ -145,8 +167,9 @@ impl State {
                 self.send_bytes(from, answer, About::Other);
                 self.begin_session(from, session);
             }
-            (Standing::Friend, Body::Answer { hello, noise }) => {
+            (Standing::Friend, Body::Answer { hello, noise, nodes }) => {
                 self.confirm(from)?;
+                self.learn_nodes(from, nodes)?;
                 let contact = self.contacts.entry(*from).or_default();
                 // An answer to an earlier hello is late, and of no use.
                 let Some(pending) = contact.hello.take_if(|pending| pending.hello.name() == hello) else {
@@ -177,7 +200,7 @@ impl State {
                 if contact.session(session).is_some() {
                     // One that has begun since is not lost with it: the other may be using it already.
                     contact.forget_session(session);
-                    contact.begin_again();
+                    contact.begin_again(false);
                     self.flush(from);
                 }
             }
@@ -224,10 +247,16 @@ impl State {
         if status == MailboxStatus::NospamWrong {
             return self.change(to, |friend| friend.is_address_revoked = true);
         }
+        if matches!(status, MailboxStatus::Offline | MailboxStatus::Lost)
+            && self.look_elsewhere(to, time_us, status == MailboxStatus::Offline)
+        {
+            return Ok(());
+        }
         let Some(contact) = self.contacts.get_mut(to) else { return Ok(()) };
         let outcome = match status {
             MailboxStatus::Offline => Outcome::Offline,
             MailboxStatus::Refused => Outcome::Refused,
+            MailboxStatus::Lost => Outcome::Unknown,
             MailboxStatus::Busy | MailboxStatus::NospamWrong => Outcome::Busy,
         };
         let is_it = |message: &Outgoing| message.receipt.is_some_and(|receipt| receipt.time_us == time_us);
@@ -236,9 +265,13 @@ impl State {
         {
             message.end(outcome);
         }
-        // It may have come back since that envelope was signed.
-        if outcome != Outcome::Busy && time_us > contact.back_us {
-            contact.gone(outcome);
+        match outcome {
+            Outcome::Busy | Outcome::Delivered(_) => {}
+            // It may have come back since that envelope was signed.
+            _ if time_us <= contact.back_us => {}
+            Outcome::Refused => contact.gone(Outcome::Refused),
+            // What was not sent yet has not arrived.
+            Outcome::Offline | Outcome::Unknown => contact.gone(Outcome::Offline),
         }
         Ok(())
     }
@@ -259,11 +292,6 @@ impl State {
                     message.receipt = Some(receipt);
                 }
             }
-            About::Hello => {
-                if let Some(pending) = &mut contact.hello {
-                    pending.time_us = Some(receipt.time_us);
-                }
-            }
             About::Other => {}
         }
     }
@@ -278,7 +306,7 @@ impl State {
             if contact.heard.is_some_and(|heard| now.saturating_duration_since(heard) > SILENCE_MAX) {
                 contact.gone(Outcome::Offline);
             }
-            let is_late = |pending: &mut PendingHello| now >= pending.since + HELLO_TIMEOUT;
+            let is_late = |pending: &mut PendingHello| now >= pending.until;
             drop(contact.hello.take_if(is_late));
             if !contact.waiting.is_empty() {
                 waiting.push(*uid);
@@ -288,6 +316,7 @@ impl State {
             return;
         }
         waiting.iter().for_each(|uid| self.flush(uid));
+        self.ask_again(now);
         if now >= self.next_presence {
             self.next_presence = now + PRESENCE_INTERVAL;
             self.send_profile_to_all();

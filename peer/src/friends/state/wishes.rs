@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use identity::{Address, Uid};
-use relay::mailbox::MESSAGE_LEN_MAX;
+use relay::mailbox::{MESSAGE_LEN_MAX, NodeAddress};
 use tokio::sync::oneshot;
 
 use super::{Connection, DISPLACED, Due, Outcome, RECEIPT_TIMEOUT, State, WAITING_MAX, unix_time_s};
@@ -11,15 +11,16 @@ use crate::friends::body::Body;
 use crate::friends::contact::Outgoing;
 use crate::friends::error::{FriendError, SendError};
 use crate::friends::record::{
-    Friend, GREETING_LEN_MAX, LABEL_LEN_MAX, NOTES_LEN_MAX, Profile, Standing, check_len,
+    Friend, GREETING_LEN_MAX, LABEL_LEN_MAX, NODES_MAX, NOTES_LEN_MAX, Profile, Standing, check_len,
 };
 
 impl State {
-    /// Asks somebody to be a friend, or accepts if they have asked.
+    /// Asks somebody to be a friend, or accepts if they have asked. `nodes`: where they are, if that is known.
     pub(in crate::friends) fn add(
         &mut self,
         address: Address,
         greeting: &str,
+        nodes: Vec<NodeAddress>,
     ) -> Result<Standing, FriendError> {
         check_len("greeting", greeting, GREETING_LEN_MAX)?;
         let uid = address.uid;
@@ -42,6 +43,10 @@ impl State {
         friend.nospam = address.nospam;
         greeting.clone_into(&mut friend.greeting);
         friend.is_address_revoked = false;
+        if !nodes.is_empty() {
+            friend.nodes = nodes;
+            friend.nodes.truncate(NODES_MAX);
+        }
         self.book.put(&uid, friend)?;
         self.due.push_back(Due::Allow(uid));
         self.request(&uid);
@@ -61,7 +66,7 @@ impl State {
         friend.is_confirmed = false;
         self.book.put(uid, friend)?;
         self.due.push_back(Due::Allow(*uid));
-        self.send_body(uid, &Body::Accept);
+        self.send_accept(uid);
         self.greet(uid);
         Ok(())
     }
@@ -71,16 +76,17 @@ impl State {
         if friend.standing != Standing::Asking {
             return Err(FriendError::NotAsking { uid: *uid, standing: friend.standing });
         }
+        let via = self.via(uid);
         self.book.decline(uid, self.now_us())?;
-        self.send_body(uid, &Body::Decline);
+        self.send_last(uid, via, &Body::Decline);
         Ok(())
     }
 
     pub(in crate::friends) fn remove(&mut self, uid: &Uid) -> Result<(), FriendError> {
-        let friend = self.known(uid)?;
+        let (friend, via) = (self.known(uid)?, self.via(uid));
         self.book.remove(uid)?;
         if friend.standing == Standing::Friend {
-            self.send_body(uid, &Body::End);
+            self.send_last(uid, via, &Body::End);
         }
         if friend.is_allowed() {
             self.due.push_back(Due::Forbid(*uid));

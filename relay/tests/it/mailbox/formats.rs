@@ -1,9 +1,10 @@
 use identity::{SecretKey, Signature, Uid};
 use proptest::prelude::*;
 use relay::mailbox::{
-    BODY_LEN_MAX, ENVELOPE_LEN_MAX, Envelope, EnvelopeError, Frame, FrameError, FrameReader, Kind, Receipt,
-    Status, UIDS_PER_FRAME_MAX, sign,
+    BODY_LEN_MAX, ENVELOPE_LEN_MAX, Envelope, EnvelopeError, Frame, FrameError, FrameReader, Kind,
+    NodeAddress, PAYLOAD_LEN_MAX, RECEIPTS_MAX, Receipt, Status, UIDS_PER_FRAME_MAX, sign,
 };
+use std::net::{IpAddr, SocketAddr};
 
 fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
@@ -30,8 +31,13 @@ fn an_envelope_has_its_fields_where_the_page_draws_them() {
     );
     let receipt = envelope.receipt();
     assert_eq!(receipt.hash, *blake3::hash(&bytes).as_bytes());
-    assert_eq!(Receipt::from_bytes(&receipt.to_bytes()), Some(receipt));
-    assert_eq!(Receipt::from_bytes(&[0; 41]), None);
+    let other = Receipt { time_us: 9, hash: [8; 32] };
+    let body = [receipt, other].map(|receipt| receipt.to_bytes()).concat();
+    assert_eq!(Receipt::all(&body).collect::<Vec<_>>(), [receipt, other]);
+    for (len, is_right) in [(0, false), (40, true), (41, false), (80, true), (RECEIPTS_MAX * 40, true)] {
+        let bytes = sign(&sender, Kind::Receipt, &receiver, [0; 4], 7, &vec![1; len]).unwrap();
+        assert_eq!(Envelope::parse(&bytes).is_ok(), is_right, "{len}");
+    }
 }
 
 #[test]
@@ -79,9 +85,14 @@ fn any_bytes() -> impl Strategy<Value = Box<[u8]>> {
     prop::collection::vec(any::<u8>(), 1..=ENVELOPE_LEN_MAX).prop_map(Vec::into_boxed_slice)
 }
 
+fn any_node() -> impl Strategy<Value = NodeAddress> {
+    (any::<[u8; 32]>(), any::<std::net::IpAddr>(), any::<u16>())
+        .prop_map(|(uid, ip, port)| NodeAddress::new(Uid::from_bytes(uid), SocketAddr::new(ip, port)))
+}
+
 fn any_frame() -> impl Strategy<Value = Frame> {
-    let statuses =
-        prop::sample::select(vec![Status::Offline, Status::Refused, Status::NospamWrong, Status::Busy]);
+    let statuses = [Status::Offline, Status::Refused, Status::NospamWrong, Status::Busy, Status::Lost];
+    let statuses = prop::sample::select(statuses.to_vec());
     prop_oneof![
         (any::<[u8; 32]>(), any::<[u8; 4]>(), any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
             |(uid, nospam, r, s)| {
@@ -97,6 +108,17 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         (any::<u64>(), any::<u32>())
             .prop_map(|(time_us, allowed_max)| Frame::Welcome { time_us, allowed_max }),
         any_bytes().prop_map(Frame::Deliver),
+        any_bytes().prop_map(Frame::Forward),
+        any::<u64>().prop_map(Frame::Taken),
+        (any_node(), any_bytes()).prop_map(|(node, envelope)| Frame::SendVia { node, envelope }),
+        (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>(), statuses.clone()).prop_map(
+            |(sender, receiver, time_us, status)| Frame::Refused {
+                sender: Uid::from_bytes(sender),
+                receiver: Uid::from_bytes(receiver),
+                time_us,
+                status
+            }
+        ),
         (any::<[u8; 32]>(), any::<u64>(), statuses).prop_map(|(receiver, time_us, status)| Frame::Status {
             receiver: Uid::from_bytes(receiver),
             time_us,
@@ -130,6 +152,16 @@ proptest! {
         prop_assert_eq!(reader.held(), 0);
     }
 
+    #[test]
+    fn nodes_addresses_come_back_in_one_spelling(node in any_node()) {
+        prop_assert_eq!(NodeAddress::from_bytes(&node.to_bytes()), node);
+        prop_assert_eq!(node.to_string().parse(), Ok(node));
+        if let IpAddr::V4(ip) = node.address().ip() {
+            let mapped = SocketAddr::new(ip.to_ipv6_mapped().into(), node.address().port());
+            prop_assert_eq!(NodeAddress::new(*node.uid(), mapped), node);
+        }
+    }
+
     /// Of a stream of anything at most one frame is held.
     #[test]
     fn no_stream_panics_or_is_kept(bytes in prop::collection::vec(any::<u8>(), 0..4_000), piece in 1usize..500) {
@@ -138,7 +170,7 @@ proptest! {
             if read_all(&mut reader, piece).is_err() {
                 break;
             }
-            prop_assert!(reader.held() < 3 + ENVELOPE_LEN_MAX);
+            prop_assert!(reader.held() < 3 + PAYLOAD_LEN_MAX);
         }
     }
 

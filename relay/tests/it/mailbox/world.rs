@@ -3,9 +3,11 @@
 
 use identity::{Domain, SecretKey, Uid};
 use relay::mailbox::{
-    Close, Command, Frame, FrameReader, Kind, Mailbox, MailboxLimits, MailboxOptions, SessionId, sign,
+    Close, Command, Frame, FrameReader, Kind, Mailbox, MailboxLimits, MailboxOptions, NodeAddress, SessionId,
+    sign,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 pub const TIME_US: u64 = 1_800_000_000_000_000;
@@ -40,14 +42,28 @@ pub fn uid(n: u8) -> Uid {
 }
 
 impl World {
-    #[expect(clippy::disallowed_methods, reason = "only differences of instants matter here")]
     pub fn new(shard_count: usize, limits: MailboxLimits) -> World {
-        let shard = |shard| Mailbox::new(MailboxOptions { shard, shard_count, seed: 7, limits });
+        World::of_node(200, shard_count, limits)
+    }
+
+    /// Node number `n`, which listens on loopback.
+    #[expect(clippy::disallowed_methods, reason = "only differences of instants matter here")]
+    pub fn of_node(n: u8, shard_count: usize, limits: MailboxLimits) -> World {
+        let now = Instant::now();
+        let (node, listeners) = (uid(n), vec![Ipv4Addr::LOCALHOST.into()]);
+        let options = |shard| MailboxOptions {
+            shard,
+            shard_count,
+            seed: 7,
+            limits,
+            node,
+            listeners: listeners.clone(),
+        };
         World {
-            shards: (0..shard_count).map(shard).collect(),
+            shards: (0..shard_count).map(|shard| Mailbox::new(now, options(shard))).collect(),
             clients: Vec::new(),
             links: BTreeMap::new(),
-            now: Instant::now(),
+            now,
             next_serial: 0,
             next_time_us: TIME_US,
         }
@@ -55,8 +71,7 @@ impl World {
 
     /// A connection without a login.
     pub fn connect(&mut self, n: u8, shard: usize) -> usize {
-        let id = SessionId { slot: self.clients.len() % 4, serial: self.next_serial };
-        self.next_serial += 1;
+        let id = self.session();
         self.shards[shard].open(id, exported(id));
         self.clients.push(Client {
             key: key(n),
@@ -67,6 +82,13 @@ impl World {
             closed: None,
         });
         self.clients.len() - 1
+    }
+
+    /// A name for a connection that never comes again.
+    pub fn session(&mut self) -> SessionId {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        SessionId { slot: serial as usize % 4, serial }
     }
 
     /// A connection that has logged in, allows `friends`, and listens.
@@ -101,11 +123,22 @@ impl World {
 
     /// Sends an envelope and gives its time.
     pub fn send(&mut self, client: usize, kind: Kind, to: u8, nospam: [u8; 4], body: &[u8]) -> u64 {
-        self.next_time_us += 1;
-        let envelope =
-            sign(&self.clients[client].key, kind, &uid(to), nospam, self.next_time_us, body).unwrap();
+        let envelope = self.signed(client, kind, to, nospam, body);
         self.say(client, &Frame::Send(envelope));
         self.next_time_us
+    }
+
+    /// The same to a peer at another node.
+    pub fn send_via(&mut self, client: usize, node: NodeAddress, to: u8, body: &[u8]) -> u64 {
+        let envelope = self.signed(client, Kind::Message, to, [0; 4], body);
+        self.say(client, &Frame::SendVia { node, envelope });
+        self.next_time_us
+    }
+
+    /// The next envelope of a client.
+    pub fn signed(&mut self, client: usize, kind: Kind, to: u8, nospam: [u8; 4], body: &[u8]) -> Box<[u8]> {
+        self.next_time_us += 1;
+        sign(&self.clients[client].key, kind, &uid(to), nospam, self.next_time_us, body).unwrap()
     }
 
     pub fn hang_up(&mut self, client: usize) {
