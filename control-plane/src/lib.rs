@@ -18,6 +18,7 @@ pub mod configuration;
 pub mod console;
 pub mod cores;
 pub mod data_directory;
+pub mod default_code;
 pub mod dht;
 pub mod doctor;
 pub mod engine_history;

@@ -5,6 +5,7 @@ use crate::bootstrap::Bootstrap;
 use crate::configuration::Configuration;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
+use crate::default_code::{self, DefaultCodeError};
 use crate::dht;
 use crate::engine_history::EngineHistory;
 use crate::node_identity::NodeIdentity;
@@ -55,6 +56,9 @@ pub enum ServicesError {
         /// Why not.
         source: io::Error,
     },
+    /// The pairing code that this device was delivered with.
+    #[error(transparent)]
+    PairingCode(#[from] DefaultCodeError),
     /// A thread or its runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -76,6 +80,7 @@ pub fn start(
     let tcp_listens = tcp.as_ref().map(|tcp| tcp.listens);
     let settings = dht::RunningDhtSettings::of(configuration, directory, identity.key.clone());
     let pairing = friends.clone().map(|friends| Pairing::new(identity.key.clone(), friends));
+    let waiting = wait_with_default_code(configuration, pairing.clone())?;
     let (uid, directory, since) = (identity.uid(), directory.clone(), Instant::now());
     let (started, outcome) = mpsc::sync_channel(1);
     let run = move || {
@@ -128,11 +133,28 @@ pub fn start(
                 outcome = over_tcp => tracing::error!(?outcome, "the API over TCP has ended"),
                 () = dht => {}
                 () = searching => {}
+                () = waiting => {}
             }
         });
     };
     std::thread::Builder::new().name("services".into()).spawn(run).map_err(ServicesError::Thread)?;
     outcome.recv().unwrap_or_else(|_| Err(ServicesError::Thread(io::Error::other("it ended at once"))))
+}
+
+/// Waits with the code that this device was delivered with, if there is one; never ends.
+fn wait_with_default_code(
+    configuration: &Configuration,
+    pairing: Option<Pairing>,
+) -> Result<impl Future<Output = ()> + Send + 'static, DefaultCodeError> {
+    let code = configuration.friends.pairing_code.as_deref().map(default_code::read).transpose()?;
+    Ok(async move {
+        if let (Some(pairing), Some(code)) = (pairing, code)
+            && let Err(error) = pairing.wait_with_default(code).await
+        {
+            tracing::warn!(%error, "the pairing code of this device waits no more");
+        }
+        std::future::pending::<()>().await;
+    })
 }
 
 /// The API over TCP, bound.

@@ -4,12 +4,13 @@ use super::Api;
 use super::prometheus::{Kind, Text};
 use crate::build_facts;
 use crate::chain::place::ChainDirectory;
-use crate::chain::view::{Chain, View};
+use crate::chain::view::{Chain, View, ViewError};
 use crate::engine_socket::EngineSocket;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header;
 use peer::friends::Standing;
+use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -131,18 +132,29 @@ async fn dht(api: &Api, text: &mut Text) {
 
 async fn chains(api: &Api, text: &mut Text) {
     let directory = ChainDirectory::of(&api.parts().directory);
-    let heights = tokio::task::spawn_blocking(move || {
-        [(Chain::Pow, "pow"), (Chain::Dpos, "dpos")]
-            .map(|(chain, name)| (name, View::open(&directory, chain).and_then(|view| view.last()).ok()))
+    let tips = tokio::task::spawn_blocking(move || {
+        let tip = |chain| {
+            let view = View::open(&directory, chain)?;
+            let height = view.last()?;
+            let time_s = view.headers(height, 1)?.first().and_then(|header| header["time_unix_s"].as_u64());
+            Ok::<_, ViewError>((height, time_s.unwrap_or_default()))
+        };
+        [(Chain::Pow, "pow"), (Chain::Dpos, "dpos")].map(|(chain, name)| (name, tip(chain).ok()))
     });
-    let Ok(heights) = heights.await else { return };
-    if heights.iter().any(|(_, height)| height.is_some()) {
-        text.family("ioex_chain_height", Kind::Gauge, "Height of the last verified header.");
+    let Ok(tips) = tips.await else { return };
+    let tips: Vec<_> = tips.into_iter().filter_map(|(chain, tip)| Some((chain, tip?))).collect();
+    if tips.is_empty() {
+        return;
     }
-    for (chain, height) in heights {
-        if let Some(height) = height {
-            text.sample(&[("chain", chain)], height);
-        }
+    text.family("ioex_chain_height", Kind::Gauge, "Height of the last verified header.");
+    for (chain, (height, _)) in &tips {
+        text.sample(&[("chain", chain)], *height);
+    }
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let help = "Since the time that the last verified header says.";
+    text.family("ioex_chain_tip_age_seconds", Kind::Gauge, help);
+    for (chain, (_, time_s)) in &tips {
+        text.sample(&[("chain", chain)], now_s.saturating_sub(*time_s));
     }
 }
 

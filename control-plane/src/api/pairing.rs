@@ -7,8 +7,8 @@ use axum::extract::State;
 use http::StatusCode;
 use peer::NodeUrl;
 use peer::pairing::{
-    Code, JoinError, OfferError, OfferState, OfferStatus, Pairing, VALID_DEFAULT, VALID_MAX, VALID_MIN,
-    WRONG_GUESSES_MAX,
+    Code, DefaultState, DefaultStatus, JoinError, OfferError, OfferState, OfferStatus, Pairing,
+    VALID_DEFAULT, VALID_MAX, VALID_MIN, WRONG_GUESSES_MAX,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -58,6 +58,31 @@ struct PairingStatus {
     node: Option<String>,
     /// When the code expires.
     expires_unix_s: Option<u64>,
+    /// How the code stands that this device was delivered with, if it was.
+    default_code: Option<DefaultCodeStatus>,
+}
+
+/// How the code stands that a device was delivered with.
+#[derive(Serialize, ToSchema)]
+struct DefaultCodeStatus {
+    state: DefaultCodeState,
+    /// The node at which it waits.
+    node: Option<String>,
+    /// When it waits again.
+    until_unix_s: Option<u64>,
+    /// Wrong guesses since the start.
+    wrong_guesses: u64,
+}
+
+/// What becomes of it: there is no mailbox at which it could wait; it waits for a first device; it rests, because it was guessed at too
+/// often; a device of the owner's was kept, and it counts no more.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum DefaultCodeState {
+    Offline,
+    Waiting,
+    Resting,
+    Used,
 }
 
 /// What has become of a code: there was none since the start; nobody has come yet; a device that knows it is written down; the two are
@@ -81,7 +106,7 @@ enum PairingState {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CodeOfOther {
-    /// Twelve digits; hyphens and spaces do not matter.
+    /// Twelve digits, or the twenty that a device was delivered with; hyphens and spaces do not matter.
     code: String,
     /// URLs of the nodes at which the other device may be, if it is not at this one's mailbox or at a bootstrap node that is known.
     #[serde(default)]
@@ -92,7 +117,8 @@ struct CodeOfOther {
 /// How the latest pairing code stands
 #[utoipa::path(get, path = "/v1/pairing", tag = "pairing", responses((status = 200, body = PairingStatus)))]
 async fn status(State(api): State<Api>) -> Result<Json<PairingStatus>, Problem> {
-    Ok(Json(api.pairing()?.status().into()))
+    let pairing = api.pairing()?;
+    Ok(Json(PairingStatus::of(pairing, pairing.status())))
 }
 
 /// Draw a pairing code and wait with it for the other device; one that waits already is withdrawn
@@ -104,15 +130,17 @@ async fn offer(State(api): State<Api>, Json(wish): Json<NewCode>) -> Result<Json
         let (min, max) = (VALID_MIN.as_secs(), VALID_MAX.as_secs());
         return Err(Problem::bad_request(format!("a code may be valid for {min} to {max} seconds")));
     }
-    let offered = api.pairing()?.offer(valid).await?;
+    let pairing = api.pairing()?;
+    let offered = pairing.offer(valid).await?;
     let code = offered.code.reveal().to_string();
-    Ok(Json(OfferedCode { code, pairing: Some(offered.status).into() }))
+    Ok(Json(OfferedCode { code, pairing: PairingStatus::of(pairing, Some(offered.status)) }))
 }
 
 /// Withdraw the pairing code that waits
 #[utoipa::path(delete, path = "/v1/pairing", tag = "pairing", responses((status = 200, body = PairingStatus)))]
 async fn withdraw(State(api): State<Api>) -> Result<Json<PairingStatus>, Problem> {
-    Ok(Json(api.pairing()?.withdraw().into()))
+    let pairing = api.pairing()?;
+    Ok(Json(PairingStatus::of(pairing, pairing.withdraw())))
 }
 
 /// Pair with the device that shows this code
@@ -154,8 +182,9 @@ impl Api {
     }
 }
 
-impl From<Option<OfferStatus>> for PairingStatus {
-    fn from(status: Option<OfferStatus>) -> PairingStatus {
+impl PairingStatus {
+    /// Of the latest code, and of the one that the device was delivered with.
+    fn of(pairing: &Pairing, status: Option<OfferStatus>) -> PairingStatus {
         let mut shown = PairingStatus {
             state: PairingState::None,
             uid: None,
@@ -165,6 +194,7 @@ impl From<Option<OfferStatus>> for PairingStatus {
             wrong_guesses_max: WRONG_GUESSES_MAX,
             node: None,
             expires_unix_s: None,
+            default_code: pairing.default_status().map(DefaultCodeStatus::from),
         };
         let Some(OfferStatus { state, wrong_guesses, node, expires_unix_s }) = status else { return shown };
         shown.state = match state {
@@ -191,6 +221,18 @@ impl From<Option<OfferStatus>> for PairingStatus {
         shown.node = Some(node.to_string());
         shown.expires_unix_s = Some(expires_unix_s);
         shown
+    }
+}
+
+impl From<DefaultStatus> for DefaultCodeStatus {
+    fn from(status: DefaultStatus) -> DefaultCodeStatus {
+        let (state, node, until_unix_s) = match status.state {
+            DefaultState::Offline => (DefaultCodeState::Offline, None, None),
+            DefaultState::Waiting { node } => (DefaultCodeState::Waiting, Some(node.to_string()), None),
+            DefaultState::Resting { until_unix_s } => (DefaultCodeState::Resting, None, Some(until_unix_s)),
+            DefaultState::Used => (DefaultCodeState::Used, None, None),
+        };
+        DefaultCodeStatus { state, node, until_unix_s, wrong_guesses: status.wrong_guesses }
     }
 }
 

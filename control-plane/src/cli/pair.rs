@@ -20,6 +20,12 @@ pub struct Pair {
     /// Withdraw the code that waits
     #[arg(long, conflicts_with_all = ["code", "valid"])]
     pub cancel: bool,
+    /// Show how the latest code stands, and the one that this device was delivered with
+    #[arg(long, conflicts_with_all = ["code", "valid", "cancel"])]
+    pub status: bool,
+    /// Draw a code of twenty digits that a device can be delivered with (friends.pairing_code); no node needs to run
+    #[arg(long, conflicts_with_all = ["code", "valid", "cancel", "status"])]
+    pub draw: bool,
     #[command(flatten)]
     #[expect(missing_docs)]
     pub place: Place,
@@ -37,10 +43,15 @@ Examples:
   ioex pair - --at https://UID@relay.example.com:4433
   ioex pair --valid 60
   ioex pair --cancel                           the code counts no more
+  ioex pair --status                           how the codes of this device stand
+  ioex pair --draw > pairing-code              in a factory: a code for one device's sticker, and its configuration
 
 The code is good for one device, and for 5 minutes. Whoever has it meanwhile may become a friend of this device; whoever has not, \
 the nodes in between included, can only guess at it, and the third wrong guess ends it. Its first four digits say where the two \
 devices meet and are no secret.
+
+A device can be delivered with a code of twenty digits, its default code: friends.pairing_code names the file. It waits until a first device \
+of the owner's is kept, and rests for an hour after three wrong guesses. Draw one for each device, and never use one twice.
 
 Exit codes:
   0  paired: each is the other's friend

@@ -9,6 +9,7 @@ use crate::data_directory::DataDirectory;
 use crate::exit::{Exit, Failure};
 use http::Method;
 use peer::NodeUrl;
+use peer::pairing::Code;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, stdin};
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ pub fn run(arguments: Pair) -> Result<ExitCode, Failure> {
     let console = Console { json: arguments.json };
     match arguments.code {
         None if arguments.cancel => cancel(&directory, console),
+        None if arguments.status => show_status(&directory, console),
+        None if arguments.draw => draw(console),
         None => offer(&directory, console, arguments.valid),
         Some(code) => join(&directory, console, code, &arguments.at),
     }
@@ -36,6 +39,43 @@ fn cancel(directory: &DataDirectory, console: Console) -> Result<ExitCode, Failu
         console.json(&status)?;
     } else {
         console.text(&format!("the code is {}\n", text(&status, "state")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_status(directory: &DataDirectory, console: Console) -> Result<ExitCode, Failure> {
+    let status = ask(directory, Method::GET, "/v1/pairing", None)?;
+    if console.json {
+        console.json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = format!("code          {}\n", text(&status, "state"));
+    if let Some(default) = status["default_code"].as_object() {
+        let state = default["state"].as_str().unwrap_or_default();
+        let more = match (default["node"].as_str(), default["until_unix_s"].as_u64()) {
+            (Some(node), _) => format!(" at {node}"),
+            (None, Some(until)) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                format!(" for {} minutes", until.saturating_sub(now).div_ceil(60))
+            }
+            (None, None) => String::new(),
+        };
+        let guesses = default["wrong_guesses"].as_u64().unwrap_or_default();
+        out.push_str(&format!("default code  {state}{more}, {guesses} wrong guesses since the start\n"));
+    }
+    console.text(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws a code for a device's sticker.
+fn draw(console: Console) -> Result<ExitCode, Failure> {
+    let code = Code::random_default().map_err(|error| {
+        Failure::message(Exit::Failed, format!("the system gives no random numbers: {error}"))
+    })?;
+    if console.json {
+        console.json(&json!({ "code": code.reveal().as_str(), "nameplate": code.nameplate() }))?;
+    } else {
+        console.text(&format!("{}\n", code.reveal().as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

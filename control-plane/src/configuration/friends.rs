@@ -5,6 +5,7 @@ use super::value::Value;
 use identity::Address;
 use peer::friends::{LABEL_LEN_MAX, PRESETS_MAX};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Friends that are asked without their owner's doing.
@@ -12,6 +13,8 @@ use std::str::FromStr;
 pub struct FriendsSettings {
     /// Whom, each once: one that is removed does not come back.
     pub preset: Vec<PresetFriend>,
+    /// File with the pairing code that this device was delivered with, if it was.
+    pub pairing_code: Option<PathBuf>,
 }
 
 /// A friend to be: `ADDRESS`, or `LABEL=ADDRESS`.
@@ -47,7 +50,9 @@ impl fmt::Display for PresetFriend {
     }
 }
 
-pub(super) const FRIENDS_KEYS: &[Key] = &[Key {
+pub(super) const FRIENDS_KEYS: &[Key] = &[PRESET, PAIRING_CODE];
+
+const PRESET: Key = Key {
     section: "friends",
     name: "preset",
     meaning: "Friends that this node asks at its first start with them, each once: one that was removed does not come back. Two that are each \
@@ -65,4 +70,21 @@ pub(super) const FRIENDS_KEYS: &[Key] = &[Key {
         Ok(())
     },
     show: |c| Value::List(c.friends.preset.iter().map(|friend| Value::Text(friend.to_string())).collect()),
-}];
+};
+
+const PAIRING_CODE: Key = Key {
+    section: "friends",
+    name: "pairing_code",
+    meaning: "File with the pairing code that this device is delivered with, as `ioex pair --draw` makes one: whoever types it on a first device of \
+              theirs is this one's friend. It counts until a device of the owner's is kept.",
+    allowed: Allowed::Words("a path in quotes, of a file that holds twenty digits; empty for no such code"),
+    set: |c: &mut Configuration, value| {
+        c.friends.pairing_code =
+            value.text(|text| Ok::<_, String>((!text.is_empty()).then(|| PathBuf::from(text))))?;
+        Ok(())
+    },
+    show: |c| {
+        let path = c.friends.pairing_code.as_ref().map(|path| path.display().to_string());
+        Value::Text(path.unwrap_or_default())
+    },
+};

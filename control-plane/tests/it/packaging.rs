@@ -3,7 +3,7 @@
 use crate::doctor::good;
 use crate::program::{err, ioex, out};
 use control_plane::cli::Cli;
-use control_plane::configuration::{Configuration, MailboxNode, parse};
+use control_plane::configuration::{Configuration, MailboxNode, Role, parse};
 use control_plane::doctor::{Facts, Status, judge};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -101,35 +101,37 @@ fn settings(path: &Path) -> Configuration {
 }
 
 /// The settings of a role's example.
-fn example(role: &str) -> Configuration {
-    settings(&crate_directory().join(format!("packaging/examples/{role}.toml")))
+fn example(role: Role) -> Configuration {
+    let example = settings(&crate_directory().join(format!("packaging/examples/{role}.toml")));
+    assert_eq!(example.node.role, Some(role));
+    example
 }
 
 #[test]
 fn every_role_has_an_example_that_does_what_its_name_says() {
-    let bootstrap = example("bootstrap");
+    let bootstrap = example(Role::Bootstrap);
     assert!(bootstrap.relay.is_on() && !bootstrap.relay.tls_listen.is_empty());
     assert!(bootstrap.dht.listen.is_some() && bootstrap.dht.server && bootstrap.dht.bootstrap_node);
-    assert!(bootstrap.publishers.trusted.is_empty(), "it stores for nobody");
+    assert_eq!(bootstrap.limits.store_bytes_max, 0, "it stores for nobody");
 
-    let peer = example("peer");
-    assert!(matches!(peer.peer.mailbox, MailboxNode::At(_)) && !peer.relay.is_on());
+    let peer = example(Role::Peer);
+    assert!(peer.peer.mailbox == MailboxNode::Auto && !peer.relay.is_on());
     assert!(peer.limits.store_bytes_max <= 3 << 30, "a device has 4 GiB of storage");
     assert!(peer.limits.upload_bytes_in_flight_max <= 32 << 20, "and 1 GiB of memory");
 
-    let phone = example("phone");
-    assert!(matches!(phone.peer.mailbox, MailboxNode::At(_)) && !phone.relay.is_on() && !phone.engine.tcp);
+    let phone = example(Role::Phone);
+    assert!(phone.peer.mailbox == MailboxNode::Auto && !phone.relay.is_on() && !phone.engine.tcp);
     assert!(phone.engine.listen.iter().all(|address| address.ip().is_loopback()), "nobody connects to it");
     assert!(phone.dht.listen.is_some() && !phone.dht.server);
-    assert!(phone.publishers.trusted.is_empty(), "it stores for nobody");
+    assert_eq!(phone.limits.store_bytes_max, 0, "it stores for nobody");
 
-    let spn = example("spn");
+    let spn = example(Role::Spn);
     assert!(spn.dht.listen.is_some() && spn.dht.server && !spn.relay.is_on());
     assert!(spn.limits.store_bytes_max > 1 << 40 && !spn.node.names.is_empty());
 
-    let cache = example("cache");
+    let cache = example(Role::Cache);
     assert!(cache.engine.tcp && cache.engine.listen.iter().all(|address| address.port() == 443));
-    assert!(!cache.relay.is_on() && cache.dht.listen.is_none() && cache.peer.mailbox == MailboxNode::Off);
+    assert!(!cache.relay.is_on() && cache.dht.server && cache.peer.mailbox == MailboxNode::Off);
 }
 
 #[test]

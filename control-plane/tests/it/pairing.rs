@@ -387,3 +387,127 @@ fn without_a_mailbox_there_is_no_code() {
     assert!(err(&output).contains("no mailbox"), "{}", err(&output));
     node.end();
 }
+
+/// A device that is delivered with a code.
+fn delivered_with(home: &Path, code: &str, mailbox: &str) -> Node {
+    let file = home.join("sticker");
+    std::fs::write(&file, code).unwrap();
+    let mut up = on(home, "up");
+    up.args(["--listen", "127.0.0.1:0", "--cores", "0", "--mailbox", mailbox]);
+    up.env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000").env("IOEX_FRIENDS_PAIRING_CODE", file);
+    Node::start(&mut up)
+}
+
+/// A code as the factory draws it.
+fn drawn(home: &Path) -> String {
+    let output = on(home, "pair").arg("--draw").output().unwrap();
+    assert!(output.status.success(), "{}", err(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Waits until the code that the device was delivered with stands so.
+fn until_default_code(home: &Path, state: &str) -> Value {
+    let since = Instant::now();
+    loop {
+        let status = crate::node::json(&on(home, "pair").args(["--status", "--json"]).output().unwrap());
+        if status["default_code"]["state"] == state {
+            return status["default_code"].clone();
+        }
+        assert!(since.elapsed() < LONG, "not {state} in time: {status}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_code_of_a_sticker_is_good_for_the_first_device_and_for_no_other_even_after_a_restart() {
+    let homes = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [one, two, three] = [0, 1, 2].map(|n| homes[n].path());
+    let code = drawn(one);
+    assert_eq!((code.len(), code.matches('-').count()), (24, 4), "{code}");
+    let first = delivered_with(one, &code, "local");
+    let waiting = until_default_code(one, "waiting");
+    assert_eq!(waiting["wrong_guesses"], 0, "{waiting}");
+    let (second, third) = (device(two, &first.url()), device(three, &first.url()));
+
+    let output = typed(two, &code, &[]);
+    assert_eq!(exit(&output), 0, "{}", err(&output));
+    for (home, other) in [(one, two), (two, one)] {
+        let list = until(home, |list| list["friends"][0]["connected"] == true);
+        let friend = &list["friends"][0];
+        assert_eq!((&friend["uid"], &friend["own_device"]), (&uid(other), &true.into()), "{list}");
+    }
+    until_default_code(one, "used");
+    let shown = on(one, "pair").arg("--status").output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("default code  used"), "{shown}");
+    assert_eq!(exit(&typed(three, &code, &[])), 3, "nobody waits any more");
+
+    // Neither is it good once the friend is gone.
+    let output = on(one, "friend").args(["remove", uid(two).as_str().unwrap()]).output().unwrap();
+    assert!(output.status.success(), "{}", err(&output));
+    first.end();
+    let first = delivered_with(one, &code, "local");
+    until_default_code(one, "used");
+    for node in [third, second, first] {
+        node.end();
+    }
+}
+
+#[test]
+fn guesses_make_the_code_of_a_sticker_rest_and_another_code_ends_it() {
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, two] = [homes[0].path(), homes[1].path()];
+    let code = drawn(one);
+    let first = delivered_with(one, &code, "local");
+    until_default_code(one, "waiting");
+    let second = device(two, &first.url());
+    let nameplate = code.replace('-', "")[..8].to_owned();
+    let wrong = (0..).map(|n: u64| format!("{nameplate}{n:012}")).filter(|text| text.parse::<Code>().is_ok());
+    for wrong in wrong.filter(|wrong| *wrong != code.replace('-', "")).take(3) {
+        let output = typed(two, &wrong, &[]);
+        assert_eq!(exit(&output), 7, "{}", err(&output));
+    }
+    let resting = until_default_code(one, "resting");
+    assert_eq!(resting["wrong_guesses"], 3, "{resting}");
+    assert!(resting["until_unix_s"].as_u64().is_some(), "{resting}");
+    let output = typed(two, &code, &[]);
+    assert_eq!(exit(&output), 3, "{}", err(&output));
+
+    let waiting = Waiting::start(one, &[]);
+    let output = typed(two, &waiting.code, &[]);
+    assert_eq!(exit(&output), 0, "{}", err(&output));
+    assert_eq!(waiting.end().0["state"], "paired");
+    until_default_code(one, "used");
+    second.end();
+    first.end();
+}
+
+#[test]
+fn a_file_that_holds_no_code_for_a_device_ends_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("sticker");
+    let start = |code: Option<&str>| {
+        match code {
+            Some(code) => std::fs::write(&file, code).unwrap(),
+            None => drop(std::fs::remove_file(&file)),
+        }
+        let mut up = on(home.path(), "up");
+        up.args(["--listen", "127.0.0.1:0", "--cores", "0", "--mailbox", "local"]);
+        let output = up.env("IOEX_FRIENDS_PAIRING_CODE", &file).output().unwrap();
+        assert!(!output.status.success());
+        err(&output)
+    };
+    let code = drawn(home.path());
+    let last = if code.ends_with('0') { '1' } else { '0' };
+    let mistyped = format!("{}{last}", &code[..23]);
+    let short = (0..10).map(|check| format!("12345678901{check}")).find(|text| text.parse::<Code>().is_ok());
+    for (content, reason) in [
+        (None, "friends.pairing_code names the file"),
+        (Some(mistyped.as_str()), "check digit"),
+        (Some("5018-2207"), "has 8"),
+        (short.as_deref(), "ioex pair --draw"),
+    ] {
+        let said = start(content);
+        assert!(said.contains(reason) && said.contains("sticker"), "{reason}: {said}");
+    }
+}

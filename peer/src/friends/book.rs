@@ -24,6 +24,8 @@ const PROFILE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("profile");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const NEXT_NUMBER: &str = "next number";
 const SIGNED_US: &str = "signed, microseconds";
+/// There if a device of the same owner was ever kept.
+const HAD_OWN_DEVICE: &str = "had an own device";
 
 /// The database of friends. One process has it open at a time.
 #[derive(Debug)]
@@ -107,6 +109,9 @@ impl FriendBook {
         self.write(|txn| {
             txn.open_table(FRIENDS)?.insert(uid.as_bytes(), json.as_slice())?;
             txn.open_table(DECLINED)?.remove(uid.as_bytes())?;
+            if friend.is_own_device {
+                txn.open_table(COUNTERS)?.insert(HAD_OWN_DEVICE, 1)?;
+            }
             Ok(())
         })?;
         self.friends.insert(*uid, friend);
@@ -153,6 +158,15 @@ impl FriendBook {
             Ok(self.database.begin_read()?.open_table(DECLINED)?.get(uid.as_bytes())?.is_some())
         };
         look().map_err(|error| self.failed(error))
+    }
+
+    /// Whether a device of the same owner was ever kept, even if it was removed since.
+    pub(super) fn has_had_own_device(&self) -> Result<bool, BookError> {
+        let look = || -> Result<bool, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(COUNTERS)?.get(HAD_OWN_DEVICE)?.is_some())
+        };
+        Ok(self.friends.values().any(|friend| friend.is_own_device)
+            || look().map_err(|error| self.failed(error))?)
     }
 
     /// Whether `uid`, with which this device was delivered, was asked once.

@@ -29,6 +29,11 @@ impl Friends {
         self.ask(|state| state.own_device()).await
     }
 
+    /// Whether a device of the same owner was ever kept, even if it was removed since.
+    pub(crate) async fn has_had_own_device(&self) -> Result<bool, FriendError> {
+        self.ask(|state| state.has_had_own_device()).await?
+    }
+
     /// A device of the same owner is about to keep this one, and is kept from now on: it counts as asked until it has said so, and is asked
     /// like anybody else if it does not.
     ///

@@ -12,6 +12,10 @@ use super::error::CodeError;
 pub const CODE_DIGITS: usize = 12;
 const NAMEPLATE_DIGITS: usize = 4;
 
+/// Digits of the code that a device is delivered with: nameplate 8, secret 11, check digit 1.
+pub const DEFAULT_CODE_DIGITS: usize = 20;
+const DEFAULT_NAMEPLATE_DIGITS: usize = 8;
+
 const MEETING_CONTEXT: &str = "ioex pairing v1 meeting key";
 
 /// A pairing code. Whoever has it may become a friend, so it is wiped when dropped, and `Debug` shows its nameplate alone.
@@ -34,8 +38,20 @@ impl Code {
     /// # Errors
     /// The system has no randomness.
     pub fn random() -> Result<Code, getrandom::Error> {
-        let mut digits = Zeroizing::new(String::with_capacity(CODE_DIGITS));
-        while digits.len() < CODE_DIGITS - 1 {
+        Code::of_digits(CODE_DIGITS)
+    }
+
+    /// Draws a code for a device that is to be delivered with it.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn random_default() -> Result<Code, getrandom::Error> {
+        Code::of_digits(DEFAULT_CODE_DIGITS)
+    }
+
+    fn of_digits(count: usize) -> Result<Code, getrandom::Error> {
+        let mut digits = Zeroizing::new(String::with_capacity(count));
+        while digits.len() < count - 1 {
             let mut byte = Zeroizing::new([0; 1]);
             getrandom::fill(&mut *byte)?;
             // 250 is the largest multiple of 10, so that every digit is as likely as any other.
@@ -50,7 +66,12 @@ impl Code {
 
     /// The part that says where the two meet. It is no secret.
     pub fn nameplate(&self) -> &str {
-        &self.digits[..NAMEPLATE_DIGITS]
+        &self.digits[..if self.is_default() { DEFAULT_NAMEPLATE_DIGITS } else { NAMEPLATE_DIGITS }]
+    }
+
+    /// Whether it is long enough for a device to be delivered with it.
+    pub fn is_default(&self) -> bool {
+        self.digits.len() == DEFAULT_CODE_DIGITS
     }
 
     /// The whole code in groups of four digits, for the eyes of its owner: the one way to its text.
@@ -84,19 +105,24 @@ impl Code {
 impl FromStr for Code {
     type Err = CodeError;
 
-    /// Reads twelve digits; spaces and hyphens between them do not matter.
+    /// Reads twelve digits, or twenty; spaces and hyphens between them do not matter.
     fn from_str(text: &str) -> Result<Code, CodeError> {
-        let mut digits = Zeroizing::new(String::with_capacity(CODE_DIGITS));
+        let mut digits = Zeroizing::new(String::with_capacity(DEFAULT_CODE_DIGITS));
+        let mut count = 0;
         for (index, character) in text.chars().enumerate() {
             match character {
-                '0'..='9' if digits.len() < CODE_DIGITS => digits.push(character),
-                '0'..='9' => return Err(CodeError::TooLong),
+                '0'..='9' => {
+                    count += 1;
+                    if count <= DEFAULT_CODE_DIGITS {
+                        digits.push(character);
+                    }
+                }
                 '-' | ' ' | '\t' | '\r' | '\n' => {}
                 _ => return Err(CodeError::Character { index }),
             }
         }
-        if digits.len() < CODE_DIGITS {
-            return Err(CodeError::TooShort { digits: digits.len() });
+        if ![CODE_DIGITS, DEFAULT_CODE_DIGITS].contains(&count) {
+            return Err(CodeError::Length { digits: count });
         }
         if check_digit(digits.as_bytes()) != 0 {
             return Err(CodeError::Check);
@@ -147,6 +173,17 @@ mod tests {
     }
 
     #[test]
+    fn the_code_of_a_sticker_has_twenty_digits_and_its_nameplate_eight() {
+        let code = Code::random_default().unwrap();
+        let text = code.reveal();
+        assert_eq!((text.len(), text.parse::<Code>()), (24, Ok(code.clone())));
+        assert_eq!(code.nameplate(), text.replace('-', "")[..8].to_owned());
+        assert!(code.is_default() && !Code::random().unwrap().is_default());
+        let wrong = text.replace(text.chars().last().unwrap(), "x");
+        assert!(wrong.parse::<Code>().is_err());
+    }
+
+    #[test]
     fn every_wrong_digit_and_every_swap_of_neighbours_is_found() {
         assert_eq!(check_digit(b"572"), 4, "the example of the author's");
         let digits = Code::random().unwrap().digits.as_bytes().to_vec();
@@ -167,9 +204,10 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_said_without_repeating_it() {
-        assert_eq!("1234-5678".parse::<Code>(), Err(CodeError::TooShort { digits: 8 }));
-        assert_eq!("".parse::<Code>(), Err(CodeError::TooShort { digits: 0 }));
-        assert_eq!("1234-5678-9012-3".parse::<Code>(), Err(CodeError::TooLong));
+        assert_eq!("1234-5678".parse::<Code>(), Err(CodeError::Length { digits: 8 }));
+        assert_eq!("".parse::<Code>(), Err(CodeError::Length { digits: 0 }));
+        assert_eq!("1234-5678-9012-3".parse::<Code>(), Err(CodeError::Length { digits: 13 }));
+        assert_eq!("1".repeat(21).parse::<Code>(), Err(CodeError::Length { digits: 21 }));
         assert_eq!("1234-x678-9012".parse::<Code>(), Err(CodeError::Character { index: 5 }));
         assert_eq!("１２３４".parse::<Code>(), Err(CodeError::Character { index: 0 }));
     }

@@ -2,7 +2,7 @@
 
 use identity::Uid;
 
-use super::code::CODE_DIGITS;
+use super::code::{CODE_DIGITS, DEFAULT_CODE_DIGITS};
 use crate::friends::{FriendError, ServiceEnded};
 use crate::mailbox::MailboxError;
 use crate::{ClientError, NodeUrl};
@@ -10,22 +10,18 @@ use crate::{ClientError, NodeUrl};
 /// Why a text is no pairing code. Says nothing of the text itself, which may be most of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
-    /// Digits are missing.
+    /// Digits are missing, or there are too many.
     #[error(
-        "a pairing code has {CODE_DIGITS} digits, this text has {digits}; read it again from the other device"
+        "a pairing code has {CODE_DIGITS} digits, the one that a device is delivered with {DEFAULT_CODE_DIGITS}, this text has \
+         {digits}; read it again from the other device"
     )]
-    TooShort {
+    Length {
         /// How many there are.
         digits: usize,
     },
-    /// There are too many.
-    #[error(
-        "a pairing code has {CODE_DIGITS} digits, this text has more; read it again from the other device"
-    )]
-    TooLong,
     /// There is something else.
     #[error(
-        "a pairing code is {CODE_DIGITS} digits, with hyphens or spaces between them; character {index} (counted from 0) is neither"
+        "a pairing code is {CODE_DIGITS} or {DEFAULT_CODE_DIGITS} digits, with hyphens or spaces between them; character {index} (counted from 0) is neither"
     )]
     Character {
         /// Where.

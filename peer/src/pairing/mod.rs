@@ -7,10 +7,12 @@
 //! the one that does asks for it. No goals: hiding from the node that two devices pair, and pairing in spite of a node, or of
 //! somebody who knows the nameplate, that disturbs.
 //!
-//! [`Code`] is the code, [`Pairing`] offers codes and takes them.
+//! [`Code`] is the code, [`Pairing`] offers codes and takes them. A device may be delivered with a code, which waits until a first device
+//! of its owner has come.
 
 mod body;
 mod code;
+mod default_code;
 mod error;
 mod exchange;
 mod host;
@@ -19,7 +21,8 @@ mod meeting;
 mod offer;
 mod service;
 
-pub use code::{CODE_DIGITS, Code};
+pub use code::{CODE_DIGITS, Code, DEFAULT_CODE_DIGITS};
+pub use default_code::{DefaultState, DefaultStatus};
 pub use error::{CodeError, JoinError, OfferError};
 pub use host::WRONG_GUESSES_MAX;
 pub use offer::{OfferState, OfferStatus};

@@ -76,6 +76,8 @@ pub(super) struct Offer {
     pub(super) node: NodeUrl,
     pub(super) until: Instant,
     pub(super) status: watch::Sender<OfferStatus>,
+    /// Is told that a device of the same owner is kept.
+    pub(super) paired: watch::Sender<()>,
 }
 
 /// How a session at the mailbox ends.
@@ -223,6 +225,7 @@ impl Offer {
     /// Writes the guest down, and makes what it is told.
     async fn keep(&self, exchange: &Exchange, device: &Device) -> Result<Sealed, FriendError> {
         self.friends.expect_device(device.clone()).await?;
+        self.paired.send_replace(());
         let own = self.friends.own_device().await?;
         // The profile's name was checked when it was set.
         exchange.confirm(&self.key, &own).ok_or(FriendError::Oneself { uid: own.address.uid })

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::code::Code;
+use super::default_code::DefaultStatus;
 use super::error::{JoinError, OfferError};
 use super::host::Host;
 use super::join::join;
@@ -29,12 +30,16 @@ const DRAWS_MAX: usize = 5;
 
 /// Offers codes and takes them. Clones are of the same one.
 #[derive(Clone)]
-pub struct Pairing(Arc<Shared>);
+pub struct Pairing(pub(super) Arc<Shared>);
 
-struct Shared {
-    key: SecretKey,
-    friends: Friends,
+pub(super) struct Shared {
+    pub(super) key: SecretKey,
+    pub(super) friends: Friends,
     running: Mutex<Option<Running>>,
+    /// The code that this device was delivered with, and how it stands; see [`super::default_code`].
+    pub(super) default_code: watch::Sender<Option<(Code, DefaultStatus)>>,
+    /// Changes when a device of the same owner is kept.
+    pub(super) paired: watch::Sender<()>,
 }
 
 struct Running {
@@ -54,7 +59,8 @@ pub struct Offered {
 impl Pairing {
     /// For the device with this key and these friends.
     pub fn new(key: SecretKey, friends: Friends) -> Pairing {
-        Pairing(Arc::new(Shared { key, friends, running: Mutex::new(None) }))
+        let (default_code, paired) = (watch::Sender::new(None), watch::Sender::new(()));
+        Pairing(Arc::new(Shared { key, friends, running: Mutex::new(None), default_code, paired }))
     }
 
     /// Draws a code and waits with it for the other device, at the node where this one's mailbox is, as long as `valid` says (held to
@@ -64,7 +70,7 @@ impl Pairing {
     /// # Errors
     /// [`OfferError`]; nobody waits then.
     pub async fn offer(&self, valid: Duration) -> Result<Offered, OfferError> {
-        let Shared { key, friends, .. } = &*self.0;
+        let Shared { key, friends, paired, .. } = &*self.0;
         let valid = valid.clamp(VALID_MIN, VALID_MAX);
         let node = friends.at().ok_or(OfferError::NotConnected)?;
         let failed = |source| OfferError::Mailbox { node: Box::new(node.clone()), source };
@@ -100,6 +106,7 @@ impl Pairing {
             node,
             until: Instant::now() + valid,
             status: sender.clone(),
+            paired: paired.clone(),
         };
         let task = tokio::spawn(offer.run(mailbox)).abort_handle();
         let running = Running { code: code.clone(), status: sender, task };
@@ -132,10 +139,13 @@ impl Pairing {
             let running = self.lock();
             running.as_ref().is_some_and(|own| own.code == *code && own.is_waiting())
         };
-        if is_own {
+        let is_default = self.0.default_code.borrow().as_ref().is_some_and(|(own, _)| own == code);
+        if is_own || is_default {
             return Err(JoinError::Oneself { uid: self.0.key.uid() });
         }
-        join(&self.0.friends, &self.0.key, code, nodes).await
+        let uid = join(&self.0.friends, &self.0.key, code, nodes).await?;
+        self.0.paired.send_replace(());
+        Ok(uid)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {

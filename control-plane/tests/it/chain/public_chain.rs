@@ -287,4 +287,17 @@ fn commands_show_what_is_kept_and_prove_transactions() {
     assert!(text.contains("public chain (pow)\n  verified   block 25 "), "{text}");
     assert!(text.contains("consortium chain (dpos): off"), "{text}");
     assert!(text.contains("following: no"), "{text}");
+
+    let up = crate::node::Node::up(home, &[]);
+    let metrics = crate::api::get(home, "/metrics").body;
+    assert!(metrics.contains("ioex_chain_height{chain=\"pow\"} 25\n"), "{metrics}");
+    let age =
+        metrics.lines().find_map(|line| line.strip_prefix("ioex_chain_tip_age_seconds{chain=\"pow\"} "));
+    let age_s: u64 = age.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap();
+    let tip = parse(&chain(home, genesis, &urls, &["header", "pow", "25", "--json"]).output().unwrap());
+    assert!(
+        age_s.abs_diff(now_s().saturating_sub(tip["time_unix_s"].as_u64().unwrap())) <= 60,
+        "{age_s}: {tip}"
+    );
+    up.end();
 }

@@ -157,7 +157,10 @@ fn a_reserved_port_is_had_from_any_shard(driver: &'static str) {
     let relay = Relay::start(two_shards(driver));
     // The kernel spreads clients over the shards by their ports. Nobody gives up a port that another would get.
     let mut clients = Vec::new();
-    for _ in 0..8 {
+    for round in 0..40 {
+        if round >= 8 && has_handed_over(&relay) {
+            break;
+        }
         let mut even = Client::to(relay.address);
         let answer = even.allocate(|writer| {
             writer.attribute(AttributeType::EVEN_PORT, &[0x80]);
@@ -175,7 +178,13 @@ fn a_reserved_port_is_had_from_any_shard(driver: &'static str) {
         carries_data(&mut odd, answer_odd.relayed(), 0x4000);
         clients.extend([even, odd]);
     }
-    assert!(relay.sum("ioex_relay_handed_over_total", "") > 0, "no client met another shard than its port's");
+    assert!(has_handed_over(&relay), "no client met another shard than its port's");
+}
+
+/// Whether a client has met another shard than its allocation's. Of two shards it is either, by a hash of ports that
+/// the kernel chose: how often it takes is luck.
+fn has_handed_over(relay: &Relay) -> bool {
+    relay.sum("ioex_relay_handed_over_total", "") > 0
 }
 
 fn a_client_that_moves_keeps_its_allocation_on_any_shard(driver: &'static str) {
@@ -202,7 +211,10 @@ fn moves(relay: &Relay, client: impl Fn() -> Client) {
     let mut ticket = answer.attribute(AttributeType::MOBILITY_TICKET).expect("a ticket");
     carries_data(&mut here, relayed, 0x4000);
     let (_peer, address) = peer_of(relay.address);
-    for number in 0x4001..0x400b {
+    for number in 0x4001..0x4021 {
+        if number > 0x400a && has_handed_over(relay) {
+            break;
+        }
         let mut there = client();
         let answer = there.show(&ticket);
         assert_eq!(answer.code(), 0);
@@ -211,7 +223,7 @@ fn moves(relay: &Relay, client: impl Fn() -> Client) {
         assert_eq!(here.permit(address), 437, "the address before has nothing any more");
         here = there;
     }
-    assert!(relay.sum("ioex_relay_handed_over_total", "") > 0, "no move has led to the other shard");
+    assert!(has_handed_over(relay), "no move has led to the other shard");
     assert_eq!(here.refresh(0).code(), 0);
     relay.until_allocations(0);
 }

@@ -19,6 +19,10 @@ impl State {
         }
     }
 
+    pub(in crate::friends) fn has_had_own_device(&self) -> Result<bool, FriendError> {
+        Ok(self.book.has_had_own_device()?)
+    }
+
     pub(in crate::friends) fn expect_device(&mut self, device: Device) -> Result<(), FriendError> {
         let (uid, mut friend) = (device.address.uid, self.as_friend(&device)?);
         if friend.standing != Standing::Friend {
