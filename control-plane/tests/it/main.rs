@@ -16,6 +16,7 @@ mod friend_hops;
 mod friends;
 mod help;
 mod identity;
+mod ipv6;
 mod mailbox;
 mod node;
 mod packaging;
