@@ -36,6 +36,7 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- token --json perf/results/token.json
 	cargo run --release -p perf -- chain --json perf/results/chain.json
 	cargo run --release -p perf -- dht --json perf/results/dht.json
+	cargo run --release -p perf -- message --json perf/results/message.json
 	cargo run --release -p perf -- join --json perf/results/join.json
 	cargo run --release -p perf -- mailbox --json perf/results/mailbox.json
 	cargo run --release -p perf -- report
@@ -58,6 +59,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf open --quick
 	target/debug/perf chain --quick
 	target/debug/perf dht --quick
+	target/debug/perf message --quick --engine target/debug/ioex-engine
 	target/debug/perf join --quick --engine target/debug/ioex-engine --ioex target/debug/ioex
 	target/debug/perf mailbox --quick --engine target/debug/ioex-engine
 	target/debug/perf publish --quick
