@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the engine may take until it answers. A store of ten million segments opens in seconds; a repair
 /// of its tail after power loss reads one pack.
@@ -26,6 +26,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a starting engine is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(20);
+
+/// The longest time between two looks at whether the policy is to be renewed: the clock may be set, and what was in the way
+/// of the last renewal may be gone.
+const RENEWAL_LOOK_MAX: Duration = Duration::from_secs(30);
 
 /// What a drain may take beyond its own limit before the engine is killed: closing the store syncs it.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(10);
@@ -101,6 +105,8 @@ pub struct Supervisor {
     /// What the last engine listened on. One that takes its place listens on the same ports, also where the
     /// configuration leaves the choice (port 0): its URLs are in others' hands.
     bound: Vec<SocketAddr>,
+    /// When the policy that an engine has taken last expires, seconds since 1970; 0 before that.
+    valid_until_s: u64,
     /// Held as long as this process lives.
     _lock: File,
 }
@@ -146,6 +152,7 @@ impl Supervisor {
             backoff: BACKOFF_FIRST,
             history: Arc::default(),
             bound: Vec::new(),
+            valid_until_s: 0,
             _lock: file,
         })
     }
@@ -221,7 +228,9 @@ impl Supervisor {
     }
 
     /// Puts the configuration's policy in force on a running engine; gives the engine's state after it.
-    pub fn set_policy(&self, configuration: &Configuration) -> Result<Status, SupervisorError> {
+    pub fn set_policy(&mut self, configuration: &Configuration) -> Result<Status, SupervisorError> {
+        // Whatever fails here is tried again with the next look.
+        self.valid_until_s = 0;
         let mut socket = EngineSocket::connect(&self.directory.engine_socket())?;
         let status = socket.status()?;
         let found = Uid::from_bytes(status.uid);
@@ -230,9 +239,34 @@ impl Supervisor {
             return Err(SupervisorError::OtherNode { root, found, expected: self.uid, pid: status.pid });
         }
         // The engine keeps its policy and the policy's generation on disk; the next one is always above it.
-        socket.set_policy(self.policy(configuration, status.policy_generation + 1)?)?;
+        let policy = self.policy(configuration, status.policy_generation + 1)?;
+        let valid_until_s = policy.valid_until_s;
+        socket.set_policy(policy)?;
+        self.valid_until_s = valid_until_s;
         self.history.note_policy();
         Ok(socket.status()?)
+    }
+
+    /// How long to wait before looking whether the engine's policy is to be renewed.
+    pub fn renewal_look(configuration: &Configuration) -> Duration {
+        (Duration::from_secs(configuration.policy.validity_s) / 8).min(RENEWAL_LOOK_MAX)
+    }
+
+    /// Renews the policy of a running engine, from when a quarter of its time has passed. What fails is logged, and tried again
+    /// with the next look.
+    pub fn renew_policy(&mut self, configuration: &Configuration) {
+        let validity_s = configuration.policy.validity_s;
+        let left_s = self.valid_until_s.saturating_sub(unix_time_s());
+        // More is left than there was only where the clock was set back.
+        if left_s > validity_s * 3 / 4 && left_s <= validity_s {
+            return;
+        }
+        match self.set_policy(configuration) {
+            Ok(status) => tracing::debug!(generation = status.policy_generation, "the policy was renewed"),
+            // It has just died; the next one gets its policy at its start.
+            Err(SupervisorError::Socket(EngineSocketError::NotRunning { .. })) => {}
+            Err(error) => tracing::warn!(%error, "the engine's policy was not renewed"),
+        }
     }
 
     /// Lets the engine finish what is in flight and waits for its end. If that takes too long, or `hurry`
@@ -341,6 +375,7 @@ impl Supervisor {
         };
         Ok(Policy {
             generation,
+            valid_until_s: unix_time_s().saturating_add(configuration.policy.validity_s),
             publishers,
             revoked_tokens: revocations.revoked.iter().map(|id| id.0).collect(),
             cut_offs: revocations.cut_off.iter().map(cut_off).collect(),
@@ -366,6 +401,11 @@ pub fn ask_to_reload(directory: &DataDirectory) -> Option<i32> {
     // Whoever holds the lock has written its number there: a process of that number that was opened before is that one.
     let is_held = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
     (is_held && pidfd_send_signal(pidfd, Signal::HUP).is_ok()).then(|| pid.as_raw_pid())
+}
+
+/// Seconds since 1970; a clock before that is as good as 1970.
+fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// How a process ended, for people. What another process started leaves no status.

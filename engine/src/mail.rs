@@ -50,10 +50,11 @@ impl Mail {
         quic.application_proto() == HOP_ALPN
     }
 
-    /// Holds addresses of other nodes to this policy from now on.
+    /// Holds logins and addresses of other nodes to this policy from now on.
     pub fn set_policy(&mut self, policy: &Policy) {
         // Its own addresses are no secret of the node's here: whoever answers there must prove to be another node.
         self.mailbox.set_access(AccessList::new(&policy.relay, &[]));
+        self.mailbox.set_valid_until_s(policy.valid_until_s);
     }
 
     /// Another node has connected, from `source`.
@@ -181,6 +182,7 @@ impl Mail {
         counters.mailbox_sessions.set(self.mailbox.sessions() as u64);
         counters.mailbox_logins.set(counted.logins);
         counters.mailbox_logins_refused.set(counted.logins_refused);
+        counters.mailbox_logins_policy_expired.set(counted.logins_policy_expired);
         counters.mailbox_displaced.set(counted.displaced);
         counters.mailbox_malformed.set(counted.malformed);
         counters.mailbox_slow.set(counted.slow);

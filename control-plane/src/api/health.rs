@@ -32,7 +32,7 @@ async fn healthy() -> Json<Healthy> {
     Json(Healthy { healthy: true })
 }
 
-/// Whether the data plane serves: its engine answers, listens, and does not drain; else 503
+/// Whether the data plane serves: its engine answers, listens, does not drain, and its policy has not expired; else 503
 #[utoipa::path(get, path = "/readyz", tag = "operation", responses((status = 200, body = Ready)))]
 async fn ready(State(api): State<Api>) -> Result<Json<Ready>, Problem> {
     let status = api.ask_engine(EngineSocket::status).await?;
@@ -42,6 +42,9 @@ async fn ready(State(api): State<Api>) -> Result<Json<Ready>, Problem> {
     }
     if status.listeners.is_empty() || status.policy_generation == 0 {
         return not_yet("the engine has just been started, and does not listen yet");
+    }
+    if status.policy_expired {
+        return not_yet("the engine's policy has expired and was not renewed; the log of `ioex up` says why");
     }
     Ok(Json(Ready { ready: true }))
 }

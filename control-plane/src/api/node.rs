@@ -51,6 +51,10 @@ struct Engine {
     relay: Vec<String>,
     uptime_s: u64,
     policy_generation: u64,
+    /// From when on the policy has expired, seconds since 1970: the control plane renews it long before.
+    policy_valid_until_s: u64,
+    /// Whether it has: then nobody may log in, allocate or write.
+    policy_expired: bool,
     /// Whether it takes no connections any more.
     draining: bool,
     store_bytes: u64,
@@ -120,6 +124,8 @@ impl From<Status> for Engine {
             relay: status.relay,
             uptime_s: status.uptime_s,
             policy_generation: status.policy_generation,
+            policy_valid_until_s: status.policy_valid_until_s,
+            policy_expired: status.policy_expired,
             draining: status.draining,
             store_bytes: status.store_bytes,
             store_segments: status.store_segments,

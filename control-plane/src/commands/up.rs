@@ -77,6 +77,8 @@ enum Event {
     EngineEnded(Option<ExitStatus>),
     End,
     Reload,
+    /// The policy's date is to be looked at.
+    Renewal,
 }
 
 impl Node<'_> {
@@ -97,8 +99,10 @@ impl Node<'_> {
             let event = tokio::select! {
                 status = running.process.ended() => Event::EngineEnded(status),
                 asked = signals.next() => asked,
+                () = tokio::time::sleep(Supervisor::renewal_look(&self.loaded.configuration)) => Event::Renewal,
             };
             match event {
+                Event::Renewal => self.supervisor.renew_policy(&self.loaded.configuration),
                 Event::Reload => {
                     service_manager::reloading();
                     self.reload(&running)?;

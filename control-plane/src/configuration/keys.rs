@@ -5,6 +5,7 @@ use super::chain::{CHAIN_KEYS, Chain};
 use super::dht::{DHT_KEYS, Dht};
 use super::friends::{FRIENDS_KEYS, FriendsSettings};
 use super::peer::{PEER_KEYS, Peer};
+use super::policy::{POLICY_KEYS, PolicySettings};
 use super::relay::{RELAY_KEYS, Relay};
 use super::role::Role;
 use super::value::{Unfit, Value};
@@ -25,6 +26,8 @@ pub struct Configuration {
     pub publishers: Publishers,
     /// Section `[limits]`.
     pub limits: Limits,
+    /// Section `[policy]`.
+    pub policy: PolicySettings,
     /// Section `[relay]`.
     pub relay: Relay,
     /// Section `[peer]`.
@@ -175,6 +178,7 @@ impl Default for Configuration {
             },
             publishers: Publishers::default(),
             limits: Limits::default(),
+            policy: PolicySettings::default(),
             relay: Relay::default(),
             peer: Peer::default(),
             friends: FriendsSettings::default(),
@@ -250,6 +254,7 @@ impl Key {
 /// Every setting there is, grouped by section.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     KEYS.iter()
+        .chain(POLICY_KEYS)
         .chain(RELAY_KEYS)
         .chain(PEER_KEYS)
         .chain(FRIENDS_KEYS)

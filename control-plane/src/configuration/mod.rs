@@ -12,6 +12,7 @@ mod friends;
 mod keys;
 mod load;
 pub mod peer;
+mod policy;
 mod print;
 mod problem;
 mod relay;
@@ -28,6 +29,7 @@ pub use keys::{
 };
 pub use load::{Flags, Loaded, Origin, Sources, load, parse};
 pub use peer::{MailboxNode, Peer};
+pub use policy::PolicySettings;
 pub use problem::{ConfigurationError, Place, Problem};
 pub use relay::{Ports, Relay, RelayAddress};
 pub use role::Role;

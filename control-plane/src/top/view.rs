@@ -50,7 +50,11 @@ pub fn draw(picture: &Picture, problem: Option<&str>, area: Rect, buffer: &mut B
 
 fn draw_head(picture: &Picture, area: Rect, buffer: &mut Buffer) {
     let node = &picture.node;
-    let state = if node.draining { "  DRAINS" } else { "" };
+    let state = match (node.policy_expired, node.draining) {
+        (true, _) => " EXPIRED",
+        (false, true) => "  DRAINS",
+        (false, false) => "",
+    };
     let text = format!(
         " ioex {}  {}  up {}  policy {}{state}  {}",
         node.version,

@@ -81,13 +81,13 @@ ioex.toml:1:1: key `listen` stands outside any section
 1 | listen = [\"[::]:1\"]
   | ^^^^^^
   = `listen` belongs into [engine]
-  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [friends], [dht], [api], [chain]
+  = sections are [node], [engine], [publishers], [limits], [policy], [relay], [peer], [friends], [dht], [api], [chain]
 ioex.toml:2:2: unknown section [limit]
   |
 2 | [limit]
   |  ^^^^^
   = did you mean [limits]?
-  = sections are [node], [engine], [publishers], [limits], [relay], [peer], [friends], [dht], [api], [chain]"
+  = sections are [node], [engine], [publishers], [limits], [policy], [relay], [peer], [friends], [dht], [api], [chain]"
     );
 }
 

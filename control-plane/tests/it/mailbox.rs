@@ -13,7 +13,7 @@ use tokio::time::timeout;
 const NONE: [u8; 4] = [0; 4];
 
 /// Far longer than anything here takes; a test that waits this long has failed.
-const LONG: Duration = Duration::from_secs(30);
+pub const LONG: Duration = Duration::from_secs(30);
 
 fn up(home: &Path) -> Node {
     let cores = if std::thread::available_parallelism().unwrap().get() > 1 { "0-1" } else { "0" };
@@ -22,19 +22,19 @@ fn up(home: &Path) -> Node {
     Node::start(up.env("IOEX_LIMITS_DRAIN_TIMEOUT_MS", "1000"))
 }
 
-fn key(n: u8) -> SecretKey {
+pub fn key(n: u8) -> SecretKey {
     SecretKey::from_seed([n; 32])
 }
 
 /// Logs in as number `n`, whose nospam value is its number four times.
-async fn join(client: &Client, node: &Node, n: u8, friends: &[u8]) -> Mailbox {
+pub async fn join(client: &Client, node: &Node, n: u8, friends: &[u8]) -> Mailbox {
     let friends = friends.iter().map(|n| (key(*n).uid(), 0)).collect();
     let login = Login { key: key(n), nospam: [n; 4], friends, latest_sent_us: 0 };
     let node = client.node(node.url().parse().unwrap());
     timeout(LONG, Mailbox::open(&node, login)).await.expect("in time").expect("the node lets it in")
 }
 
-async fn next(mailbox: &mut Mailbox) -> Event {
+pub async fn next(mailbox: &mut Mailbox) -> Event {
     timeout(LONG, mailbox.next()).await.expect("in time").expect("the session goes on")
 }
 

@@ -22,6 +22,7 @@ mod node;
 mod packaging;
 mod pairing;
 mod partition;
+mod policy;
 mod presets;
 mod program;
 mod publish;

@@ -14,7 +14,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A TURN client over UDP with a user name and password.
-struct Client {
+pub struct Client {
     socket: UdpSocket,
     user: String,
     password: String,
@@ -23,17 +23,17 @@ struct Client {
 }
 
 impl Client {
-    fn new(server: SocketAddr, user: &str, password: &str) -> Client {
+    pub fn new(server: SocketAddr, user: &str, password: &str) -> Client {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(server).unwrap();
         Client { socket, user: user.into(), password: password.into(), nonce: Vec::new(), transactions: 0 }
     }
 
-    fn allocate(&mut self) -> u16 {
+    pub fn allocate(&mut self) -> u16 {
         self.ask(Method::Allocate)
     }
 
-    fn refresh(&mut self) -> u16 {
+    pub fn refresh(&mut self) -> u16 {
         self.ask(Method::Refresh)
     }
 
@@ -92,13 +92,13 @@ impl Client {
 }
 
 /// `ioex relay ARGUMENTS`, with the relay on as far as the command can tell.
-fn relay(home: &Path, arguments: &[&str]) -> Command {
+pub fn relay(home: &Path, arguments: &[&str]) -> Command {
     let mut command = on(home, "relay");
     command.args(arguments).env("IOEX_RELAY_LISTEN", "127.0.0.1:0");
     command
 }
 
-fn add_user(home: &Path, name: &str, password: &str) -> String {
+pub fn add_user(home: &Path, name: &str, password: &str) -> String {
     let mut command = relay(home, &["user", "add", name]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
@@ -106,7 +106,7 @@ fn add_user(home: &Path, name: &str, password: &str) -> String {
 }
 
 /// Where the relay of a node listens on UDP.
-fn server(ready: &serde_json::Value) -> SocketAddr {
+pub fn server(ready: &serde_json::Value) -> SocketAddr {
     let uris = ready["relay"].as_array().unwrap().iter().filter_map(serde_json::Value::as_str);
     let mut udp = uris.filter_map(|uri| uri.strip_prefix("turn:")?.strip_suffix("?transport=udp"));
     udp.next().expect("the relay listens on UDP").parse().unwrap()

@@ -55,6 +55,8 @@ fn seen(start: Instant, times: u64) -> Look {
         relay: vec!["turn:[::]:3478?transport=udp".into()],
         uptime_s: 3_600 + times,
         policy_generation: 12,
+        policy_valid_until_s: 1_795_541_982,
+        policy_expired: false,
         draining: false,
         store_bytes: 3 << 30,
         store_segments: 3_072,

@@ -250,6 +250,8 @@ impl Session {
             policy: &policy,
             is_owner: &|uid: &Uid| leases.is_owner(uid.as_bytes()),
         };
+        let expired = policy.has_expired(rules.now_s) && action == TokenAction::Put;
+        content.counters.uploads_refused_policy_expired.add(expired.into());
         let claims = self.tokens.admit(text, &rules)?.clone();
         logic::permit(&claims, action, hash.as_bytes(), len, |list| content.list_names(&Hash(*list), hash))?;
         Ok(claims)

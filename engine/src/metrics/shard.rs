@@ -139,6 +139,8 @@ counters! {
         uploads_refused_space: counter "ioex_uploads_refused_total" [("cause", "store_bytes_max")],
         /// Uploads refused because their publisher's quota is used up.
         uploads_refused_quota: counter "ioex_uploads_refused_total" [("cause", "publisher_bytes_max")],
+        /// Uploads refused because the policy has expired (among those refused).
+        uploads_refused_policy_expired: counter "ioex_uploads_refused_total" [("cause", "policy_expired")],
         /// Requests refused because their fields were longer than allowed (among those refused).
         requests_refused_header: counter "ioex_requests_refused_total" [("cause", "header_bytes_max")],
         /// Requests refused because they were early data and not safe to repeat (among those refused).
@@ -206,6 +208,8 @@ counters! {
         relay_quota_user_rate: counter "ioex_relay_quota_hits_total" [("quota", "user_per_min")],
         /// Allocations refused: the client's address has as many as it may.
         relay_quota_ip: counter "ioex_relay_quota_hits_total" [("quota", "ip")],
+        /// Allocations refused: the policy has expired.
+        relay_refused_policy_expired: counter "ioex_relay_allocations_refused_total" [("cause", "policy_expired")],
         /// Requests without proof of who sent them, as every client's first one is.
         relay_auth_no_integrity: counter "ioex_relay_auth_failures_total" [("cause", "no_integrity")],
         /// Requests that claim a proof but lack realm, nonce or user name.
@@ -292,6 +296,8 @@ counters! {
         mailbox_logins: counter "ioex_mailbox_logins_total" [("result", "accepted")],
         /// Logins that did not.
         mailbox_logins_refused: counter "ioex_mailbox_logins_total" [("result", "refused")],
+        /// Logins refused because the policy has expired.
+        mailbox_logins_policy_expired: counter "ioex_mailbox_logins_total" [("result", "policy_expired")],
         /// Sessions closed because their UID has logged in again.
         mailbox_displaced: counter "ioex_mailbox_sessions_closed_total" [("cause", "displaced")],
         /// Sessions closed because of what no peer may send.

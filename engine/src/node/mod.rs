@@ -7,6 +7,7 @@ mod cores;
 mod error;
 pub(crate) mod files;
 mod observe;
+mod policy_watch;
 mod process;
 mod ready;
 mod relay;
@@ -180,6 +181,7 @@ impl Node {
             shards: shards.counters(),
             node: Arc::clone(&counters),
             store: store.clone(),
+            policy: Arc::clone(policy.shared()),
             storage_cpu_ns: AtomicU64::new(0),
         });
         let metrics = options.metrics.map(|addr| runtime.block_on(bind_metrics(addr))).transpose()?;
@@ -221,6 +223,8 @@ impl Node {
             // Ends with the shards, after which nothing is left to be told.
             node.services.spawn_on(crate::relay::write_sessions(events), node.runtime.handle());
         }
+        let watch = policy_watch::watch(Arc::clone(node.policy.shared()));
+        node.background.spawn_on(watch, node.runtime.handle());
         node.start_services(sockets.tcp, metrics.map(|(listener, _)| listener), numbers)?;
         Ok(node)
     }
@@ -417,6 +421,7 @@ impl Node {
         let (policy, draining) = (Arc::clone(self.policy.shared()), self.drain.subscribe());
         Box::new(move || {
             let stats = numbers.store.stats();
+            let policy = policy.load();
             Status {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -425,7 +430,9 @@ impl Node {
                 listeners: ready.listeners.clone(),
                 relay: ready.relay.clone(),
                 uptime_s: since.elapsed().as_secs(),
-                policy_generation: policy.load().generation,
+                policy_generation: policy.generation,
+                policy_valid_until_s: policy.valid_until_s,
+                policy_expired: policy.has_expired(unix_time_s()),
                 draining: *draining.borrow(),
                 store_bytes: stats.bytes_used,
                 store_segments: stats.segments,

@@ -1,7 +1,9 @@
 //! What the node says of itself: Prometheus text on the metrics endpoint, the status for the control socket.
 
-use crate::limits::{METRICS_CONNECTIONS_MAX, METRICS_HEADER_TIMEOUT};
+use crate::limits::{METRICS_CONNECTIONS_MAX, METRICS_HEADER_TIMEOUT, SharedPolicy};
 use crate::metrics::{self, Descriptor, Kind, NodeCounters, Sample, ShardCounters};
+use crate::wall_clock::unix_time_s;
+use ::relay::policy::POLICY_WITHOUT_END;
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
@@ -22,6 +24,8 @@ pub struct Numbers {
     pub node: Arc<NodeCounters>,
     /// For its size.
     pub store: Store,
+    /// For its date.
+    pub policy: Arc<SharedPolicy>,
     /// The most that storage's CPU time has been said to be.
     pub storage_cpu_ns: AtomicU64,
 }
@@ -52,6 +56,13 @@ impl Numbers {
             gauge("ioex_store_packs", "Pack files.", stats.packs),
             gauge("ioex_store_quarantined", "Records found damaged and never served.", stats.quarantined),
         ];
+        let policy = self.policy.load();
+        let help = "Whether the policy in force has expired: nobody may log in, allocate or write.";
+        samples.push(gauge("ioex_policy_expired", help, policy.has_expired(unix_time_s()).into()));
+        if policy.valid_until_s != POLICY_WITHOUT_END {
+            let help = "From when on the policy in force has expired: seconds since 1970-01-01 UTC.";
+            samples.push(gauge("ioex_policy_valid_until_seconds", help, policy.valid_until_s));
+        }
         samples.extend(thread_cpu(&self.storage_cpu_ns));
         samples
     }

@@ -21,6 +21,7 @@ pub(super) fn publish(shard: &ShardCounters, server: &Counters, logins: &AuthCou
     for (quota, count) in QuotaExceeded::ALL.iter().zip(server.quotas) {
         quota_hit(shard, *quota).set(count);
     }
+    shard.relay_refused_policy_expired.set(server.policy_expired);
     for (cause, count) in Cause::ALL.iter().zip(server.drops) {
         dropped(shard, *cause).set(count);
     }

@@ -16,6 +16,11 @@ pub enum MailboxError {
     /// Another program, or another device, has logged in with the same identity. It is the one that others reach now.
     #[error("the same identity has logged in elsewhere; an identity can be used in one place at a time")]
     Displaced,
+    /// The node's policy has expired: nobody looks after it, so it takes no new session.
+    #[error(
+        "the node takes no login: its policy has expired, as its control plane does not renew it; connect to another"
+    )]
+    PolicyExpired,
     /// The node ends or has enough; another may do.
     #[error("the node goes away; connect to another, or later")]
     GoingAway,
@@ -57,6 +62,7 @@ impl From<quinn::ConnectionError> for MailboxError {
             GOING_AWAY | NO_ERROR => MailboxError::GoingAway,
             code if code == Close::LoginRefused as u64 => MailboxError::LoginRefused,
             code if code == Close::Displaced as u64 => MailboxError::Displaced,
+            code if code == Close::PolicyExpired as u64 => MailboxError::PolicyExpired,
             _ => MailboxError::Lost { reason: error.to_string() },
         }
     }

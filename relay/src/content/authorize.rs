@@ -44,7 +44,12 @@ struct Accepted {
 impl Tokens {
     /// What a token says, if it is accepted; else 401. `text` is what [`super::Action::Put`],
     /// [`super::Action::Lease`] or [`super::Action::Delete`] carries.
+    ///
+    /// Under a policy that has expired no token counts: 503, for the token may be a good one.
     pub fn admit(&mut self, text: &[u8], rules: &Rules<'_>) -> Result<&Claims, Problem> {
+        if rules.policy.has_expired(rules.now_s) {
+            return Err(Problem::policy_expired());
+        }
         let known = self.accepted.iter().position(|accepted| accepted.text == text);
         if let Some(known) = known {
             let Accepted { policy, claims, .. } = &self.accepted[known];

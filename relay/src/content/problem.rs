@@ -5,6 +5,9 @@ use super::response::{Body, Headers, Response};
 /// How long a client is asked to wait where the cause passes by itself, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
 
+/// The same where an operator has to see to it.
+const POLICY_RETRY_AFTER_S: u32 = 60;
+
 /// An error to answer with. `detail` is for a person: what was wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -221,6 +224,13 @@ impl Problem {
         let detail = "The node finishes what is in flight and then stops; ask another node.";
         Problem::new(503, "draining", "The node is shutting down", detail)
             .with("retry-after", RETRY_AFTER_S.to_string())
+    }
+
+    /// 503: the policy that says who may write has expired.
+    pub fn policy_expired() -> Problem {
+        let detail = "This node's control plane has not renewed its policy, so nobody may write here until it does; use another node.";
+        Problem::new(503, "policy-expired", "The node's policy has expired", detail)
+            .with("retry-after", POLICY_RETRY_AFTER_S.to_string())
     }
 
     /// 507: the store or its file system is full.

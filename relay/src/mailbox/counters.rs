@@ -7,6 +7,8 @@ pub struct Counters {
     pub logins: u64,
     /// Logins whose signature did not.
     pub logins_refused: u64,
+    /// Logins refused because the policy has expired.
+    pub logins_policy_expired: u64,
     /// Sessions that ended because the same UID logged in again.
     pub displaced: u64,
     /// Sessions that were closed for a frame or an envelope that no peer may send.

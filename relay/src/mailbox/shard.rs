@@ -19,11 +19,15 @@ use super::hops::{self, Visitor};
 use super::links::Links;
 use super::member::Member;
 use super::node_address::NodeAddress;
+use crate::policy::POLICY_WITHOUT_END;
 use crate::turn::access::AccessList;
 use crate::turn::rate::TokenBucket;
 
 /// Commands for other shards that may wait before envelopes are refused as [`Status::Busy`]: 6 MB of the longest ones.
 pub const POSTS_MAX: usize = 4_096;
+
+/// In a second.
+const MICROSECONDS: u64 = 1_000_000;
 
 /// Bounds of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +188,8 @@ pub enum Close {
     Crowded = 0x6,
     /// The other is not the node that was named.
     WrongNode = 0x7,
+    /// The node's policy has expired, so nobody may log in.
+    PolicyExpired = 0x8,
 }
 
 #[derive(Debug)]
@@ -221,6 +227,8 @@ pub struct Mailbox {
     waking: VecDeque<SessionId>,
     pub(super) counters: Counters,
     pub(super) access: AccessList,
+    /// From when on nobody may log in, because the policy has expired: seconds since 1970-01-01 UTC.
+    valid_until_s: u64,
     /// Other nodes that are at home here and are connected to.
     pub(super) links: Links,
     /// How many nodes are connected to this shard, by their addresses.
@@ -242,10 +250,16 @@ impl Mailbox {
             waking: VecDeque::new(),
             counters: Counters::default(),
             access: AccessList::default(),
+            valid_until_s: POLICY_WITHOUT_END,
             links: Links::default(),
             visitors: BTreeMap::new(),
             forwards: hops::shard_rate(now),
         }
+    }
+
+    /// Nobody may log in from `valid_until_s` on, seconds since 1970-01-01 UTC; sessions go on.
+    pub fn set_valid_until_s(&mut self, valid_until_s: u64) {
+        self.valid_until_s = valid_until_s;
     }
 
     /// A connection is there, and exports `exported` under [`super::EXPORTER_LABEL`].
@@ -397,7 +411,7 @@ impl Mailbox {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let member = match &mut session.role {
             Role::Peer(member) => member,
-            Role::Stranger(_) => return self.on_first(now, id, &frame),
+            Role::Stranger(_) => return self.on_first(now, time_us, id, &frame),
             Role::Visitor(_) => return self.on_visitor(now, time_us, id, frame),
             Role::Link(node) => {
                 let node = *node;
@@ -432,8 +446,12 @@ impl Mailbox {
     }
 
     /// The first frame must be a login.
-    fn on_first(&mut self, now: Instant, id: SessionId, frame: &Frame) {
+    fn on_first(&mut self, now: Instant, time_us: u64, id: SessionId, frame: &Frame) {
         let Frame::Login { uid, nospam, signature } = frame else { return self.close(id, Close::Malformed) };
+        if self.valid_until_s <= time_us / MICROSECONDS {
+            self.counters.logins_policy_expired += 1;
+            return self.close(id, Close::PolicyExpired);
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Role::Stranger(exported) = &session.role else { return };
         if uid.verify(Domain::MailboxLogin, exported, signature).is_err() {
@@ -594,7 +612,8 @@ impl Mailbox {
             Close::Malformed | Close::AllowedMax => self.counters.malformed += 1,
             Close::Slow => self.counters.slow += 1,
             // Counted where it is found out.
-            Close::LoginRefused | Close::Crowded | Close::WrongNode | Close::Leave => {}
+            Close::LoginRefused | Close::Crowded | Close::WrongNode | Close::PolicyExpired | Close::Leave => {
+            }
         }
         self.wake(id);
     }

@@ -15,7 +15,7 @@ use super::{FromEngine, Imported, Policy, Status, ToEngine};
 pub const MAGIC: [u8; 4] = *b"IOXP";
 
 /// The contract's version. Any change of a message, or of how rkyv lays it out, is a new one.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;

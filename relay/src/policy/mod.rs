@@ -1,4 +1,4 @@
-//! Policy socket v4: what `ioex` and `ioex-engine` say to each other.
+//! Policy socket v5: what `ioex` and `ioex-engine` say to each other.
 //!
 //! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
 //! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root
@@ -39,14 +39,21 @@ pub const PUBLISHERS_MAX: usize = 1 << 16;
 /// which a revocation may be forgotten.
 pub const REVOCATIONS_MAX: usize = 1 << 16;
 
+/// The end of a policy that counts until another comes.
+pub const POLICY_WITHOUT_END: u64 = u64::MAX;
+
 /// What the control plane sets: who may write, and every bound of the engine.
 ///
 /// The engine takes a policy only if its generation is not below the one in force, keeps it on disk as a
 /// [`ToEngine::SetPolicy`] frame, and starts with it next time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Policy {
     /// Counts up with every change, so that a late or repeated policy is recognised.
     pub generation: u64,
+    /// From when on it has expired: seconds since 1970-01-01 UTC, [`POLICY_WITHOUT_END`] for never. The control plane renews it
+    /// long before, so an engine whose policy has expired knows that nobody looks after it any more. It keeps what it has
+    /// promised (sessions, transfers, public content, every bound) and grants nothing new that only a policy allows.
+    pub valid_until_s: u64,
     /// The UIDs (Ed25519 public keys) whose capability tokens allow PUT.
     pub publishers: Vec<[u8; 32]>,
     /// Ids of tokens that do not count any more, whoever made them.
@@ -59,7 +66,28 @@ pub struct Policy {
     pub relay: RelayPolicy,
 }
 
+impl Default for Policy {
+    /// The built-in bounds, without end, and nobody who may write or relay.
+    fn default() -> Policy {
+        Policy {
+            generation: 0,
+            valid_until_s: POLICY_WITHOUT_END,
+            publishers: Vec::new(),
+            revoked_tokens: Vec::new(),
+            cut_offs: Vec::new(),
+            limits: Limits::default(),
+            relay: RelayPolicy::default(),
+        }
+    }
+}
+
 impl Policy {
+    /// Whether it has expired at `now_s`, seconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn has_expired(&self, now_s: u64) -> bool {
+        self.valid_until_s <= now_s
+    }
+
     /// Checks every bound, and that there are at most [`PUBLISHERS_MAX`] publishers and [`REVOCATIONS_MAX`] revocations.
     pub fn check(&self) -> Result<(), LimitError> {
         let lists = [
@@ -212,6 +240,10 @@ pub struct Status {
     pub uptime_s: u64,
     /// Generation of the policy in force.
     pub policy_generation: u64,
+    /// From when on that policy has expired: seconds since 1970-01-01 UTC, [`POLICY_WITHOUT_END`] for never.
+    pub policy_valid_until_s: u64,
+    /// Whether it has, by the engine's clock.
+    pub policy_expired: bool,
     /// Whether it drains.
     pub draining: bool,
     /// Payload bytes in the store.

@@ -47,6 +47,10 @@ impl Server {
         if call.policy.draining {
             return Err(ErrorCode::INSUFFICIENT_CAPACITY.into());
         }
+        if call.policy.valid_until_s <= call.now.unix_s {
+            self.counters.policy_expired += 1;
+            return Err(ErrorCode::INSUFFICIENT_CAPACITY.into());
+        }
         if let Wanted::Reserved(token) = &wanted {
             let shard = reservation_shard(token);
             if shard != self.options.shard && shard < self.options.shard_count {

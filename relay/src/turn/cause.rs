@@ -79,6 +79,8 @@ pub struct Counters {
     pub errors: [u64; Counters::ERROR_CODES.len() + 1],
     /// Allocations refused, by [`QuotaExceeded::ALL`]; each is among the errors too.
     pub quotas: [u64; QuotaExceeded::ALL.len()],
+    /// Allocations refused because the policy has expired; each is among the errors too.
+    pub policy_expired: u64,
     /// What was admitted, of all sessions.
     pub usage: Usage,
 }

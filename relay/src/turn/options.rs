@@ -2,7 +2,7 @@
 
 use super::access::AccessList;
 use super::ledger::Ledger;
-use crate::policy::{RelayLimits, RelayPolicy};
+use crate::policy::{POLICY_WITHOUT_END, RelayLimits, RelayPolicy};
 use crate::stun::{Credentials, CredentialsError};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,10 +40,12 @@ pub struct TurnPolicy {
     pub mobility: bool,
     /// Refuse new allocations with 508, keep those that live.
     pub draining: bool,
+    /// From when on new allocations are refused with 508, because the policy has expired: seconds since 1970-01-01 UTC.
+    pub valid_until_s: u64,
 }
 
 impl TurnPolicy {
-    /// Makes a policy ready. `own`: the node's own addresses, those of its interfaces, its relay addresses and their external ones.
+    /// Makes a policy ready that has no end. `own`: the node's own addresses, those of its interfaces, its relay addresses and their external ones.
     ///
     /// # Errors
     /// What of realm, users or secrets cannot be used.
@@ -54,6 +56,7 @@ impl TurnPolicy {
             limits: policy.limits.clone(),
             mobility: policy.mobility,
             draining: policy.draining,
+            valid_until_s: POLICY_WITHOUT_END,
         })
     }
 

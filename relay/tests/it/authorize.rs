@@ -149,3 +149,20 @@ fn a_kept_token_ends_with_its_time_and_more_tokens_than_are_kept_are_verified_ag
         assert_eq!(tokens.admit(text.as_bytes(), &late).expect_err("over").status, 401);
     }
 }
+
+#[test]
+fn under_a_policy_that_has_expired_no_token_counts() {
+    let text = token::to_text(&claims().sign(&publisher()));
+    let mut tokens = Tokens::default();
+    let lasts = Arc::new(Policy { valid_until_s: NOW_S + 1, ..Policy::clone(&policy()) });
+    assert!(tokens.admit(text.as_bytes(), &rules(&lasts)).is_ok());
+    // What was accepted before is refused too, and accepted once there is a policy that counts.
+    let late = Rules { now_s: NOW_S + 1, ..rules(&lasts) };
+    let problem = tokens.admit(text.as_bytes(), &late).expect_err("it has expired");
+    assert_eq!(
+        (problem.status, problem.kind, problem.field()),
+        (503, "policy-expired", Some(("retry-after", "60")))
+    );
+    let renewed = Arc::new(Policy { valid_until_s: NOW_S + 2, ..Policy::clone(&policy()) });
+    assert!(tokens.admit(text.as_bytes(), &Rules { policy: &renewed, ..late }).is_ok());
+}

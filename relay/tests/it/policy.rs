@@ -3,7 +3,7 @@ use relay::policy::{
     Cidr, CutOff, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
     RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy,
     RelaySelector, RelaySession, RelaySessions, RelayUser, Status, StoreAnswer, StoreDamage, StoreDone,
-    StoreRequest, StoreSegment, StoreStat, ToEngine, encode_from_engine, encode_to_engine,
+    StoreRequest, StoreSegment, StoreStat, ToEngine, VERSION, encode_from_engine, encode_to_engine,
 };
 
 /// One frame a line: its name, a space, its bytes in hexadecimal.
@@ -58,6 +58,7 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
 fn policy() -> Policy {
     Policy {
         generation: 7,
+        valid_until_s: 1_790_086_400,
         publishers: vec![[1; 32], [2; 32]],
         revoked_tokens: vec![[5; 16]],
         cut_offs: vec![CutOff { issuer: [6; 32], before_s: 1_790_000_000 }],
@@ -136,6 +137,8 @@ fn status() -> Status {
         relay: vec!["turn:[::]:3478?transport=udp".into()],
         uptime_s: 60,
         policy_generation: 7,
+        policy_valid_until_s: 1_790_086_400,
+        policy_expired: false,
         draining: false,
         store_bytes: 1 << 30,
         store_segments: 1024,
@@ -169,7 +172,7 @@ fn frames_are_those_of_the_vectors() {
 #[test]
 fn the_header_is_as_drawn() {
     let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
-    assert_eq!(frame[..12], *b"IOXP\x04\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[..12], *b"IOXP\x05\x00\x03\x00\x04\x00\x00\x00");
     assert_eq!(frame[16..], [4, 3, 2, 1]);
     // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
     let mut crc = !0u32;
@@ -248,15 +251,15 @@ fn a_header_is_refused_before_its_payload_arrives() {
     let cases = [
         (header(b"HTTP", 3, 2, 0), FrameError::Magic),
         (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
-        (header(b"IOXP", 4, 0, 0), FrameError::Kind { kind: 0 }),
-        (header(b"IOXP", 4, 10, 0), FrameError::Kind { kind: 10 }),
-        (header(b"IOXP", 4, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
+        (header(b"IOXP", VERSION, 0, 0), FrameError::Kind { kind: 0 }),
+        (header(b"IOXP", VERSION, 10, 0), FrameError::Kind { kind: 10 }),
+        (header(b"IOXP", VERSION, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
         (
-            header(b"IOXP", 4, 4, PAYLOAD_LEN_MAX as u32 + 1),
+            header(b"IOXP", VERSION, 4, PAYLOAD_LEN_MAX as u32 + 1),
             FrameError::PayloadLen { len: PAYLOAD_LEN_MAX + 1 },
         ),
-        (header(b"IOXP", 4, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
-        (header(b"IOXP", 4, 2, 0), FrameError::Checksum { kind: 2 }),
+        (header(b"IOXP", VERSION, 4, u32::MAX), FrameError::PayloadLen { len: u32::MAX as usize }),
+        (header(b"IOXP", VERSION, 2, 0), FrameError::Checksum { kind: 2 }),
     ];
     for (bytes, error) in cases {
         let mut decoder = Decoder::<ToEngine>::new();
@@ -322,7 +325,7 @@ fn payloads_are_validated_even_with_a_checksum_that_fits() {
     );
 
     // Bytes where none belong.
-    let mut frame = header(b"IOXP", 4, 2, 1);
+    let mut frame = header(b"IOXP", VERSION, 2, 1);
     frame.push(0);
     assert_eq!(decode::<ToEngine>(&with_checksum(frame), 1000), Err(FrameError::Payload { kind: 2 }));
 }
@@ -332,6 +335,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         .prop_map(|(generation, publishers, narrow, wide, relay)| Policy {
             relay,
             generation,
+            valid_until_s: wide[1],
             revoked_tokens: publishers.iter().map(|uid| std::array::from_fn(|i| uid[i])).collect(),
             cut_offs: publishers.iter().map(|uid| CutOff { issuer: *uid, before_s: wide[0] }).collect(),
             publishers,
@@ -457,7 +461,7 @@ proptest! {
     /// The archive's own checks, with header and checksum in order.
     #[test]
     fn no_payload_panics(kind in prop_oneof![1u16..10, 0x8001u16..0x800b], payload: Vec<u8>) {
-        let mut frame = header(b"IOXP", 4, kind, payload.len() as u32);
+        let mut frame = header(b"IOXP", VERSION, kind, payload.len() as u32);
         frame.extend_from_slice(&payload);
         let frame = with_checksum(frame);
         let _ = decode::<ToEngine>(&frame, 1000);

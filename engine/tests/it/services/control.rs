@@ -42,6 +42,31 @@ fn a_policy_is_checked_kept_and_survives_kill() {
 }
 
 #[test]
+fn a_policy_that_has_expired_is_said_to_have_and_is_kept_over_a_restart() {
+    let data = data_directory();
+    let mut engine = Engine::start(data.path(), &[]);
+    let mut control = engine.control();
+    assert!(!control.status().policy_expired, "the defaults have no end");
+    assert_eq!(engine.metric("ioex_policy_expired"), 0);
+    let mut policy = Policy { generation: 1, valid_until_s: 1_700_000_000, ..Policy::default() };
+    policy.limits.drain_timeout_ms = 4_321;
+    control.ask(&ToEngine::SetPolicy(policy.clone()));
+    engine.signal(rustix::process::Signal::KILL);
+    engine.wait();
+
+    let engine = Engine::start(data.path(), &[]);
+    let mut control = engine.control();
+    let status = control.status();
+    assert_eq!((status.policy_generation, status.policy_valid_until_s), (1, 1_700_000_000));
+    assert!(status.policy_expired);
+    assert_eq!(engine.metric("ioex_policy_expired"), 1);
+    assert_eq!(engine.metric("ioex_policy_valid_until_seconds"), 1_700_000_000);
+    control.ask(&ToEngine::SetPolicy(Policy { generation: 2, valid_until_s: u64::MAX - 1, ..policy }));
+    assert!(!control.status().policy_expired);
+    assert_eq!(engine.metric("ioex_policy_expired"), 0);
+}
+
+#[test]
 fn a_damaged_policy_file_stops_the_start_and_says_so() {
     let data = data_directory();
     let policy = Policy { generation: 5, ..Policy::default() };

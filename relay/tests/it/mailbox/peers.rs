@@ -169,6 +169,28 @@ fn a_login_proves_the_key_and_the_connection() {
 }
 
 #[test]
+fn under_a_policy_that_has_expired_sessions_go_on_and_none_begins() {
+    let mut world = world(2);
+    let (one, two) = (world.peer(1, 0, &[2]), world.peer(2, 1, &[1]));
+    world.settle();
+    world.shards.iter_mut().for_each(|shard| shard.set_valid_until_s(TIME_US / 1_000_000));
+    let late = world.connect(3, 0);
+    world.login(late);
+    world.settle();
+    assert_eq!(world.clients[late].closed, Some(Close::PolicyExpired));
+    let counters = world.shards[0].counters();
+    assert_eq!((counters.logins, counters.logins_refused, counters.logins_policy_expired), (1, 0, 1));
+    world.send(one, Kind::Message, 2, NONE, b"still here");
+    world.settle();
+    assert_eq!(bodies(&world.take(two)), [b"still here".to_vec()]);
+    world.shards.iter_mut().for_each(|shard| shard.set_valid_until_s(TIME_US / 1_000_000 + 1));
+    let client = world.connect(3, 0);
+    world.login(client);
+    world.settle();
+    assert_eq!(world.clients[client].closed, None);
+}
+
+#[test]
 fn what_no_peer_may_say_closes_the_session() {
     let envelope = |from: u8, to: u8| sign(&key(from), Kind::Message, &uid(to), NONE, TIME_US, b"x").unwrap();
     let mut cut = Vec::new();

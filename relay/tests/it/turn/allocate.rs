@@ -1,10 +1,11 @@
 //! Allocate (RFC 8656 section 7.2).
 
-use super::world::{OTHER_USER, RELAY_V4, RELAY_V6, USER, World, client, key, peer, policy};
+use super::world::{OTHER_USER, RELAY_V4, RELAY_V6, UNIX_S, USER, World, client, key, peer, policy};
 use relay::policy::RelayLimits;
 use relay::stun::{AttributeType, Class, Integrity, Method, Writer};
 use relay::turn::ledger::QuotaExceeded;
 use relay::turn::{Action, Family, FiveTuple, SessionEvent, Transport};
+use std::time::Duration;
 
 const V4: [u8; 4] = [1, 0, 0, 0];
 const V6: [u8; 4] = [2, 0, 0, 0];
@@ -391,6 +392,23 @@ fn a_draining_server_keeps_what_it_has() {
     assert_eq!(world.refresh(client(1), 600).code(), 0);
     assert_eq!(world.permit(client(1), &[super::world::peer(1)]), 0);
     assert_eq!(world.receive(relay, super::world::peer(1)), Some((0, client(1))));
+}
+
+#[test]
+fn a_server_whose_policy_has_expired_keeps_what_it_has() {
+    let mut world = World::new();
+    world.valid_until_s = UNIX_S + 5;
+    world.apply_policy();
+    let (relay, _) = world.allocated(client(1));
+    world.at = Duration::from_secs(5);
+    assert_eq!(world.allocate(client(2), |_| {}).code(), 508);
+    assert_eq!(world.server.counters().policy_expired, 1);
+    assert_eq!(world.refresh(client(1), 600).code(), 0);
+    assert_eq!(world.permit(client(1), &[super::world::peer(1)]), 0);
+    assert_eq!(world.receive(relay, super::world::peer(1)), Some((0, client(1))));
+    world.valid_until_s = UNIX_S + 6;
+    world.apply_policy();
+    world.allocated(client(2));
 }
 
 #[test]

@@ -117,6 +117,8 @@ pub struct World {
     pub server: Server,
     pub relays: FakeRelays,
     pub policy: RelayPolicy,
+    /// When the policy expires.
+    pub valid_until_s: u64,
     pub ledger: Arc<Ledger>,
     start: Instant,
     /// Since the start.
@@ -257,6 +259,7 @@ impl World {
             server,
             relays: FakeRelays::default(),
             policy,
+            valid_until_s: u64::MAX,
             ledger: Arc::clone(ledger),
             start,
             at: Duration::ZERO,
@@ -271,6 +274,7 @@ impl World {
     pub fn apply_policy(&mut self) {
         let own = [RELAY_V4, RELAY_V6, OWN_V4].map(|ip| ip.parse().expect("an address"));
         let policy = TurnPolicy::new(&self.policy, &own).expect("a good policy");
+        let policy = TurnPolicy { valid_until_s: self.valid_until_s, ..policy };
         self.server.set_policy(Arc::new(policy));
     }
 
