@@ -6,6 +6,7 @@ mod custody;
 mod dht;
 mod friends;
 mod pair;
+mod policy;
 mod publish;
 mod relay;
 mod store;
@@ -17,6 +18,7 @@ pub use custody::{Audit, Lease, Repair};
 pub use dht::{Dht, DhtAction};
 pub use friends::{Friend, FriendAction, Inbox, Msg};
 pub use pair::Pair;
+pub use policy::{Policy, PolicyAction};
 pub use publish::{Encrypt, Pipeline, Publish};
 pub use relay::{Relay, RelayAction, UserAction};
 pub use store::{Store, StoreAction};
@@ -74,6 +76,9 @@ pub enum Command {
     /// The relay (STUN and TURN) of this node: its sessions, users and credentials
     #[command(after_long_help = relay::RELAY_EXAMPLES)]
     Relay(Relay),
+    /// The policy of this node: until when it counts, and which UIDs are served
+    #[command(after_long_help = policy::POLICY_EXAMPLES)]
+    Policy(Policy),
     /// What this node holds for others: sizes, leases, damage; deletion of what nobody wants any more
     #[command(after_long_help = store::STORE_EXAMPLES)]
     Store(Store),

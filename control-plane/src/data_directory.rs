@@ -6,6 +6,7 @@
 //! DIR/run/        0700   engine.sock, api.sock 0600, ioex.lock
 //! DIR/peer/       0700   friends.redb: see `peer/docs/friends.md`
 //! DIR/relay/      0700   secret, users, draining: see `relay_credentials`
+//! DIR/policy/     0700   uids 0600: see `policy_uids`
 //! DIR/api/        0700   token 0600: see `api::token`
 //! DIR/engine/     0700   the engine's own: last policy, reset and connection-id keys
 //! DIR/counters/           which version of each file was fetched last: see `peer::fetch::Counters`
@@ -78,7 +79,7 @@ impl DataDirectory {
                 .map_err(|source| DataDirectoryError::Create { path: path.into(), source })
         };
         create(&root, 0o755)?;
-        for name in ["identity", "tls", "run", "peer", "relay", "api", "engine"] {
+        for name in ["identity", "tls", "run", "peer", "relay", "policy", "api", "engine"] {
             let path = root.join(name);
             create(&path, 0o700)?;
             let fail = |source| DataDirectoryError::Create { path: path.clone(), source };
@@ -169,6 +170,11 @@ impl DataDirectory {
     /// There as long as the relay refuses new allocations.
     pub fn relay_draining(&self) -> PathBuf {
         self.root.join("relay/draining")
+    }
+
+    /// Which UIDs the node serves, as commands have said.
+    pub fn policy_uids(&self) -> PathBuf {
+        self.root.join("policy/uids")
     }
 
     /// The lock that the one supervising `ioex up` holds; it contains that process's id.

@@ -29,6 +29,8 @@ pub mod exit;
 pub mod node_identity;
 pub mod passphrase;
 pub mod peer_service;
+pub mod policy_link;
+pub mod policy_uids;
 pub mod progress_bar;
 pub mod quantity;
 pub mod reachable;

@@ -1,20 +1,19 @@
 //! What `ioex up` does beside the engine and the chains, on a thread of its own: the DHT, bootstrap nodes, and the API.
 
-use crate::api::{self, Api, Parts};
+use crate::api::{self, Api, EngineLink, Parts};
 use crate::bootstrap::Bootstrap;
 use crate::configuration::Configuration;
 use crate::console::Console;
 use crate::data_directory::DataDirectory;
 use crate::default_code::{self, DefaultCodeError};
 use crate::dht;
-use crate::engine_history::EngineHistory;
 use crate::node_identity::NodeIdentity;
 use peer::friends::Friends;
 use peer::pairing::Pairing;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Instant;
 
 /// What runs.
@@ -71,7 +70,7 @@ pub fn start(
     identity: &NodeIdentity,
     friends: Option<Friends>,
     bootstrap: Bootstrap,
-    engine_history: Arc<EngineHistory>,
+    engine: EngineLink,
     console: Console,
 ) -> Result<Services, ServicesError> {
     let listener = api::bind_unix(directory)
@@ -110,7 +109,7 @@ pub fn start(
                 friends,
                 pairing,
                 dht: dht.clone(),
-                engine_history,
+                engine,
                 bootstrap: bootstrap.clone(),
                 since,
             };

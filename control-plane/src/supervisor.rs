@@ -7,6 +7,7 @@ use crate::engine_history::EngineHistory;
 use crate::engine_process::{EngineProcess, EngineProcessError};
 use crate::engine_program::{self, EngineProgramError};
 use crate::engine_socket::{EngineSocket, EngineSocketError};
+use crate::policy_uids::{PolicyUids, PolicyUidsError};
 use crate::relay_credentials::{RelayCredentialsError, RelayFiles};
 use identity::Uid;
 use relay::policy::{CutOff, Policy, Status};
@@ -71,6 +72,9 @@ pub enum SupervisorError {
     /// The relay's users or secrets cannot be read.
     #[error(transparent)]
     Relay(#[from] RelayCredentialsError),
+    /// Which UIDs are served is not known.
+    #[error(transparent)]
+    Uids(#[from] PolicyUidsError),
     /// It ended before it was ready.
     #[error("the engine ended at its start ({status}); its own message stands above")]
     EndedAtStart {
@@ -379,6 +383,7 @@ impl Supervisor {
             publishers,
             revoked_tokens: revocations.revoked.iter().map(|id| id.0).collect(),
             cut_offs: revocations.cut_off.iter().map(cut_off).collect(),
+            uids: PolicyUids::of(&self.directory).access(&configuration.policy, &self.uid)?,
             limits: configuration.limits.clone(),
             relay,
         })

@@ -8,8 +8,8 @@ use relay::mailbox::{
     ALPN, Close, EXPORTER_LABEL, EXPORTER_LEN, HOP_ALPN, Mailbox, MailboxOptions, NodeAddress, SessionId,
 };
 use relay::policy::Policy;
-use relay::turn::access::AccessList;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use relay::mailbox::Command;
@@ -51,10 +51,8 @@ impl Mail {
     }
 
     /// Holds logins and addresses of other nodes to this policy from now on.
-    pub fn set_policy(&mut self, policy: &Policy) {
-        // Its own addresses are no secret of the node's here: whoever answers there must prove to be another node.
-        self.mailbox.set_access(AccessList::new(&policy.relay, &[]));
-        self.mailbox.set_valid_until_s(policy.valid_until_s);
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.mailbox.set_policy(policy);
     }
 
     /// Another node has connected, from `source`.
@@ -183,6 +181,12 @@ impl Mail {
         counters.mailbox_logins.set(counted.logins);
         counters.mailbox_logins_refused.set(counted.logins_refused);
         counters.mailbox_logins_policy_expired.set(counted.logins_policy_expired);
+        counters.mailbox_logins_denied.set(counted.logins_denied);
+        counters.mailbox_logins_not_allowed.set(counted.logins_not_allowed);
+        counters.mailbox_denied.set(counted.denied);
+        counters.mailbox_hops_sender_denied.set(counted.hops_sender_denied);
+        counters.mailbox_relay_granted.set(counted.relay_granted);
+        counters.mailbox_relay_not_granted.set(counted.relay_not_granted);
         counters.mailbox_displaced.set(counted.displaced);
         counters.mailbox_malformed.set(counted.malformed);
         counters.mailbox_slow.set(counted.slow);

@@ -13,6 +13,7 @@ use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
 use crate::relay::{self, NodeRelay, Relay, RelayOptions};
 use crate::storage::StorageClient;
 use crate::tcp::TcpTls;
+use ::relay::mailbox::RelayPlaces;
 use identity::Uid;
 use std::io;
 use std::sync::Arc;
@@ -91,11 +92,28 @@ pub struct RelayConfig {
     pub streams: Vec<(TcpListener, Option<Arc<TcpTls>>)>,
 }
 
+impl RelayConfig {
+    /// The first listener of each transport.
+    fn places(&self) -> RelayPlaces {
+        let stream = |is_tls: bool| {
+            let mut of_kind = self.streams.iter().filter(move |(_, tls)| tls.is_some() == is_tls);
+            of_kind.next().map(|(listener, _)| listener.local_addr())
+        };
+        RelayPlaces {
+            udp: self.sockets.first().map(UdpSocket::local_addr),
+            tcp: stream(false),
+            tls: stream(true),
+        }
+    }
+}
+
 /// What others want of a shard.
 #[derive(Debug)]
 pub enum Command {
     /// Use this certificate for new connections.
     ReloadTls(Arc<Tls>),
+    /// There is a policy that takes something away: put it in force now, not when something arrives.
+    LookAtPolicy,
     /// Take no new connections, finish what is in flight until then, and end.
     Drain {
         /// When to close what is left.
@@ -220,6 +238,7 @@ fn run(
     let (first_socket, mut sockets) = (config.sockets.len(), config.sockets);
     let listeners = sockets.iter().map(UdpSocket::local_addr).collect();
     let mut streams = Vec::new();
+    let relay_places = config.relay.as_ref().map(RelayConfig::places);
     let mut relay = config.relay.map(|relay| {
         let listeners = relay.sockets.iter().map(UdpSocket::local_addr).collect();
         streams = relay.streams;
@@ -257,6 +276,7 @@ fn run(
         datagram_len_max: config.datagram_len_max,
         tls: config.tls,
         listeners,
+        relay: relay_places,
         counters: Arc::clone(&config.counters),
     };
     let endpoint = Endpoint::new(options, content, Instant::now())
@@ -390,6 +410,7 @@ impl<D: Driver + Streams> Shard<D> {
             }
             if let Some(relay) = &mut self.relay {
                 relay.set_policy(self.policy.current());
+                relay.kick_refused(now);
             }
         }
         while let Some(command) = self.commands.try_recv() {
@@ -407,6 +428,8 @@ impl<D: Driver + Streams> Shard<D> {
                         tracing::error!(%error, "the old certificate stays in use");
                     }
                 }
+                // Has been done before the commands.
+                Command::LookAtPolicy => {}
                 Command::Drain { deadline } => {
                     self.endpoint.drain();
                     if let Some(relay) = &mut self.relay {

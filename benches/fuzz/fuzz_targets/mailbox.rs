@@ -3,12 +3,15 @@
 #![no_main]
 
 use std::net::Ipv4Addr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use identity::{Domain, SecretKey};
 use libfuzzer_sys::fuzz_target;
-use relay::mailbox::{Envelope, Frame, FrameReader, Mailbox, MailboxLimits, MailboxOptions, SessionId};
+use relay::mailbox::{
+    Envelope, Frame, FrameReader, Mailbox, MailboxLimits, MailboxOptions, RelayPlaces, SessionId,
+};
+use relay::policy::{Policy, RelayPolicy};
 
 const PEERS: usize = 4;
 const TIME_US: u64 = 1_800_000_000_000_000;
@@ -31,9 +34,16 @@ static LOGINS: LazyLock<[Vec<u8>; PEERS]> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let limits = MailboxLimits { unsent_bytes_max: 4_096, allowed_max: 8, ..MailboxLimits::default() };
     let (node, listeners) = (KEYS[0].uid(), vec![Ipv4Addr::LOCALHOST.into()]);
+    let relay = Some(RelayPlaces { udp: Some((Ipv4Addr::UNSPECIFIED, 3478).into()), ..RelayPlaces::default() });
+    let policy = Policy {
+        relay: RelayPolicy { rest_secrets: vec![b"secret".to_vec()], ..RelayPolicy::default() },
+        ..Policy::default()
+    };
+    let policy = Arc::new(policy);
     let options =
-        |shard| MailboxOptions { shard, shard_count: 2, seed: 1, limits, node, listeners: listeners.clone() };
+        |shard| MailboxOptions { shard, shard_count: 2, seed: 1, limits, node, listeners: listeners.clone(), relay };
     let mut shards = [0, 1].map(|shard| Mailbox::new(*START, options(shard)));
+    shards.iter_mut().for_each(|shard| shard.set_policy(Arc::clone(&policy)));
     let session = |n: usize| SessionId { slot: n, serial: n as u64 };
     for n in 0..PEERS {
         shards[n % 2].open(session(n), [n as u8; 32]);

@@ -4,6 +4,7 @@ use super::request::Json;
 use super::{Api, Problem};
 use crate::bootstrap::{AddError, Origin, Overview, View};
 use axum::extract::State;
+use http::StatusCode;
 use identity::Uid;
 use peer::NodeUrl;
 use peer::friends::{Connection, FriendView, Friends};
@@ -13,7 +14,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(add)).routes(routes!(peers))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(add))
+        .routes(routes!(peers))
+        .routes(routes!(relay))
 }
 
 /// The bootstrap nodes that are known.
@@ -79,6 +84,20 @@ struct Peers {
     friends: Vec<FriendConnection>,
 }
 
+/// Credentials for the relay of the node at whose mailbox this node is (TURN, RFC 8656), under this node's UID.
+#[derive(Serialize, ToSchema)]
+struct PeerRelay {
+    /// The URL of that node.
+    node: Option<String>,
+    /// `EXPIRY:UID`.
+    username: String,
+    password: String,
+    /// When they expire by that node's clock, seconds since 1970-01-01 UTC. They are renewed long before.
+    expires_unix_s: u64,
+    /// Where the relay is (RFC 7065).
+    uris: Vec<String>,
+}
+
 /// This node's session at a mailbox.
 #[derive(Serialize, ToSchema)]
 struct PeerSession {
@@ -133,6 +152,24 @@ async fn peers(State(api): State<Api>) -> Json<Peers> {
     };
     let spares = overview.spares.iter().map(ToString::to_string).collect();
     Json(Peers { node, spares, nodes: nodes(&overview), friends })
+}
+
+/// Credentials for the relay of the node at whose mailbox this node is, which that node has issued to this node's UID
+#[utoipa::path(get, path = "/v1/peers/relay", tag = "bootstrap", responses((status = 200, body = PeerRelay)))]
+async fn relay(State(api): State<Api>) -> Result<Json<PeerRelay>, Problem> {
+    let friends = api.friends()?;
+    let node = friends.node().borrow().as_ref().map(ToString::to_string);
+    let credentials = friends.relay().borrow().clone().ok_or_else(|| {
+        let none = "the node at whose mailbox this one is has issued no credentials for a relay: it has none, or there is no session";
+        Problem::new(StatusCode::NOT_FOUND, none)
+    })?;
+    Ok(Json(PeerRelay {
+        node,
+        username: credentials.username,
+        password: credentials.password,
+        expires_unix_s: credentials.expires_s,
+        uris: credentials.uris,
+    }))
 }
 
 const OFF: &str = "this node has no mailbox; set peer.mailbox, such as mailbox = \"auto\" in [peer]";

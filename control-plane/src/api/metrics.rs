@@ -32,7 +32,7 @@ async fn metrics(State(api): State<Api>) -> Response {
 }
 
 fn control_plane(api: &Api, text: &mut Text) {
-    let (parts, history) = (api.parts(), &api.parts().engine_history);
+    let (parts, history) = (api.parts(), &api.parts().engine.history);
     text.family("ioex_build_info", Kind::Gauge, "Version of the control plane; always 1.");
     text.sample(&[("version", build_facts::VERSION)], 1);
     text.number(

@@ -16,6 +16,7 @@ mod messages;
 mod metrics;
 mod node;
 mod pairing;
+mod policy;
 mod problem;
 mod prometheus;
 mod relay;
@@ -31,6 +32,7 @@ use crate::bootstrap::Bootstrap;
 use crate::data_directory::DataDirectory;
 use crate::dht::RunningDht;
 use crate::engine_history::EngineHistory;
+use crate::policy_link::PolicyLink;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn};
@@ -77,12 +79,21 @@ pub struct Parts {
     pub pairing: Option<Pairing>,
     /// Its part of the DHT, if it has one.
     pub dht: Option<RunningDht>,
-    /// What has become of its engines.
-    pub engine_history: Arc<EngineHistory>,
+    /// Its engine's supervisor.
+    pub engine: EngineLink,
     /// The bootstrap nodes that it knows.
     pub bootstrap: Bootstrap,
     /// When it was started.
     pub since: Instant,
+}
+
+/// What the supervisor of the engine is to the API.
+#[derive(Clone, Debug)]
+pub struct EngineLink {
+    /// What has become of its engines.
+    pub history: Arc<EngineHistory>,
+    /// The way to have a change of the policy put in force.
+    pub policy: PolicyLink,
 }
 
 impl Api {
@@ -135,6 +146,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(messages::routes())
         .merge(dht::routes())
         .merge(relay::routes())
+        .merge(policy::routes())
         .merge(bootstrap::routes())
         .merge(pairing::routes())
 }

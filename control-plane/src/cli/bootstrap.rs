@@ -37,6 +37,9 @@ pub struct Peers {
     #[command(flatten)]
     #[expect(missing_docs)]
     pub place: Place,
+    /// Show the credentials for the relay (TURN) of its bootstrap node that this node has been issued, with the password
+    #[arg(long)]
+    pub relay: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
@@ -54,4 +57,5 @@ mailbox is auto is at one of the best of them, keeps two spares, and moves withi
 const PEERS_EXAMPLES: &str = "\
 Examples:
   ioex peers
+  ioex peers --relay
   ioex peers --json | jq -r '.friends[] | select(.connected) | .uid'";

@@ -29,6 +29,10 @@ pub fn run(arguments: &Bootstrap) -> Result<ExitCode, Failure> {
 }
 
 pub fn peers(arguments: &Peers) -> Result<ExitCode, Failure> {
+    if arguments.relay {
+        let answer = call(&arguments.place, Method::GET, "/v1/peers/relay", None)?;
+        return show(Console { json: arguments.json }, &answer, show_relay);
+    }
     let answer = call(&arguments.place, Method::GET, "/v1/peers", None)?;
     show(Console { json: arguments.json }, &answer, |answer| {
         let node = &answer["node"];
@@ -95,6 +99,20 @@ fn show_nodes(answer: &Value) -> String {
     };
     let rows: Vec<_> = std::iter::once(head).chain(nodes.iter().map(row)).collect();
     lay_out(&rows, [false, false, true, true, true, false, false])
+}
+
+fn show_relay(answer: &Value) -> String {
+    let mut out = format!(
+        "node      {}\nusername  {}\npassword  {}\nexpires   {} (seconds since 1970)\n",
+        text(&answer["node"]),
+        text(&answer["username"]),
+        text(&answer["password"]),
+        answer["expires_unix_s"]
+    );
+    for (i, uri) in answer["uris"].as_array().into_iter().flatten().enumerate() {
+        out.push_str(&format!("{:10}{}\n", if i == 0 { "uris" } else { "" }, text(uri)));
+    }
+    out
 }
 
 fn text(value: &Value) -> String {

@@ -16,6 +16,7 @@ mod listed;
 pub(crate) mod local_node;
 mod msg;
 mod pair;
+mod policy;
 mod publish;
 mod relay;
 mod repair;
@@ -40,6 +41,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Up(arguments) => up::run(&arguments),
         Command::Chain(arguments) => chain::run(&arguments),
         Command::Relay(arguments) => relay::run(arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
         Command::Store(arguments) => store::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Friend(arguments) => friend::run(arguments),

@@ -1,6 +1,7 @@
 //! `ioex up`: identity and certificate, then an engine that is kept running until a signal ends it.
 
 use super::configuration;
+use crate::api::EngineLink;
 use crate::bootstrap::Bootstrap;
 use crate::certificate::{self, Outcome};
 use crate::chain::place::ChainDirectory;
@@ -12,6 +13,7 @@ use crate::data_directory::DataDirectory;
 use crate::exit::Failure;
 use crate::node_identity::NodeIdentity;
 use crate::peer_service;
+use crate::policy_link::{PolicyRequests, policy_link};
 use crate::quantity::{show_bytes, show_seconds};
 use crate::reachable;
 use crate::service_manager;
@@ -24,6 +26,7 @@ use std::fmt::Write;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::sync::oneshot;
 
 pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     let loaded = configuration(&arguments.sources())?;
@@ -41,17 +44,27 @@ pub fn run(arguments: &Up) -> Result<ExitCode, Failure> {
     }
     let bootstrap = Bootstrap::new(&loaded.configuration, &directory, identity.uid());
     let peer = peer_service::start(&loaded.configuration, &directory, &identity, &bootstrap)?;
+    let (policy, policy_requests) = policy_link(loaded.configuration.policy.clone());
     let services = services::start(
         &loaded.configuration,
         &directory,
         &identity,
         peer.clone(),
         bootstrap,
-        supervisor.history(),
+        EngineLink { history: supervisor.history(), policy },
         console,
     )?;
-    let node =
-        Node { console, arguments, directory, identity, supervisor, loaded, services, peer: peer.clone() };
+    let node = Node {
+        console,
+        arguments,
+        directory,
+        identity,
+        supervisor,
+        loaded,
+        services,
+        policy_requests,
+        peer: peer.clone(),
+    };
     runtime.block_on(async {
         let outcome = node.live().await;
         leave(peer).await;
@@ -70,6 +83,8 @@ struct Node<'a> {
     /// Its friends, if it is to have any.
     peer: Option<Friends>,
     services: Services,
+    /// Changes of the policy that the API was asked for.
+    policy_requests: PolicyRequests,
 }
 
 /// What ends or changes the quiet life of a node.
@@ -79,6 +94,8 @@ enum Event {
     Reload,
     /// The policy's date is to be looked at.
     Renewal,
+    /// The policy has changed; whoever changed it waits.
+    PolicyChanged(oneshot::Sender<Result<u64, String>>),
 }
 
 impl Node<'_> {
@@ -100,8 +117,15 @@ impl Node<'_> {
                 status = running.process.ended() => Event::EngineEnded(status),
                 asked = signals.next() => asked,
                 () = tokio::time::sleep(Supervisor::renewal_look(&self.loaded.configuration)) => Event::Renewal,
+                answer = self.policy_requests.next() => Event::PolicyChanged(answer),
             };
             match event {
+                Event::PolicyChanged(answer) => {
+                    let outcome = self.supervisor.set_policy(&self.loaded.configuration);
+                    let outcome = outcome.map(|status| status.policy_generation);
+                    // Whoever asked may have gone.
+                    let _ = answer.send(outcome.map_err(|error| error.to_string()));
+                }
                 Event::Renewal => self.supervisor.renew_policy(&self.loaded.configuration),
                 Event::Reload => {
                     service_manager::reloading();
@@ -192,6 +216,7 @@ impl Node<'_> {
             || self.loaded.configuration.peer != loaded.configuration.peer
             || self.loaded.configuration.node.data != loaded.configuration.node.data;
         self.loaded = loaded;
+        self.policy_requests.set_settings(&self.loaded.configuration.policy);
         let outcome = self.ensure_certificate().and_then(|certificate| {
             let status = self.supervisor.set_policy(&self.loaded.configuration)?;
             running.process.signal(Signal::HUP);

@@ -351,6 +351,7 @@ pub(super) const RELAY_KEYS: &[Key] = &[
     limit!(lifetime_default_s: u32, "Lifetime of an allocation whose client asks for none; clients refresh it."),
     limit!(lifetime_max_s: u32, "The longest lifetime of an allocation between two refreshes."),
     limit!(nonce_lifetime_s: u32, "Age at which a nonce is stale; clients then take a new one."),
+    limit!(credential_lifetime_s: u32, "Lifetime of the credentials that peers are issued at the mailbox, under their UID; they renew them."),
     limit!(permissions_max: u32, "Permissions (peers' addresses) an allocation."),
     limit!(channels_max: u32, "Channels an allocation."),
 ];

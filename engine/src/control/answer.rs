@@ -72,11 +72,15 @@ impl Control {
 
     async fn set_policy(&self, policy: Policy) -> Result<FromEngine, String> {
         let generation = policy.generation;
+        let changes_uids = self.policy.shared().load().uids != policy.uids;
         let file = Arc::clone(&self.policy);
         let applied = tokio::task::spawn_blocking(move || file.apply(policy)).await;
         match applied.map_err(|error| error.to_string())? {
             Ok(()) => {
                 self.counters.policies_applied.increment();
+                if changes_uids {
+                    self.relay.look_at_policy();
+                }
                 tracing::info!(generation, "a policy is in force");
                 Ok(FromEngine::PolicyApplied { generation })
             }

@@ -37,6 +37,14 @@ impl RelayShards {
         self.mailboxes.len()
     }
 
+    /// Has every shard put the policy in force at once, also one that has nothing else to do.
+    pub(super) fn look_at_policy(&self) {
+        for mailbox in &self.mailboxes {
+            // One that is full is emptied with the shard's next turn, which looks first.
+            let _ = mailbox.send(Command::LookAtPolicy);
+        }
+    }
+
     /// A page of the sessions of shard `shard`, from `from` on.
     ///
     /// # Errors

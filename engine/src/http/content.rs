@@ -187,6 +187,21 @@ impl Content {
         &self.policy
     }
 
+    /// The same, to keep.
+    pub fn current_policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
+    /// Counts an upload that the policy does not let in, if that is what is wrong.
+    pub fn count_refused(&self, problem: &Problem) {
+        match problem.kind {
+            "policy-expired" => self.counters.uploads_refused_policy_expired.increment(),
+            "uid-denied" => self.counters.uploads_refused_denied.increment(),
+            "uid-not-allowed" => self.counters.uploads_refused_not_allowed.increment(),
+            _ => {}
+        }
+    }
+
     /// This node.
     pub fn node(&self) -> &Uid {
         &self.node

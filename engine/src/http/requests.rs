@@ -250,9 +250,15 @@ impl Session {
             policy: &policy,
             is_owner: &|uid: &Uid| leases.is_owner(uid.as_bytes()),
         };
-        let expired = policy.has_expired(rules.now_s) && action == TokenAction::Put;
-        content.counters.uploads_refused_policy_expired.add(expired.into());
-        let claims = self.tokens.admit(text, &rules)?.clone();
+        let claims = match self.tokens.admit(text, &rules) {
+            Ok(claims) => claims.clone(),
+            Err(problem) => {
+                if action == TokenAction::Put {
+                    content.count_refused(&problem);
+                }
+                return Err(problem);
+            }
+        };
         logic::permit(&claims, action, hash.as_bytes(), len, |list| content.list_names(&Hash(*list), hash))?;
         Ok(claims)
     }

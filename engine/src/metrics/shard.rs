@@ -141,6 +141,10 @@ counters! {
         uploads_refused_quota: counter "ioex_uploads_refused_total" [("cause", "publisher_bytes_max")],
         /// Uploads refused because the policy has expired (among those refused).
         uploads_refused_policy_expired: counter "ioex_uploads_refused_total" [("cause", "policy_expired")],
+        /// Uploads refused because their publisher's UID is denied (among those refused).
+        uploads_refused_denied: counter "ioex_uploads_refused_total" [("cause", "uid_denied")],
+        /// Uploads refused because their publisher's UID is not among those allowed (among those refused).
+        uploads_refused_not_allowed: counter "ioex_uploads_refused_total" [("cause", "uid_not_allowed")],
         /// Requests refused because their fields were longer than allowed (among those refused).
         requests_refused_header: counter "ioex_requests_refused_total" [("cause", "header_bytes_max")],
         /// Requests refused because they were early data and not safe to repeat (among those refused).
@@ -210,6 +214,10 @@ counters! {
         relay_quota_ip: counter "ioex_relay_quota_hits_total" [("quota", "ip")],
         /// Allocations refused: the policy has expired.
         relay_refused_policy_expired: counter "ioex_relay_allocations_refused_total" [("cause", "policy_expired")],
+        /// Requests of users whose UID is denied.
+        relay_users_denied: counter "ioex_relay_users_refused_total" [("cause", "denied")],
+        /// Requests of users whose UID is not among those allowed.
+        relay_users_not_allowed: counter "ioex_relay_users_refused_total" [("cause", "not_allowed")],
         /// Requests without proof of who sent them, as every client's first one is.
         relay_auth_no_integrity: counter "ioex_relay_auth_failures_total" [("cause", "no_integrity")],
         /// Requests that claim a proof but lack realm, nonce or user name.
@@ -298,12 +306,22 @@ counters! {
         mailbox_logins_refused: counter "ioex_mailbox_logins_total" [("result", "refused")],
         /// Logins refused because the policy has expired.
         mailbox_logins_policy_expired: counter "ioex_mailbox_logins_total" [("result", "policy_expired")],
+        /// Logins refused because their UID is denied.
+        mailbox_logins_denied: counter "ioex_mailbox_logins_total" [("result", "denied")],
+        /// Logins refused because their UID is not among those allowed.
+        mailbox_logins_not_allowed: counter "ioex_mailbox_logins_total" [("result", "not_allowed")],
+        /// Sessions closed, and logins refused, because their UID is not served.
+        mailbox_denied: counter "ioex_mailbox_sessions_closed_total" [("cause", "uid_denied")],
         /// Sessions closed because their UID has logged in again.
         mailbox_displaced: counter "ioex_mailbox_sessions_closed_total" [("cause", "displaced")],
         /// Sessions closed because of what no peer may send.
         mailbox_malformed: counter "ioex_mailbox_sessions_closed_total" [("cause", "malformed")],
         /// Sessions closed because they did not read.
         mailbox_slow: counter "ioex_mailbox_sessions_closed_total" [("cause", "not_read")],
+        /// Credentials for the relay that peers were issued.
+        mailbox_relay_granted: counter "ioex_mailbox_relay_credentials_total" [("result", "issued")],
+        /// Peers that asked for credentials and got none.
+        mailbox_relay_not_granted: counter "ioex_mailbox_relay_credentials_total" [("result", "refused")],
         /// Envelopes passed on to their receivers.
         mailbox_delivered: counter "ioex_mailbox_envelopes_total" [("result", "delivered")],
         /// Envelopes to peers that are not connected.
@@ -324,6 +342,8 @@ counters! {
         mailbox_hops_failed: counter "ioex_mailbox_hop_failures_total" [("cause", "connection")],
         /// Envelopes to nodes at addresses that the policy does not let this one reach.
         mailbox_hops_denied: counter "ioex_mailbox_hop_failures_total" [("cause", "address_denied")],
+        /// Envelopes of other nodes whose senders are not served here.
+        mailbox_hops_sender_denied: counter "ioex_mailbox_hop_failures_total" [("cause", "sender_denied")],
         /// Connections of other nodes closed for an envelope that its sender has not signed.
         mailbox_hops_forged: counter "ioex_mailbox_hop_failures_total" [("cause", "forged")],
         /// Connections of other nodes closed because there were as many as may be.

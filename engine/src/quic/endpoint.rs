@@ -15,7 +15,7 @@ use crate::mail::{self, Mail};
 use crate::metrics::ShardCounters;
 use crate::timers::Timers;
 use foldhash::fast::RandomState;
-use relay::mailbox::{MailboxLimits, MailboxOptions};
+use relay::mailbox::{MailboxLimits, MailboxOptions, RelayPlaces};
 use relay::policy::Policy;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -42,6 +42,8 @@ pub struct EndpointOptions {
     pub mailbox_seed: u64,
     /// The addresses that its sockets are bound to, in their order.
     pub listeners: Vec<SocketAddr>,
+    /// Where the node's relay listens, if it has one.
+    pub relay: Option<RelayPlaces>,
     /// Where everything is counted.
     pub counters: Arc<ShardCounters>,
 }
@@ -106,9 +108,10 @@ impl Endpoint {
                 limits: MailboxLimits::default(),
                 node: *content.node(),
                 listeners: options.listeners.iter().map(SocketAddr::ip).collect(),
+                relay: options.relay,
             },
         );
-        mail.set_policy(content.policy());
+        mail.set_policy(content.current_policy());
         Ok(Self {
             shard: options.shard,
             shard_count: options.shard_count,
@@ -267,7 +270,7 @@ impl Endpoint {
     /// quiche refuses a setting; then nothing changes.
     pub fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), ConfigError> {
         self.config = Transport::new(&policy.limits, self.datagram_len_max).config(&self.tls)?;
-        self.mail.set_policy(&policy);
+        self.mail.set_policy(Arc::clone(&policy));
         self.content.set_policy(policy);
         Ok(())
     }

@@ -22,6 +22,9 @@ pub(super) fn publish(shard: &ShardCounters, server: &Counters, logins: &AuthCou
         quota_hit(shard, *quota).set(count);
     }
     shard.relay_refused_policy_expired.set(server.policy_expired);
+    let [denied, not_allowed] = server.users_refused;
+    shard.relay_users_denied.set(denied);
+    shard.relay_users_not_allowed.set(not_allowed);
     for (cause, count) in Cause::ALL.iter().zip(server.drops) {
         dropped(shard, *cause).set(count);
     }

@@ -94,6 +94,7 @@ impl NodeRelay {
         let mut made = TurnPolicy::new(&policy.relay, &self.own_addresses())?;
         made.draining |= is_draining;
         made.valid_until_s = policy.valid_until_s;
+        made.uids = policy.uids.clone();
         let made = Arc::new(made);
         *prepared = Some(Prepared { from: Arc::clone(policy), is_draining, policy: Arc::clone(&made) });
         Ok(made)

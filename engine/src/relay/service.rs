@@ -53,6 +53,8 @@ pub struct Relay {
     pub(super) counters: Arc<ShardCounters>,
     policy: Arc<Policy>,
     is_draining: bool,
+    /// Whether other users are served than when sessions were looked through last.
+    is_to_kick: bool,
     node: NodeRelay,
     /// The time of the turn.
     time: Now,
@@ -94,6 +96,7 @@ impl Relay {
             counters,
             policy: Arc::clone(&policy),
             is_draining: false,
+            is_to_kick: false,
             node,
             time: clock(now),
         };
@@ -129,7 +132,16 @@ impl Relay {
             Err(error) => tracing::error!(%error, "the relay's policy stays as it was"),
         }
         self.delivery.front.set_streams_per_ip_max(policy.relay.limits.streams_per_ip_max);
+        self.is_to_kick |= self.policy.uids != policy.uids;
         self.policy = policy;
+    }
+
+    /// Ends the sessions of users whom the policy does not serve; the turn's end tells of them.
+    pub fn kick_refused(&mut self, now: Instant) {
+        if self.is_to_kick {
+            self.server.kick_refused(clock(now), &mut self.sockets);
+            self.is_to_kick = false;
+        }
     }
 
     /// Takes no new allocations from now on, and no new streams.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use identity::{Address, SecretKey, Uid};
 use tokio::sync::{mpsc, watch};
@@ -14,7 +14,7 @@ use super::error::{FriendError, SendError};
 use super::record::{Message, NODES_MAX, Profile, Standing};
 use super::state::{Connection, DISPLACED, Due, FriendView, Outcome, Parcel, State, Status};
 use crate::backoff::Backoff;
-use crate::mailbox::{Login, Mailbox, MailboxError, NodeAddress};
+use crate::mailbox::{Event, Login, Mailbox, MailboxError, NodeAddress, RelayCredentials};
 use crate::{Client, NodeUrl};
 
 /// Says at which node's mailbox the next session is to be, or why at none now. Asked before every attempt; it may take its time, as
@@ -58,6 +58,7 @@ pub struct FriendsOptions {
 pub struct Friends {
     wishes: mpsc::Sender<Wish>,
     at: watch::Receiver<Option<NodeUrl>>,
+    relay: watch::Receiver<Option<RelayCredentials>>,
 }
 
 /// The service has ended, or ends.
@@ -94,6 +95,12 @@ const TICK: Duration = Duration::from_millis(250);
 const SEARCHES_MAX: usize = 8;
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// The longest time between two askings: as long as a node may have its credentials last.
+const RELAY_RENEWAL_MAX: Duration = Duration::from_secs(86_400);
+
+/// When credentials for the relay are asked for again where there were none.
+const RELAY_RETRY: Duration = Duration::from_secs(60);
+
 /// How long leaving may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -104,10 +111,11 @@ impl Friends {
         let FriendsOptions { key, nospam, book, client, node, reached_at, finder } = options;
         let state = State::new(key, nospam, book, finder.is_some());
         let (session, at) = watch::channel(None);
+        let (relay, relay_at) = watch::channel(None);
         let searches = JoinSet::new();
         let service =
-            Service { state, client, node, reached_at, finder, searches, wishes: receiver, session };
-        (Friends { wishes, at }, service.run())
+            Service { state, client, node, reached_at, finder, searches, wishes: receiver, session, relay };
+        (Friends { wishes, at, relay: relay_at }, service.run())
     }
 
     /// How the service is.
@@ -234,6 +242,12 @@ impl Friends {
         self.at.clone()
     }
 
+    /// Credentials for the relay of the node at which it has its session, renewed long before they expire, and every change of them;
+    /// none while there is no session, or where the node issues none.
+    pub fn relay(&self) -> watch::Receiver<Option<RelayCredentials>> {
+        self.relay.clone()
+    }
+
     /// Tells friends that this node leaves, and ends the service. Comes back when it has ended.
     pub async fn leave(&self) {
         let wish: Wish = Box::new(|state| {
@@ -269,6 +283,7 @@ struct Service {
     searches: JoinSet<(Uid, Vec<NodeAddress>)>,
     wishes: mpsc::Receiver<Wish>,
     session: watch::Sender<Option<NodeUrl>>,
+    relay: watch::Sender<Option<RelayCredentials>>,
 }
 
 /// Why there is no session.
@@ -304,6 +319,7 @@ impl Service {
                 Err(end) => end,
             };
             self.session.send_if_modified(|at| at.take().is_some());
+            self.relay.send_if_modified(|credentials| credentials.take().is_some());
             let problem = match end {
                 End::Left => return,
                 End::Moved => {
@@ -368,7 +384,13 @@ impl Service {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::new();
+        let mut relay_due = Instant::now();
         loop {
+            if relay_due <= Instant::now() {
+                mailbox.ask_relay();
+                // Until there is an answer.
+                relay_due = Instant::now() + RELAY_RETRY;
+            }
             if let Err(error) = self.send_due(&mut mailbox, &mut pace) {
                 return End::Lost(error.into());
             }
@@ -377,6 +399,14 @@ impl Service {
             let has_due = self.state.has_due();
             tokio::select! {
                 event = mailbox.next() => match event {
+                    Ok(Event::Relay(credentials)) => {
+                        relay_due = Instant::now() + renewal(&credentials, mailbox.clock_offset_us());
+                        self.relay.send_replace(Some(credentials));
+                    }
+                    Ok(Event::NoRelay(reason)) => {
+                        tracing::debug!(%reason, "no credentials for the node's relay");
+                        self.relay.send_if_modified(|credentials| credentials.take().is_some());
+                    }
                     Ok(event) => self.state.on_event(event),
                     Err(error) => return End::Lost(error.into()),
                 },
@@ -393,6 +423,7 @@ impl Service {
                 }
                 Some(found) = self.searches.join_next() => self.on_found(found),
                 () = sleep_until(pace.next), if has_due => {}
+                () = sleep_until(relay_due) => {}
                 _ = tick.tick() => self.state.on_time(),
             }
         }
@@ -467,6 +498,14 @@ impl Service {
             }
         }
     }
+}
+
+/// When credentials are to be renewed: when three quarters of their time have passed, and not more than once a second.
+fn renewal(credentials: &RelayCredentials, clock_offset_us: i64) -> Duration {
+    let local_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let now_us = u64::try_from(local_us).unwrap_or(u64::MAX).saturating_add_signed(clock_offset_us);
+    let left_us = credentials.expires_s.saturating_mul(1_000_000).saturating_sub(now_us);
+    Duration::from_micros(left_us / 4 * 3).clamp(Duration::from_secs(1), RELAY_RENEWAL_MAX)
 }
 
 /// Without a handle nobody can wish anything any more, and nobody reads what comes.

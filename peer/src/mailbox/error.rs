@@ -21,6 +21,9 @@ pub enum MailboxError {
         "the node takes no login: its policy has expired, as its control plane does not renew it; connect to another"
     )]
     PolicyExpired,
+    /// The node's operator does not want this UID there, or only others.
+    #[error("the node does not serve this UID; connect to another, or ask its operator")]
+    Denied,
     /// The node ends or has enough; another may do.
     #[error("the node goes away; connect to another, or later")]
     GoingAway,
@@ -62,6 +65,7 @@ impl From<quinn::ConnectionError> for MailboxError {
             GOING_AWAY | NO_ERROR => MailboxError::GoingAway,
             code if code == Close::LoginRefused as u64 => MailboxError::LoginRefused,
             code if code == Close::Displaced as u64 => MailboxError::Displaced,
+            code if code == Close::Denied as u64 => MailboxError::Denied,
             code if code == Close::PolicyExpired as u64 => MailboxError::PolicyExpired,
             _ => MailboxError::Lost { reason: error.to_string() },
         }

@@ -7,16 +7,17 @@
 mod error;
 
 pub use error::MailboxError;
-pub use relay::mailbox::{Kind, NodeAddress, RECEIPTS_MAX, Receipt, Status};
+pub use relay::mailbox::{Kind, NoRelay, NodeAddress, RECEIPTS_MAX, Receipt, Status};
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use identity::{Domain, SecretKey, Uid};
 use quinn::{RecvStream, SendStream};
 use relay::mailbox::{
-    EXPORTER_LABEL, EXPORTER_LEN, Envelope, Frame, FrameReader, REPLAY_WINDOW_US, Replay, ReplayWindow,
-    UIDS_PER_FRAME_MAX, sign,
+    EXPORTER_LABEL, EXPORTER_LEN, Envelope, Frame, FrameReader, REPLAY_WINDOW_US, RelayGrant, Replay,
+    ReplayWindow, UIDS_PER_FRAME_MAX, sign,
 };
 
 use crate::node::Node;
@@ -75,6 +76,33 @@ pub enum Event {
         /// Why not.
         status: Status,
     },
+    /// The node has issued credentials for its relay, as [`Mailbox::ask_relay`] asked.
+    Relay(RelayCredentials),
+    /// It has not.
+    NoRelay(NoRelay),
+}
+
+/// Credentials for a node's relay (TURN, RFC 8656), under this peer's UID.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RelayCredentials {
+    /// USERNAME: `expiry:UID`.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// When they expire by the node's clock, seconds since 1970. Sessions that have begun go on.
+    pub expires_s: u64,
+    /// Where the relay is (RFC 7065): UDP first, then TCP and TLS.
+    pub uris: Vec<String>,
+}
+
+impl fmt::Debug for RelayCredentials {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayCredentials")
+            .field("username", &self.username)
+            .field("uris", &self.uris)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A session at one node. Whoever holds it calls [`Mailbox::next`] in a loop.
@@ -181,6 +209,12 @@ impl Mailbox {
         self.say(&Frame::Nospam(nospam));
     }
 
+    /// Asks the node for credentials of its relay; [`Event::Relay`] or [`Event::NoRelay`] answers. At most six times a minute, ten at
+    /// once.
+    pub fn ask_relay(&mut self) {
+        self.say(&Frame::AskRelay);
+    }
+
     /// Signs an envelope and queues it; [`Mailbox::next`] sends it. What comes back is what [`Event::Delivered`] will say, and
     /// its time is what [`Event::NotDelivered`] will say. `nospam` is that of the address in a request, zeros else.
     ///
@@ -258,6 +292,8 @@ impl Mailbox {
                 Frame::Status { receiver, time_us, status } => {
                     return Ok(Event::NotDelivered { to: receiver, time_us, status });
                 }
+                Frame::Relay(grant) => return Ok(Event::Relay(self.relay_credentials(&grant))),
+                Frame::NoRelay(reason) => return Ok(Event::NoRelay(reason)),
                 frame => return Err(MailboxError::Unexpected { frame: format!("{frame:?}") }),
             }
         }
@@ -313,6 +349,15 @@ impl Mailbox {
     /// Leaves at once; what is queued is lost.
     pub fn close(self) {
         self.connection.close(quinn::VarInt::from_u32(0), b"");
+    }
+
+    fn relay_credentials(&self, grant: &RelayGrant) -> RelayCredentials {
+        RelayCredentials {
+            username: grant.user_name(&self.uid),
+            password: grant.password().to_string(),
+            expires_s: grant.expires_s,
+            uris: grant.places.uris(self.connection.remote_address().ip()),
+        }
     }
 
     /// What an envelope means, if it may mean anything. The node is not believed: it could be anybody's.

@@ -148,7 +148,10 @@ impl Offer {
                     Ok(None) => Ok(()),
                     Err(error) => Err(error),
                 },
-                Event::Delivered { .. } | Event::NotDelivered { .. } => Ok(()),
+                Event::Delivered { .. }
+                | Event::NotDelivered { .. }
+                | Event::Relay(_)
+                | Event::NoRelay(_) => Ok(()),
             };
             if let Err(error) = answered {
                 return error.into();
@@ -251,7 +254,10 @@ impl Offer {
                         say(mailbox, &from, &Body::Ended(Refusal::CodeEnded))?;
                         continue;
                     }
-                    Event::Delivered { .. } | Event::NotDelivered { .. } => continue,
+                    Event::Delivered { .. }
+                    | Event::NotDelivered { .. }
+                    | Event::Relay(_)
+                    | Event::NoRelay(_) => continue,
                 };
                 match Body::parse(&body) {
                     Some(Body::Kept(tag)) if from == *guest && exchange.check_kept(&tag) => return Ok(true),

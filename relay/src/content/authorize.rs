@@ -89,6 +89,9 @@ fn verify(text: &[u8], rules: &Rules<'_>) -> Result<Claims, Problem> {
     let claims = token::from_text(text)
         .and_then(|bytes| token::verify(&bytes, rules.now_s, rules.node, may_act))
         .map_err(|error| Problem::invalid_token(format!("{error}.")))?;
+    if let Err(refusal) = rules.policy.uids.admit(claims.issuer.as_bytes()) {
+        return Err(Problem::uid_refused(refusal));
+    }
     if rules.policy.has_revoked(claims.issuer.as_bytes(), &claims.token_id, claims.not_before_s) {
         return Err(Problem::invalid_token("The token has been revoked; ask its issuer for a new one."));
     }

@@ -1,6 +1,7 @@
 //! Problem documents (RFC 9457): every error that the content service answers with.
 
 use super::response::{Body, Headers, Response};
+use crate::policy::UidRefusal;
 
 /// How long a client is asked to wait where the cause passes by itself, in seconds.
 pub const RETRY_AFTER_S: u32 = 1;
@@ -97,6 +98,16 @@ impl Problem {
     pub fn forbidden(detail: impl Into<String>) -> Problem {
         Problem::new(403, "forbidden", "The capability token does not allow this", detail)
             .with("www-authenticate", "Bearer realm=\"ioex\", error=\"insufficient_scope\"")
+    }
+
+    /// 403: a valid token of somebody whom the node does not serve.
+    pub fn uid_refused(refusal: UidRefusal) -> Problem {
+        let kind = match refusal {
+            UidRefusal::Denied => "uid-denied",
+            UidRefusal::NotAllowed => "uid-not-allowed",
+        };
+        let detail = format!("The token's issuer may not write: {refusal}. Use another node.");
+        Problem::new(403, kind, "This node does not serve the token's issuer", detail)
     }
 
     /// 403: a node whose store may hold nothing, such as a bootstrap node.

@@ -9,12 +9,24 @@ pub struct Counters {
     pub logins_refused: u64,
     /// Logins refused because the policy has expired.
     pub logins_policy_expired: u64,
+    /// Logins of UIDs that are denied.
+    pub logins_denied: u64,
+    /// Logins of UIDs that are not among those allowed.
+    pub logins_not_allowed: u64,
+    /// Sessions and logins that ended because their UID is not served.
+    pub denied: u64,
+    /// Envelopes that other nodes have passed on, of senders that are not served here.
+    pub hops_sender_denied: u64,
     /// Sessions that ended because the same UID logged in again.
     pub displaced: u64,
     /// Sessions that were closed for a frame or an envelope that no peer may send.
     pub malformed: u64,
     /// Sessions that were closed because they do not read.
     pub slow: u64,
+    /// Credentials for the relay that were issued.
+    pub relay_granted: u64,
+    /// Peers that asked for them and got none.
+    pub relay_not_granted: u64,
     /// Envelopes that were written to their receiver's session.
     pub delivered: u64,
     /// Envelopes to peers that are not connected.

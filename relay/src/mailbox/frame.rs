@@ -4,6 +4,7 @@ use identity::{Signature, Uid};
 
 use super::envelope::ENVELOPE_LEN_MAX;
 use super::node_address::{NODE_ADDRESS_LEN, NodeAddress};
+use super::relay_grant::{GRANT_LEN, NoRelay, RelayGrant};
 
 /// UIDs in one frame, at most.
 pub const UIDS_PER_FRAME_MAX: usize = 40;
@@ -22,9 +23,12 @@ const SEND: u8 = 0x04;
 const NOSPAM: u8 = 0x05;
 const LISTEN: u8 = 0x06;
 const SEND_VIA: u8 = 0x07;
+const ASK_RELAY: u8 = 0x08;
 const WELCOME: u8 = 0x11;
 const DELIVER: u8 = 0x12;
 const STATUS: u8 = 0x13;
+const RELAY: u8 = 0x14;
+const NO_RELAY: u8 = 0x15;
 const FORWARD: u8 = 0x21;
 const REFUSED: u8 = 0x22;
 const TAKEN: u8 = 0x23;
@@ -58,6 +62,12 @@ pub enum Frame {
     Nospam([u8; 4]),
     /// Peer: I am ready to receive.
     Listen,
+    /// Peer: I want credentials for the relay.
+    AskRelay,
+    /// Node: with these you may begin sessions at the relay.
+    Relay(RelayGrant),
+    /// Node: there are none for you now.
+    NoRelay(NoRelay),
     /// Node: others reach you now.
     Welcome {
         /// The node's clock, microseconds since 1970.
@@ -150,6 +160,18 @@ impl Frame {
                 out.push(0);
                 LISTEN
             }
+            Frame::AskRelay => {
+                out.push(0);
+                ASK_RELAY
+            }
+            Frame::Relay(grant) => {
+                grant.write(out);
+                RELAY
+            }
+            Frame::NoRelay(reason) => {
+                out.push(*reason as u8);
+                NO_RELAY
+            }
             Frame::Welcome { time_us, allowed_max } => {
                 out.extend_from_slice(&time_us.to_le_bytes());
                 out.extend_from_slice(&allowed_max.to_le_bytes());
@@ -223,6 +245,20 @@ impl Frame {
                     return Err(wrong);
                 }
                 Frame::Listen
+            }
+            ASK_RELAY => {
+                if payload != [0] {
+                    return Err(wrong);
+                }
+                Frame::AskRelay
+            }
+            RELAY => {
+                exactly(GRANT_LEN)?;
+                Frame::Relay(RelayGrant::read(&array(payload)).ok_or(wrong)?)
+            }
+            NO_RELAY => {
+                exactly(1)?;
+                Frame::NoRelay(NoRelay::from_byte(payload[0]).ok_or(wrong)?)
             }
             WELCOME => {
                 exactly(12)?;

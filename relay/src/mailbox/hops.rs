@@ -40,7 +40,7 @@ pub(super) struct Visitor {
 
 impl Mailbox {
     /// Which addresses of other nodes may be reached, from now on.
-    pub fn set_access(&mut self, access: AccessList) {
+    pub(super) fn set_access(&mut self, access: AccessList) {
         self.access = access;
     }
 
@@ -165,6 +165,11 @@ impl Mailbox {
         if envelope.verify().is_err() {
             self.counters.hops_forged += 1;
             return self.close(id, Close::Malformed);
+        }
+        if self.policy.uids.admit(sender.as_bytes()).is_err() {
+            self.counters.hops_sender_denied += 1;
+            let status = Status::Refused;
+            return self.write(id, &Frame::Refused { sender, receiver, time_us: name, status });
         }
         self.counters.hops_received += 1;
         let from = self.place(id);

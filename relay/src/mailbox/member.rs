@@ -19,6 +19,8 @@ pub(super) struct Member {
     sends: TokenBucket,
     requests_sent: TokenBucket,
     requests_received: TokenBucket,
+    /// Credentials for the relay that it may ask for.
+    relay_asks: TokenBucket,
     /// The other nodes that it has named last, the latest at the end.
     named: Vec<NodeAddress>,
     names: TokenBucket,
@@ -37,6 +39,7 @@ impl Member {
             sends: TokenBucket::new(now, limits.sends_burst),
             requests_sent: TokenBucket::new(now, limits.requests_burst * SECONDS_PER_MINUTE),
             requests_received: TokenBucket::new(now, limits.requests_burst * SECONDS_PER_MINUTE),
+            relay_asks: TokenBucket::new(now, limits.requests_burst * SECONDS_PER_MINUTE),
             named: Vec::new(),
             names: TokenBucket::new(now, limits.nodes_burst),
         }
@@ -97,6 +100,11 @@ impl Member {
     /// Whether it may send one more friend request now.
     pub(super) fn may_request(&mut self, now: Instant, limits: &MailboxLimits) -> bool {
         take_a_minute(&mut self.requests_sent, now, limits)
+    }
+
+    /// Whether it may ask for credentials of the relay now: as often as for friendship.
+    pub(super) fn may_ask_relay(&mut self, now: Instant, limits: &MailboxLimits) -> bool {
+        take_a_minute(&mut self.relay_asks, now, limits)
     }
 
     /// Whether it may get one more friend request now.

@@ -15,6 +15,7 @@ mod hops;
 mod links;
 mod member;
 mod node_address;
+mod relay_grant;
 mod replay;
 mod shard;
 
@@ -26,6 +27,7 @@ pub use envelope::{
 pub use frame::{Frame, FrameError, FrameReader, PAYLOAD_LEN_MAX, Status, UIDS_PER_FRAME_MAX};
 pub use links::{LINK_IDLE, LINK_TIMEOUT};
 pub use node_address::{NODE_ADDRESS_LEN, NodeAddress, NodeAddressError};
+pub use relay_grant::{NoRelay, RELAY_PASSWORD_LEN, RelayGrant, RelayPlaces};
 pub use replay::{REPLAY_WINDOW_US, Replay, ReplayWindow};
 pub use shard::{Close, Command, Mailbox, MailboxLimits, MailboxOptions, POSTS_MAX, Place, SessionId};
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use identity::{Domain, Uid};
@@ -19,7 +20,8 @@ use super::hops::{self, Visitor};
 use super::links::Links;
 use super::member::Member;
 use super::node_address::NodeAddress;
-use crate::policy::POLICY_WITHOUT_END;
+use super::relay_grant::{NoRelay, RelayGrant, RelayPlaces};
+use crate::policy::{Policy, UidRefusal};
 use crate::turn::access::AccessList;
 use crate::turn::rate::TokenBucket;
 
@@ -81,6 +83,8 @@ pub struct MailboxOptions {
     pub node: Uid,
     /// The addresses that it listens on, as they were given: where it is, other nodes of no public address may be reached.
     pub listeners: Vec<IpAddr>,
+    /// Where its relay listens, if it has one: said to peers that ask for its credentials.
+    pub relay: Option<RelayPlaces>,
 }
 
 /// A connection of one shard. The caller chooses it; it never comes again.
@@ -190,6 +194,8 @@ pub enum Close {
     WrongNode = 0x7,
     /// The node's policy has expired, so nobody may log in.
     PolicyExpired = 0x8,
+    /// The node's policy denies this UID, or allows only others.
+    Denied = 0x9,
 }
 
 #[derive(Debug)]
@@ -227,8 +233,8 @@ pub struct Mailbox {
     waking: VecDeque<SessionId>,
     pub(super) counters: Counters,
     pub(super) access: AccessList,
-    /// From when on nobody may log in, because the policy has expired: seconds since 1970-01-01 UTC.
-    valid_until_s: u64,
+    /// Who may log in, and until when.
+    pub(super) policy: Arc<Policy>,
     /// Other nodes that are at home here and are connected to.
     pub(super) links: Links,
     /// How many nodes are connected to this shard, by their addresses.
@@ -250,16 +256,28 @@ impl Mailbox {
             waking: VecDeque::new(),
             counters: Counters::default(),
             access: AccessList::default(),
-            valid_until_s: POLICY_WITHOUT_END,
+            policy: Arc::default(),
             links: Links::default(),
             visitors: BTreeMap::new(),
             forwards: hops::shard_rate(now),
         }
     }
 
-    /// Nobody may log in from `valid_until_s` on, seconds since 1970-01-01 UTC; sessions go on.
-    pub fn set_valid_until_s(&mut self, valid_until_s: u64) {
-        self.valid_until_s = valid_until_s;
+    /// Puts a policy in force. Sessions go on, but for those of UIDs that are no longer served.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        // Its own addresses are no secret of the node's here: whoever answers there must prove to be another node.
+        self.set_access(AccessList::new(&policy.relay, &[]));
+        let before = std::mem::replace(&mut self.policy, policy);
+        if before.uids == self.policy.uids {
+            return;
+        }
+        let refused = |session: &Session| match &session.role {
+            Role::Peer(member) => self.policy.uids.admit(member.uid.as_bytes()).is_err(),
+            _ => false,
+        };
+        let gone: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, session)| refused(session)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.close(id, Close::Denied));
     }
 
     /// A connection is there, and exports `exported` under [`super::EXPORTER_LABEL`].
@@ -432,6 +450,14 @@ impl Mailbox {
                 let place = self.place(id);
                 self.post(now, time_us, self.home(&uid), Command::Register { uid, place });
             }
+            Frame::AskRelay => {
+                let answer = self.grant_relay(now, time_us / MICROSECONDS, id);
+                match answer {
+                    Ok(_) => self.counters.relay_granted += 1,
+                    Err(_) => self.counters.relay_not_granted += 1,
+                }
+                self.write(id, &answer.map_or_else(Frame::NoRelay, Frame::Relay));
+            }
             Frame::Send(envelope) => self.send(now, time_us, id, envelope),
             Frame::SendVia { node, envelope } => self.send_via(now, time_us, id, node, envelope),
             Frame::Login { .. }
@@ -439,16 +465,39 @@ impl Mailbox {
             | Frame::Welcome { .. }
             | Frame::Deliver(_)
             | Frame::Status { .. }
+            | Frame::Relay(_)
+            | Frame::NoRelay(_)
             | Frame::Forward(_)
             | Frame::Refused { .. }
             | Frame::Taken(_) => self.close(id, Close::Malformed),
         }
     }
 
+    /// Credentials for the relay, for a peer that has proved its UID. They end with the policy at the latest.
+    fn grant_relay(&mut self, now: Instant, now_s: u64, id: SessionId) -> Result<RelayGrant, NoRelay> {
+        let (limits, policy) = (self.options.limits, Arc::clone(&self.policy));
+        let places = self.options.relay.ok_or(NoRelay::Off)?;
+        let member = self.member(id).ok_or(NoRelay::Off)?;
+        if !member.may_ask_relay(now, &limits) {
+            return Err(NoRelay::Busy);
+        }
+        if policy.has_expired(now_s) {
+            return Err(NoRelay::PolicyExpired);
+        }
+        if policy.relay.draining {
+            return Err(NoRelay::Draining);
+        }
+        // The first secret is the one in use; the others are accepted.
+        let secret = policy.relay.rest_secrets.first().ok_or(NoRelay::NotIssued)?;
+        let lifetime_s = policy.relay.limits.credential_lifetime_s;
+        let expires_s = now_s.saturating_add(lifetime_s.into()).min(policy.valid_until_s);
+        Ok(RelayGrant::issue(secret, &member.uid, expires_s, places))
+    }
+
     /// The first frame must be a login.
     fn on_first(&mut self, now: Instant, time_us: u64, id: SessionId, frame: &Frame) {
         let Frame::Login { uid, nospam, signature } = frame else { return self.close(id, Close::Malformed) };
-        if self.valid_until_s <= time_us / MICROSECONDS {
+        if self.policy.has_expired(time_us / MICROSECONDS) {
             self.counters.logins_policy_expired += 1;
             return self.close(id, Close::PolicyExpired);
         }
@@ -457,6 +506,14 @@ impl Mailbox {
         if uid.verify(Domain::MailboxLogin, exported, signature).is_err() {
             self.counters.logins_refused += 1;
             return self.close(id, Close::LoginRefused);
+        }
+        // Only to who has proved the UID: nobody else learns whether it is denied.
+        if let Err(refusal) = self.policy.uids.admit(uid.as_bytes()) {
+            match refusal {
+                UidRefusal::Denied => self.counters.logins_denied += 1,
+                UidRefusal::NotAllowed => self.counters.logins_not_allowed += 1,
+            }
+            return self.close(id, Close::Denied);
         }
         self.counters.logins += 1;
         session.role = Role::Peer(Box::new(Member::new(*uid, *nospam, now, &self.options.limits)));
@@ -611,6 +668,7 @@ impl Mailbox {
             Close::Displaced => self.counters.displaced += 1,
             Close::Malformed | Close::AllowedMax => self.counters.malformed += 1,
             Close::Slow => self.counters.slow += 1,
+            Close::Denied => self.counters.denied += 1,
             // Counted where it is found out.
             Close::LoginRefused | Close::Crowded | Close::WrongNode | Close::PolicyExpired | Close::Leave => {
             }

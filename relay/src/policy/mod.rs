@@ -13,6 +13,7 @@ mod frame;
 mod limits;
 mod relay;
 mod store;
+mod uids;
 
 pub use cidr::{Cidr, CidrError};
 pub use frame::{
@@ -29,6 +30,8 @@ pub use relay::{
 pub use store::{
     STORE_SEGMENTS_PER_FRAME_MAX, StoreAnswer, StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat,
 };
+
+pub use uids::{UIDS_MAX, UidAccess, UidRefusal};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -60,6 +63,8 @@ pub struct Policy {
     pub revoked_tokens: Vec<[u8; 16]>,
     /// Issuers whose earlier tokens do not count any more.
     pub cut_offs: Vec<CutOff>,
+    /// Whom the node serves at all.
+    pub uids: UidAccess,
     /// The bounds.
     pub limits: Limits,
     /// Who may use the relay, and how much.
@@ -75,6 +80,7 @@ impl Default for Policy {
             publishers: Vec::new(),
             revoked_tokens: Vec::new(),
             cut_offs: Vec::new(),
+            uids: UidAccess::default(),
             limits: Limits::default(),
             relay: RelayPolicy::default(),
         }
@@ -100,6 +106,7 @@ impl Policy {
                 return Err(LimitError::Range { name, value: len as u64, min: 0, max: max as u64 });
             }
         }
+        self.uids.check()?;
         self.limits.check()?;
         self.relay.check()
     }

@@ -117,6 +117,9 @@ pub struct RelayLimits {
     pub lifetime_max_s: u32,
     /// Age at which a nonce is stale. RFC 8656 section 5 recommends at most an hour.
     pub nonce_lifetime_s: u32,
+    /// Lifetime of the credentials that peers are issued at the mailbox. A session that has begun goes on after it; who is denied loses it
+    /// at once. An hour: what is stolen is of no use for long, and 20,000 peers ask six times a second.
+    pub credential_lifetime_s: u32,
     /// Permissions an allocation. A client in a call needs one a candidate address of the other side, some tens.
     pub permissions_max: u32,
     /// Channels an allocation. There are 4,096 numbers (0x4000 to 0x4fff, RFC 8656 section 12).
@@ -138,6 +141,7 @@ impl Default for RelayLimits {
             lifetime_default_s: 600,
             lifetime_max_s: 3_600,
             nonce_lifetime_s: 3_600,
+            credential_lifetime_s: 3_600,
             permissions_max: 128,
             channels_max: 128,
         }
@@ -146,7 +150,7 @@ impl Default for RelayLimits {
 
 impl RelayLimits {
     /// Name, value, least and most of every bound, as [`Limits::ranges`](super::Limits::ranges).
-    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 14] {
+    pub fn ranges(&self) -> [(&'static str, u64, u64, u64); 15] {
         let count = u64::from;
         [
             ("allocations_max", count(self.allocations_max), 0, 10_000_000),
@@ -161,6 +165,7 @@ impl RelayLimits {
             ("lifetime_default_s", count(self.lifetime_default_s), 30, 86_400),
             ("lifetime_max_s", count(self.lifetime_max_s), 30, 86_400),
             ("nonce_lifetime_s", count(self.nonce_lifetime_s), 60, 86_400),
+            ("credential_lifetime_s", count(self.credential_lifetime_s), 1, 86_400),
             ("permissions_max", count(self.permissions_max), 1, 4_096),
             ("channels_max", count(self.channels_max), 1, 4_096),
         ]

@@ -81,6 +81,8 @@ pub struct Counters {
     pub quotas: [u64; QuotaExceeded::ALL.len()],
     /// Allocations refused because the policy has expired; each is among the errors too.
     pub policy_expired: u64,
+    /// Requests of users who are denied, and of users who are not among those allowed; each is among the errors too.
+    pub users_refused: [u64; 2],
     /// What was admitted, of all sessions.
     pub usage: Usage,
 }

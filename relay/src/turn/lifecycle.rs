@@ -82,6 +82,13 @@ impl Server {
         self.end_those(now, is_selected, EndReason::Kicked, relays)
     }
 
+    /// Ends the sessions of users whom the policy in force does not serve, and returns how many.
+    pub fn kick_refused(&mut self, now: Now, relays: &mut impl Relays) -> usize {
+        let Some(policy) = self.policy.clone().filter(|policy| !policy.uids.is_open()) else { return 0 };
+        let is_refused = |allocation: &Allocation| policy.uids.admit_user(&allocation.user).is_err();
+        self.end_those(now, is_refused, EndReason::Kicked, relays)
+    }
+
     /// Ends every session, as the server ends.
     pub fn shut_down(&mut self, now: Now, relays: &mut impl Relays) -> usize {
         self.end_those(now, |_| true, EndReason::Shutdown, relays)

@@ -2,7 +2,7 @@
 
 use super::access::AccessList;
 use super::ledger::Ledger;
-use crate::policy::{POLICY_WITHOUT_END, RelayLimits, RelayPolicy};
+use crate::policy::{POLICY_WITHOUT_END, RelayLimits, RelayPolicy, UidAccess};
 use crate::stun::{Credentials, CredentialsError};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,10 +42,12 @@ pub struct TurnPolicy {
     pub draining: bool,
     /// From when on new allocations are refused with 508, because the policy has expired: seconds since 1970-01-01 UTC.
     pub valid_until_s: u64,
+    /// Users whose name is a UID are held to these.
+    pub uids: UidAccess,
 }
 
 impl TurnPolicy {
-    /// Makes a policy ready that has no end. `own`: the node's own addresses, those of its interfaces, its relay addresses and their external ones.
+    /// Makes a policy ready that has no end and serves every UID. `own`: the node's own addresses, those of its interfaces, its relay addresses and their external ones.
     ///
     /// # Errors
     /// What of realm, users or secrets cannot be used.
@@ -57,6 +59,7 @@ impl TurnPolicy {
             mobility: policy.mobility,
             draining: policy.draining,
             valid_until_s: POLICY_WITHOUT_END,
+            uids: UidAccess::default(),
         })
     }
 

@@ -11,6 +11,7 @@ use super::{
     Action, AllocationIndex, Cause, Counters, FiveTuple, Now, Relays, ServerOptions, SessionEvent, Transport,
     TurnPolicy,
 };
+use crate::policy::UidRefusal;
 use crate::stun::{
     AttributeType, AuthCounts, Authenticated, Authenticator, Class, ErrorCode, Expiry, Family, Message,
     Method, Nonces, ReplyKey, Writer, stranger_reply_bytes_max,
@@ -27,7 +28,7 @@ const REPLY_LEN_MAX: usize = 512;
 /// The TURN server of one shard.
 pub struct Server {
     pub(super) options: ServerOptions,
-    policy: Option<Arc<TurnPolicy>>,
+    pub(super) policy: Option<Arc<TurnPolicy>>,
     /// Counts up with each policy; an allocation whose permissions were judged by another one is judged again before it is used.
     pub(super) judgement: u32,
     authenticator: Authenticator,
@@ -211,6 +212,10 @@ impl Server {
                 }
             };
         let Authenticated { user, reply_key, .. } = authenticated;
+        if let Err(refusal) = policy.uids.admit_user(user) {
+            self.counters.users_refused[usize::from(refusal == UidRefusal::NotAllowed)] += 1;
+            return self.write_error(message, ErrorCode::FORBIDDEN, Some(&reply_key), REPLY_LEN_MAX);
+        }
         if !message.unknown_attributes().is_empty() {
             return self.write_error(message, ErrorCode::UNKNOWN_ATTRIBUTE, Some(&reply_key), REPLY_LEN_MAX);
         }

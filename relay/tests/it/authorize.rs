@@ -1,7 +1,7 @@
 use identity::token::{self, Action, Claims, Scope};
 use identity::{SecretKey, Uid};
 use relay::content::{Problem, Rules, Tokens, permit};
-use relay::policy::{CutOff, Policy};
+use relay::policy::{CutOff, Policy, UidAccess};
 use std::sync::Arc;
 
 use crate::HASH;
@@ -165,4 +165,20 @@ fn under_a_policy_that_has_expired_no_token_counts() {
     );
     let renewed = Arc::new(Policy { valid_until_s: NOW_S + 2, ..Policy::clone(&policy()) });
     assert!(tokens.admit(text.as_bytes(), &Rules { policy: &renewed, ..late }).is_ok());
+}
+
+#[test]
+fn who_is_not_served_may_not_write_and_is_told_so() {
+    let text = token::to_text(&claims().sign(&publisher()));
+    let issuer = *publisher().uid().as_bytes();
+    let admit = |uids: UidAccess| {
+        let policy = Arc::new(Policy { uids, ..Policy::clone(&policy()) });
+        Tokens::default().admit(text.as_bytes(), &rules(&policy)).map(drop)
+    };
+    assert_eq!(admit(UidAccess { allow: vec![issuer], deny: Vec::new() }), Ok(()));
+    assert_eq!(admit(UidAccess { allow: Vec::new(), deny: vec![[3; 32]] }), Ok(()));
+    let denied = admit(UidAccess { allow: vec![issuer], deny: vec![issuer] }).expect_err("denied");
+    assert_eq!((denied.status, denied.kind), (403, "uid-denied"));
+    let others = admit(UidAccess { allow: vec![[3; 32]], deny: Vec::new() }).expect_err("not allowed");
+    assert_eq!((others.status, others.kind), (403, "uid-not-allowed"));
 }

@@ -1,6 +1,6 @@
 use relay::policy::{
     Cidr, CidrError, LimitError, Limits, PUBLISHERS_MAX, Policy, RELAY_REALM_LEN_MAX, RELAY_SECRETS_MAX,
-    RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy, RelayUser,
+    RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy, RelayUser, UIDS_MAX, UidAccess,
 };
 
 #[test]
@@ -78,6 +78,15 @@ fn bounds_that_contain_each_other_are_compared() {
 
 #[test]
 fn publishers_are_counted_and_found() {
+    for (allow, deny, is_right) in [
+        (vec![[1; 32], [2; 32]], vec![[2; 32]], true),
+        (vec![[2; 32], [1; 32]], vec![], false),
+        (vec![], vec![[1; 32], [1; 32]], false),
+        (vec![[1; 32]; UIDS_MAX + 1], vec![], false),
+    ] {
+        let policy = Policy { uids: UidAccess { allow, deny }, ..Policy::default() };
+        assert_eq!(policy.check().is_ok(), is_right, "{:?}", policy.check());
+    }
     let mut policy = Policy { publishers: vec![[7; 32]; PUBLISHERS_MAX], ..Policy::default() };
     assert_eq!(policy.check(), Ok(()));
     assert!(policy.trusts(&[7; 32]) && !policy.trusts(&[8; 32]));
@@ -99,7 +108,7 @@ fn the_page_states_every_bound_as_it_is() {
 #[test]
 fn every_bound_of_the_relay_is_held_to_its_range() {
     type Set = fn(&mut RelayLimits, u64);
-    let setters: [(&str, Set); 14] = [
+    let setters: [(&str, Set); 15] = [
         ("allocations_max", |limits, value| limits.allocations_max = value as u32),
         ("allocations_per_user_max", |limits, value| limits.allocations_per_user_max = value as u32),
         ("allocations_per_min_per_user", |limits, value| limits.allocations_per_min_per_user = value as u32),
@@ -112,6 +121,7 @@ fn every_bound_of_the_relay_is_held_to_its_range() {
         ("lifetime_default_s", |limits, value| limits.lifetime_default_s = value as u32),
         ("lifetime_max_s", |limits, value| limits.lifetime_max_s = value as u32),
         ("nonce_lifetime_s", |limits, value| limits.nonce_lifetime_s = value as u32),
+        ("credential_lifetime_s", |limits, value| limits.credential_lifetime_s = value as u32),
         ("permissions_max", |limits, value| limits.permissions_max = value as u32),
         ("channels_max", |limits, value| limits.channels_max = value as u32),
     ];

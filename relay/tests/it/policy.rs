@@ -3,7 +3,8 @@ use relay::policy::{
     Cidr, CutOff, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
     RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy,
     RelaySelector, RelaySession, RelaySessions, RelayUser, Status, StoreAnswer, StoreDamage, StoreDone,
-    StoreRequest, StoreSegment, StoreStat, ToEngine, VERSION, encode_from_engine, encode_to_engine,
+    StoreRequest, StoreSegment, StoreStat, ToEngine, UidAccess, VERSION, encode_from_engine,
+    encode_to_engine,
 };
 
 /// One frame a line: its name, a space, its bytes in hexadecimal.
@@ -62,6 +63,7 @@ fn policy() -> Policy {
         publishers: vec![[1; 32], [2; 32]],
         revoked_tokens: vec![[5; 16]],
         cut_offs: vec![CutOff { issuer: [6; 32], before_s: 1_790_000_000 }],
+        uids: UidAccess { allow: vec![[1; 32], [2; 32]], deny: vec![[9; 32]] },
         limits: Limits::default(),
         relay: RelayPolicy {
             realm: "example.com".into(),
@@ -336,6 +338,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             relay,
             generation,
             valid_until_s: wide[1],
+            uids: UidAccess { allow: publishers.clone(), deny: publishers.clone() },
             revoked_tokens: publishers.iter().map(|uid| std::array::from_fn(|i| uid[i])).collect(),
             cut_offs: publishers.iter().map(|uid| CutOff { issuer: *uid, before_s: wide[0] }).collect(),
             publishers,
@@ -391,6 +394,7 @@ fn any_relay_policy() -> impl Strategy<Value = RelayPolicy> {
                 lifetime_default_s: counts[4],
                 lifetime_max_s: counts[5],
                 nonce_lifetime_s: counts[6],
+                credential_lifetime_s: counts[6],
                 permissions_max: counts[7],
                 channels_max: counts[8],
             };

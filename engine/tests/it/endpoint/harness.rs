@@ -152,6 +152,7 @@ impl Node {
             datagram_len_max: DATAGRAM_LEN_MAX,
             tls: Arc::clone(&self.tls),
             listeners: vec![address(SERVER)],
+            relay: None,
             counters,
         };
         Endpoint::new(options, content, Instant::now()).expect("an endpoint")

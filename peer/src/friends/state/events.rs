@@ -65,6 +65,8 @@ impl State {
                 Ok(())
             }
             Event::NotDelivered { to, time_us, status } => self.on_not_delivered(&to, time_us, status),
+            // The service's own.
+            Event::Relay(_) | Event::NoRelay(_) => Ok(()),
         };
         if let Err(error) = outcome {
             self.counters.unsaved += 1;

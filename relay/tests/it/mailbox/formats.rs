@@ -1,8 +1,9 @@
 use identity::{SecretKey, Signature, Uid};
 use proptest::prelude::*;
 use relay::mailbox::{
-    BODY_LEN_MAX, ENVELOPE_LEN_MAX, Envelope, EnvelopeError, Frame, FrameError, FrameReader, Kind,
-    NodeAddress, PAYLOAD_LEN_MAX, RECEIPTS_MAX, Receipt, Status, UIDS_PER_FRAME_MAX, sign,
+    BODY_LEN_MAX, ENVELOPE_LEN_MAX, Envelope, EnvelopeError, Frame, FrameError, FrameReader, Kind, NoRelay,
+    NodeAddress, PAYLOAD_LEN_MAX, RECEIPTS_MAX, Receipt, RelayGrant, RelayPlaces, Status, UIDS_PER_FRAME_MAX,
+    sign,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -90,6 +91,15 @@ fn any_node() -> impl Strategy<Value = NodeAddress> {
         .prop_map(|(uid, ip, port)| NodeAddress::new(Uid::from_bytes(uid), SocketAddr::new(ip, port)))
 }
 
+/// As it is read: an address of IPv4 has one spelling.
+fn any_place() -> impl Strategy<Value = Option<SocketAddr>> {
+    let ip = prop_oneof![Just(IpAddr::from([0u16; 8])), any::<IpAddr>().prop_map(|ip| ip.to_canonical())];
+    let place = (ip, 1u16..).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+    prop::option::of(
+        place.prop_filter("one unspecified address", |place| place.ip() != IpAddr::from([0u8; 4])),
+    )
+}
+
 fn any_frame() -> impl Strategy<Value = Frame> {
     let statuses = [Status::Offline, Status::Refused, Status::NospamWrong, Status::Busy, Status::Lost];
     let statuses = prop::sample::select(statuses.to_vec());
@@ -105,6 +115,21 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any_bytes().prop_map(Frame::Send),
         any::<[u8; 4]>().prop_map(Frame::Nospam),
         Just(Frame::Listen),
+        Just(Frame::AskRelay),
+        prop::sample::select(vec![
+            NoRelay::Off,
+            NoRelay::NotIssued,
+            NoRelay::Busy,
+            NoRelay::PolicyExpired,
+            NoRelay::Draining
+        ])
+        .prop_map(Frame::NoRelay),
+        (any::<u64>(), any::<[u8; 32]>(), any_place(), any_place(), any_place()).prop_map(
+            |(expires_s, uid, udp, tcp, tls)| {
+                let uid = Uid::from_bytes(uid);
+                Frame::Relay(RelayGrant::issue(b"secret", &uid, expires_s, RelayPlaces { udp, tcp, tls }))
+            }
+        ),
         (any::<u64>(), any::<u32>())
             .prop_map(|(time_us, allowed_max)| Frame::Welcome { time_us, allowed_max }),
         any_bytes().prop_map(Frame::Deliver),

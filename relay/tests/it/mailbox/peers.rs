@@ -1,6 +1,9 @@
-use super::world::{Client, TIME_US, World, key, uid};
+use super::world::{Client, TIME_US, World, key, places, uid};
 use identity::{Domain, Uid};
-use relay::mailbox::{Close, Envelope, Frame, Kind, MailboxLimits, Status, sign};
+use relay::mailbox::{Close, Envelope, Frame, Kind, MailboxLimits, NoRelay, Status, sign};
+use relay::policy::{Policy, RelayPolicy, UidAccess};
+use relay::stun::rest_password;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NONE: [u8; 4] = [0; 4];
@@ -173,7 +176,8 @@ fn under_a_policy_that_has_expired_sessions_go_on_and_none_begins() {
     let mut world = world(2);
     let (one, two) = (world.peer(1, 0, &[2]), world.peer(2, 1, &[1]));
     world.settle();
-    world.shards.iter_mut().for_each(|shard| shard.set_valid_until_s(TIME_US / 1_000_000));
+    let ends = |valid_until_s| Arc::new(Policy { valid_until_s, ..Policy::default() });
+    world.shards.iter_mut().for_each(|shard| shard.set_policy(ends(TIME_US / 1_000_000)));
     let late = world.connect(3, 0);
     world.login(late);
     world.settle();
@@ -183,11 +187,114 @@ fn under_a_policy_that_has_expired_sessions_go_on_and_none_begins() {
     world.send(one, Kind::Message, 2, NONE, b"still here");
     world.settle();
     assert_eq!(bodies(&world.take(two)), [b"still here".to_vec()]);
-    world.shards.iter_mut().for_each(|shard| shard.set_valid_until_s(TIME_US / 1_000_000 + 1));
+    world.shards.iter_mut().for_each(|shard| shard.set_policy(ends(TIME_US / 1_000_000 + 1)));
     let client = world.connect(3, 0);
     world.login(client);
     world.settle();
     assert_eq!(world.clients[client].closed, None);
+}
+
+#[test]
+fn who_is_not_served_is_sent_away_and_does_not_come_back() {
+    let mut world = world(2);
+    let (one, two, three) = (world.peer(1, 0, &[2, 3]), world.peer(2, 1, &[1]), world.peer(3, 1, &[1]));
+    world.settle();
+    let serve = |world: &mut World, allow: &[u8], deny: &[u8]| {
+        let sorted = |numbers: &[u8]| {
+            let mut uids: Vec<_> = numbers.iter().map(|n| *uid(*n).as_bytes()).collect();
+            uids.sort_unstable();
+            uids
+        };
+        let uids = UidAccess { allow: sorted(allow), deny: sorted(deny) };
+        let policy = Arc::new(Policy { uids, ..Policy::default() });
+        world.shards.iter_mut().for_each(|shard| shard.set_policy(Arc::clone(&policy)));
+        world.settle();
+    };
+    serve(&mut world, &[], &[2]);
+    let closed = |world: &World, client: usize| world.clients[client].closed;
+    assert_eq!((closed(&world, one), closed(&world, two)), (None, Some(Close::Denied)));
+    assert_eq!(world.shards[1].counters().denied, 1);
+    let again = world.peer(2, 1, &[1]);
+    world.settle();
+    assert_eq!(closed(&world, again), Some(Close::Denied));
+    assert_eq!(world.shards[1].counters().logins_denied, 1);
+    // Somebody who only says that he is the one who is denied does not learn that he is.
+    let liar = world.connect(5, 1);
+    world.say(
+        liar,
+        &Frame::Login { uid: uid(2), nospam: NONE, signature: key(5).sign(Domain::MailboxLogin, b"no") },
+    );
+    world.settle();
+    assert_eq!(closed(&world, liar), Some(Close::LoginRefused));
+
+    serve(&mut world, &[1, 2], &[2]);
+    assert_eq!((closed(&world, one), closed(&world, three)), (None, Some(Close::Denied)));
+    let other = world.peer(4, 0, &[]);
+    world.settle();
+    assert_eq!(closed(&world, other), Some(Close::Denied));
+    assert_eq!(world.shards[0].counters().logins_not_allowed, 1);
+    serve(&mut world, &[], &[]);
+    let back = world.peer(2, 1, &[1]);
+    world.settle();
+    world.send(one, Kind::Message, 2, NONE, b"back");
+    world.settle();
+    assert_eq!(bodies(&world.take(back)), [b"back".to_vec()]);
+}
+
+#[test]
+fn a_peer_is_issued_credentials_for_the_relay_and_nobody_else_is() {
+    let mut world = world(1);
+    let one = world.peer(1, 0, &[]);
+    world.settle();
+    world.take(one);
+    let set = |world: &mut World, relay: RelayPolicy, valid_until_s: u64| {
+        world.shards[0].set_policy(Arc::new(Policy { relay, valid_until_s, ..Policy::default() }));
+    };
+    let ask = |world: &mut World| {
+        world.say(one, &Frame::AskRelay);
+        world.settle();
+        let got = world.take(one);
+        assert_eq!(got.len(), 1, "{got:?}");
+        got[0].clone()
+    };
+    assert_eq!(ask(&mut world), Frame::NoRelay(NoRelay::NotIssued), "there is no secret");
+    let now_s = TIME_US / 1_000_000;
+    let secrets = vec![b"in use".to_vec(), b"on its way out".to_vec()];
+    let relay = RelayPolicy { rest_secrets: secrets, ..RelayPolicy::default() };
+    set(&mut world, relay.clone(), u64::MAX);
+    let Frame::Relay(grant) = ask(&mut world) else { panic!("a grant") };
+    assert_eq!((grant.expires_s, grant.places), (now_s + 3_600, places()));
+    let name = format!("{}:{}", now_s + 3_600, uid(1));
+    assert_eq!(grant.user_name(&uid(1)), name);
+    assert_eq!(*grant.password(), *rest_password(b"in use", &name));
+    assert_eq!(
+        grant.places.uris("203.0.113.5".parse().unwrap()),
+        ["turn:203.0.113.5:3478?transport=udp", "turn:198.51.100.7:3479?transport=tcp"]
+    );
+    assert!(!format!("{grant:?}").contains(&*grant.password()), "no password in a log");
+    // They end with the policy.
+    set(&mut world, relay.clone(), now_s + 60);
+    let Frame::Relay(grant) = ask(&mut world) else { panic!("a grant") };
+    assert_eq!(grant.expires_s, now_s + 60);
+    set(&mut world, RelayPolicy { draining: true, ..relay.clone() }, u64::MAX);
+    assert_eq!(ask(&mut world), Frame::NoRelay(NoRelay::Draining));
+    set(&mut world, relay.clone(), now_s);
+    assert_eq!(ask(&mut world), Frame::NoRelay(NoRelay::PolicyExpired));
+    set(&mut world, relay, u64::MAX);
+    // Ten at once, of which five are left, and six a minute.
+    (0..5).for_each(|_| assert!(matches!(ask(&mut world), Frame::Relay(_))));
+    assert_eq!(ask(&mut world), Frame::NoRelay(NoRelay::Busy));
+    world.now += Duration::from_secs(10);
+    assert!(matches!(ask(&mut world), Frame::Relay(_)));
+    let counters = world.shards[0].counters();
+    assert_eq!((counters.relay_granted, counters.relay_not_granted), (8, 4));
+    // Without a login there are none, and a peer does not issue them.
+    let stranger = world.connect(2, 0);
+    world.say(stranger, &Frame::AskRelay);
+    world.say(one, &Frame::Relay(grant));
+    world.settle();
+    assert_eq!(world.clients[stranger].closed, Some(Close::Malformed));
+    assert_eq!(world.clients[one].closed, Some(Close::Malformed));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use identity::{Domain, SecretKey, Uid};
 use relay::mailbox::{
-    Close, Command, Frame, FrameReader, Kind, Mailbox, MailboxLimits, MailboxOptions, NodeAddress, SessionId,
-    sign,
+    Close, Command, Frame, FrameReader, Kind, Mailbox, MailboxLimits, MailboxOptions, NodeAddress,
+    RelayPlaces, SessionId, sign,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -41,6 +41,12 @@ pub fn uid(n: u8) -> Uid {
     key(n).uid()
 }
 
+/// Where the nodes' relays listen.
+pub fn places() -> RelayPlaces {
+    let at = |text: &str| Some(text.parse().expect("an address"));
+    RelayPlaces { udp: at("[::]:3478"), tcp: at("198.51.100.7:3479"), tls: None }
+}
+
 impl World {
     pub fn new(shard_count: usize, limits: MailboxLimits) -> World {
         World::of_node(200, shard_count, limits)
@@ -58,6 +64,7 @@ impl World {
             limits,
             node,
             listeners: listeners.clone(),
+            relay: Some(places()),
         };
         World {
             shards: (0..shard_count).map(|shard| Mailbox::new(now, options(shard))).collect(),

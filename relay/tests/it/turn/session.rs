@@ -1,8 +1,8 @@
 //! Streams, kicks, records.
 
-use super::world::{OTHER_USER, UNIX_S, USER, World, client, peer, policy};
-use relay::policy::{RelayLimits, RelayPolicy};
-use relay::stun::{AttributeType, Method};
+use super::world::{OTHER_USER, REALM, UNIX_S, USER, World, client, password, peer, policy};
+use relay::policy::{RelayLimits, RelayPolicy, RelayUser, UidAccess};
+use relay::stun::{AttributeType, Method, StaticUser};
 use relay::turn::{EndReason, FiveTuple, Selector, SessionEvent, Transport};
 
 fn stream(n: u16) -> FiveTuple {
@@ -123,4 +123,37 @@ fn every_one_of_many_is_found_and_none_that_is_gone() {
     world.pass(600);
     assert_eq!((world.relays.open.len(), world.server.sessions_len()), (0, 0));
     assert_eq!(world.server.next_timeout(), None);
+}
+
+#[test]
+fn users_whose_uid_is_not_served_are_kicked_and_stay_out() {
+    let uid = identity::SecretKey::from_seed([1; 32]).uid();
+    let name = uid.to_string();
+    let StaticUser { keys, .. } = StaticUser::derive(&name, REALM, &password(&name)).expect("plain text");
+    let user = RelayUser { name: name.clone(), key_md5: keys.md5, key_sha256: keys.sha256 };
+    let mut world = World::with(RelayPolicy { users: [policy().users, vec![user]].concat(), ..policy() });
+    let allocate = |world: &mut World, n: u16| {
+        let request = world.signed(client(n), &name, Method::Allocate, |writer| {
+            writer.attribute(AttributeType::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        });
+        world.raw(client(n), &request).expect("an answer").code()
+    };
+    // George's name is no UID, so he is an operator's own.
+    world.allocated(client(1));
+    assert_eq!(allocate(&mut world, 2), 0);
+    world.uids = UidAccess { allow: Vec::new(), deny: vec![*uid.as_bytes()] };
+    world.apply_policy();
+    let now = world.now();
+    assert_eq!(world.server.kick_refused(now, &mut world.relays), 1);
+    assert_eq!(
+        world.server.sessions(now).map(|session| session.user.to_string()).collect::<Vec<_>>(),
+        [USER]
+    );
+    assert_eq!((allocate(&mut world, 2), allocate(&mut world, 3)), (403, 403));
+    assert_eq!(world.server.counters().users_refused, [2, 0]);
+    world.uids = UidAccess { allow: vec![[3; 32]], deny: Vec::new() };
+    world.apply_policy();
+    assert_eq!(allocate(&mut world, 3), 403);
+    assert_eq!(world.server.counters().users_refused, [2, 1]);
+    assert_eq!(world.refresh(client(1), 600).code(), 0);
 }

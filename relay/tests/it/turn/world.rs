@@ -1,7 +1,7 @@
 //! A server with its policy, relayed sockets that only exist on paper, a clock that tests wind, and clients that do the dance of
 //! long-term credentials.
 
-use relay::policy::{Cidr, RelayPolicy, RelayUser};
+use relay::policy::{Cidr, RelayPolicy, RelayUser, UidAccess};
 use relay::stun::{AttributeType, Class, Integrity, Key, Message, Method, StaticUser, TransactionId, Writer};
 use relay::turn::ledger::Ledger;
 use relay::turn::{
@@ -119,6 +119,7 @@ pub struct World {
     pub policy: RelayPolicy,
     /// When the policy expires.
     pub valid_until_s: u64,
+    pub uids: UidAccess,
     pub ledger: Arc<Ledger>,
     start: Instant,
     /// Since the start.
@@ -260,6 +261,7 @@ impl World {
             relays: FakeRelays::default(),
             policy,
             valid_until_s: u64::MAX,
+            uids: UidAccess::default(),
             ledger: Arc::clone(ledger),
             start,
             at: Duration::ZERO,
@@ -274,7 +276,7 @@ impl World {
     pub fn apply_policy(&mut self) {
         let own = [RELAY_V4, RELAY_V6, OWN_V4].map(|ip| ip.parse().expect("an address"));
         let policy = TurnPolicy::new(&self.policy, &own).expect("a good policy");
-        let policy = TurnPolicy { valid_until_s: self.valid_until_s, ..policy };
+        let policy = TurnPolicy { valid_until_s: self.valid_until_s, uids: self.uids.clone(), ..policy };
         self.server.set_policy(Arc::new(policy));
     }
 
