@@ -65,6 +65,7 @@ async fn an_engine_whose_control_plane_is_gone_keeps_its_promises_and_makes_none
     until(|| status(home).policy_expired);
     // What was there goes on.
     one.send(Kind::Message, &key(2).uid(), [0; 4], b"still there").unwrap();
+    one.flush().await.unwrap();
     let Event::Message { body, .. } = next(&mut two).await else { panic!("a message") };
     assert_eq!(body, b"still there");
     assert_eq!(phone.refresh(), 0);
@@ -80,8 +81,11 @@ async fn an_engine_whose_control_plane_is_gone_keeps_its_promises_and_makes_none
     assert_eq!(turn_client().allocate(), 508);
     let other = home.join("other.img");
     std::fs::write(&other, vec![8; 100_000]).unwrap();
-    let (exit, text) = code(on(home, "publish").arg(&other).args(["--to", &node.url()]));
-    assert!(exit != 0 && text.contains("has not renewed its policy"), "{exit} {text}");
+    // A publisher tries again later, as 503 asks it to.
+    let mut publishing = on(home, "publish").arg(&other).args(["--to", &node.url()]).spawn().unwrap();
+    until(|| count(&status(home), "ioex_uploads_refused_total", "policy_expired") > 0);
+    publishing.kill().unwrap();
+    publishing.wait().unwrap();
     let after = status(home);
     assert_eq!(count(&after, "ioex_mailbox_logins_total", "policy_expired"), 1);
     assert_eq!(count(&after, "ioex_relay_allocations_refused_total", "policy_expired"), 1);
@@ -97,6 +101,9 @@ async fn an_engine_whose_control_plane_is_gone_keeps_its_promises_and_makes_none
     let output = on(home, "publish").arg(&other).args(["--to", &second.url()]).output().unwrap();
     assert!(output.status.success(), "{}", err(&output));
     one.send(Kind::Message, &key(2).uid(), [0; 4], b"and on").unwrap();
+    one.flush().await.unwrap();
+    let Event::Message { body, .. } = next(&mut two).await else { panic!("a message") };
+    assert_eq!(body, b"and on");
     drop((one, two));
     second.end();
 }
@@ -164,7 +171,7 @@ async fn who_is_denied_is_gone_at_once_and_stays_away() {
     assert!(exit != 0 && said.contains("denied here"), "{exit} {said}");
     let after = status(home);
     assert_eq!(count(&after, "ioex_mailbox_logins_total", "\"denied\""), 2);
-    assert_eq!(count(&after, "ioex_relay_users_refused_total", "\"denied\""), 2);
+    assert!(count(&after, "ioex_relay_users_refused_total", "\"denied\"") >= 2);
     assert!(count(&after, "ioex_uploads_refused_total", "uid_denied") > 0);
 
     // What was said holds after a restart, and goes over the configuration.
