@@ -11,6 +11,7 @@ pub mod mail;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod passage;
 pub mod probe;
 pub mod quic;
 pub mod relay;

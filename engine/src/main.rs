@@ -80,6 +80,10 @@ struct Arguments {
     /// Ports that relayed addresses are made of
     #[arg(long, value_name = "MIN-MAX", default_value_t)]
     relay_ports: PortRange,
+    /// Take the place of the engine that runs in the data directory: its sockets and its store, while it finishes its
+    /// connections and ends
+    #[arg(long, conflicts_with_all = ["relay", "relay_tls"])]
+    take_over: bool,
     /// Say on standard output as JSON what listens where
     #[arg(long)]
     json: bool,
@@ -119,6 +123,7 @@ fn main() -> ExitCode {
             addresses: arguments.relay_address,
             ports: arguments.relay_ports,
         },
+        take_over: arguments.take_over,
     };
     let node = match Node::start(&options) {
         Ok(node) => node,

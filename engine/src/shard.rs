@@ -9,6 +9,7 @@ use crate::limits::{MAIL_RETRY, PolicyView, STORAGE_RETRY};
 use crate::mail;
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::ShardCounters;
+use crate::passage::{Passage, Passed};
 use crate::quic::{ConfigError, Endpoint, EndpointOptions, RetryTokens, Tls};
 use crate::relay::{self, NodeRelay, Relay, RelayOptions};
 use crate::storage::StorageClient;
@@ -79,6 +80,8 @@ pub struct ShardConfig {
     pub storage: StorageClient,
     /// Where it counts.
     pub counters: Arc<ShardCounters>,
+    /// The way to the process that has the sockets until now. The shard receives nothing before [`Command::Follow`].
+    pub passage: Option<Passage>,
 }
 
 /// What a shard needs to be a relay.
@@ -121,7 +124,26 @@ pub enum Command {
     },
     /// Close everything and end.
     Stop,
-    /// Datagrams that reached another shard and belong to this one.
+    /// Receive no more on the content service's sockets, deal with what has been received, and say so.
+    Pause {
+        /// Told when all is done.
+        done: mpsc::Sender<()>,
+    },
+    /// Receive on them again.
+    Resume,
+    /// Say which ids clients chose for their first flights.
+    InitialIds {
+        /// Told the shard's index and the ids.
+        reply: mpsc::Sender<(usize, Vec<Box<[u8]>>)>,
+    },
+    /// Begin to receive on the sockets that another process has handed over, and pass on what is for its connections.
+    Follow {
+        /// The ids that its clients chose for their first flights.
+        initial_ids: Vec<Box<[u8]>>,
+    },
+    /// That process has ended.
+    PredecessorEnded,
+    /// Datagrams that reached another shard, or the process that has the sockets now, and belong to this one.
     HandedOver {
         /// As the driver described them.
         meta: RecvMeta,
@@ -253,6 +275,7 @@ fn run(
         };
         Relay::new(options, config.policy.current(), Instant::now())
     });
+    let content_sockets = first_socket;
     let mut opened = driver::open(config.driver, sockets, config.waker)
         .map_err(|source| ShardError::Driver { index, source })?;
     if let Some(relay) = &mut relay {
@@ -285,6 +308,9 @@ fn run(
     let why_not_uring = opened.why_not_uring.map(|error| error.to_string());
     let _ = started.send((opened.driver.kind(), why_not_uring));
     let parts = Parts {
+        index,
+        content_sockets,
+        passage: config.passage,
         endpoint,
         relay,
         commands: config.commands,
@@ -302,15 +328,19 @@ fn run(
 
 /// Everything of a shard but its driver.
 struct Parts {
+    index: usize,
     endpoint: Endpoint,
     relay: Option<Relay>,
     commands: Receiver<Command>,
     shards: Vec<Sender<Command>>,
     policy: PolicyView,
     counters: Arc<ShardCounters>,
+    content_sockets: usize,
+    passage: Option<Passage>,
 }
 
 struct Shard<D> {
+    index: usize,
     driver: D,
     endpoint: Endpoint,
     relay: Option<Relay>,
@@ -318,6 +348,12 @@ struct Shard<D> {
     shards: Vec<Sender<Command>>,
     policy: PolicyView,
     counters: Arc<ShardCounters>,
+    /// The content service's sockets are the first ones.
+    content_sockets: usize,
+    /// The way to the process that had the sockets before, as long as it lives.
+    passage: Option<Passage>,
+    /// Who waits for the end of this turn, in which nothing more is received.
+    pausing: Vec<mpsc::Sender<()>>,
     sigbus_generation: u64,
     /// Batches are ready and the last turn had a buffer for every one it looked at.
     has_more_to_send: bool,
@@ -334,8 +370,13 @@ enum Ending {
 
 impl<D: Driver + Streams> Shard<D> {
     fn new(driver: D, parts: Parts) -> Self {
-        let Parts { endpoint, relay, commands, shards, policy, counters } = parts;
+        let Parts { endpoint, relay, commands, shards, policy, counters, index, content_sockets, passage } =
+            parts;
         Self {
+            index,
+            content_sockets,
+            passage,
+            pausing: Vec::new(),
             driver,
             endpoint,
             relay,
@@ -350,6 +391,9 @@ impl<D: Driver + Streams> Shard<D> {
     }
 
     fn run(&mut self) -> io::Result<()> {
+        if self.passage.is_some() {
+            self.set_receiving(false);
+        }
         let mut now = Instant::now();
         while !self.has_ended(now) {
             now = self.turn(now)?;
@@ -373,6 +417,9 @@ impl<D: Driver + Streams> Shard<D> {
             relay.end_turn(now, &mut self.driver);
         }
         self.hand_over();
+        self.pass_on();
+        // Nobody may be left to listen.
+        self.pausing.drain(..).for_each(|done| _ = done.send(()));
         self.endpoint.poll_storage(now);
         self.endpoint.expire(now);
         self.look_for_faults();
@@ -418,6 +465,19 @@ impl<D: Driver + Streams> Shard<D> {
                 Command::HandedOver { meta, mut bytes } => {
                     self.endpoint.handle_handed_over(now, &meta, &mut bytes);
                 }
+                Command::Pause { done } => {
+                    self.set_receiving(false);
+                    self.pausing.push(done);
+                }
+                Command::Resume => self.set_receiving(true),
+                Command::InitialIds { reply } => {
+                    let _ = reply.send((self.index, self.endpoint.initial_ids()));
+                }
+                Command::Follow { initial_ids } => {
+                    self.endpoint.follow(initial_ids);
+                    self.set_receiving(true);
+                }
+                Command::PredecessorEnded => self.forget_predecessor(),
                 Command::Mail(command) => self.endpoint.obey_mail(now, command),
                 Command::Relay(command) => match &mut self.relay {
                     Some(relay) => relay.obey(now, command, &mut self.driver),
@@ -462,7 +522,8 @@ impl<D: Driver + Streams> Shard<D> {
             self.endpoint.live_connections() == 0 && !self.endpoint.wants_to_send() && allocations == 0;
         match self.ending {
             None => false,
-            Some(Ending::Draining(_)) => is_done,
+            // What the process before this one still finishes reaches it through here.
+            Some(Ending::Draining(_)) => is_done && self.passage.is_none(),
             Some(Ending::Closing(deadline)) => is_done || deadline <= now,
         }
     }
@@ -480,6 +541,31 @@ impl<D: Driver + Streams> Shard<D> {
             let sent = self.shards.get(foreign.shard).is_some_and(|shard| shard.send(command).is_ok());
             if !sent {
                 self.counters.datagrams_hand_over_full.increment();
+            }
+        }
+    }
+
+    /// Passes datagrams on to the process that had the sockets before.
+    fn pass_on(&mut self) {
+        while let Some(batch) = self.endpoint.poll_predecessor() {
+            match self.passage.as_ref().map(|passage| passage.send(&batch.meta, &batch.bytes)) {
+                Some(Passed::Sent) => {}
+                Some(Passed::Full) => self.counters.datagrams_passing_full.increment(),
+                Some(Passed::Ended) | None => return self.forget_predecessor(),
+            }
+        }
+    }
+
+    fn forget_predecessor(&mut self) {
+        self.passage = None;
+        self.endpoint.forget_predecessor();
+    }
+
+    /// Begins or ends to receive on the content service's sockets.
+    fn set_receiving(&mut self, receives: bool) {
+        for socket in 0..self.content_sockets {
+            if let Err(error) = self.driver.set_receiving(socket, receives) {
+                tracing::error!(socket, receives, %error, "a socket is not watched as it should be");
             }
         }
     }

@@ -1,23 +1,35 @@
-//! One writer a store: `lock` is held with flock while the store is open, and says who holds it.
+//! One writer a store: `lock` is held with flock while the store is open, and says who holds it. A process that takes the store
+//! over from another gets the lock's descriptor from it, so that at no time a third one could take it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::OpenError;
 
-/// The held lock. Closing the file, also by dying, gives it up.
+/// The held lock. Closing the file, also by dying, gives it up; where several processes have its descriptor, the last one does.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    pub(crate) file: File,
 }
 
 impl Lock {
-    pub(crate) fn take(store_dir: &Path) -> Result<Lock, OpenError> {
+    /// `inherited`: the descriptor of the process that had it until now.
+    pub(crate) fn take(store_dir: &Path, inherited: Option<File>) -> Result<Lock, OpenError> {
         let path = store_dir.join("lock");
         let io = |source| OpenError::Io { path: path.clone(), source };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        let own = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let own = own.map_err(io)?;
+        // Only one that is this store's: locking it again is then no change, for flock goes by the open file.
+        let is_same = |other: &File| -> std::io::Result<bool> {
+            let (a, b) = (own.metadata()?, other.metadata()?);
+            Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
+        };
+        let mut file = match inherited {
+            Some(inherited) if is_same(&inherited).map_err(io)? => inherited,
+            _ => own,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -32,6 +44,6 @@ impl Lock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }

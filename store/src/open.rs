@@ -26,12 +26,13 @@ pub(crate) fn open(
     dir: &Path,
     options: Options,
     backend: DynBackend,
+    inherited_lock: Option<File>,
 ) -> Result<(Inner, OpenReport), OpenError> {
     let started = Instant::now();
     check_options(&options)?;
     mapping::install_sigbus_handler();
     make_directories(dir, &backend)?;
-    let lock = Lock::take(dir)?;
+    let lock = Lock::take(dir, inherited_lock)?;
     let mut opening = Opening {
         dir,
         options: &options,
@@ -86,7 +87,7 @@ pub(crate) fn open(
         retired: Mutex::default(),
         snapshotting: Mutex::new(()),
         quarantined: Mutex::new(quarantined),
-        _lock: lock,
+        lock,
     };
     let is_changed = !report.damage.is_empty() || !report.cut.is_empty();
     if is_changed || inner.is_snapshot_due() {

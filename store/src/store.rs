@@ -1,5 +1,7 @@
 //! The store: what its handles share, figures, snapshots, quarantine.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -108,7 +110,7 @@ pub(crate) struct Inner {
     /// Held while a snapshot is written: one at a time. Nobody else waits for it.
     pub(crate) snapshotting: Mutex<()>,
     pub(crate) quarantined: Mutex<Vec<Damage>>,
-    pub(crate) _lock: Lock,
+    pub(crate) lock: Lock,
 }
 
 /// What the one writer keeps. Its lock is never held over I/O.
@@ -155,8 +157,40 @@ impl Store {
         options: Options,
         backend: Arc<dyn Backend>,
     ) -> Result<(Store, OpenReport), OpenError> {
-        let (inner, report) = crate::open::open(dir, options, DynBackend(backend))?;
+        let (inner, report) = crate::open::open(dir, options, DynBackend(backend), None)?;
         Ok((Store { inner: Arc::new(inner) }, report))
+    }
+
+    /// As [`open`](Store::open), with the lock of a process that has the store open and has stopped writing to it
+    /// ([`lock_file`](Store::lock_file)). That process may go on reading what it knows of. Should this one end before it has
+    /// written anything, the other may go on writing.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open); [`OpenError::Locked`] if the lock is another store's and this one's is taken.
+    pub fn take_over(
+        dir: &Path,
+        options: Options,
+        backend: Arc<dyn Backend>,
+        lock: File,
+    ) -> Result<(Store, OpenReport), OpenError> {
+        let (inner, report) = crate::open::open(dir, options, DynBackend(backend), Some(lock))?;
+        Ok((Store { inner: Arc::new(inner) }, report))
+    }
+
+    /// The descriptor of the held lock, for a process that takes the store over.
+    ///
+    /// # Errors
+    /// Those of `dup(2)`.
+    pub fn lock_file(&self) -> io::Result<File> {
+        self.inner.lock.file.try_clone()
+    }
+
+    /// Maps every pack, so that what the index names stays readable when another process compacts packs away.
+    pub fn map_all(&self) {
+        for pack in self.inner.packs.all() {
+            // One that cannot be mapped now is tried again when something is read from it.
+            let _ = pack.fresh_mapping();
+        }
     }
 
     /// A reader for one thread.

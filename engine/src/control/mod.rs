@@ -32,6 +32,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// # Errors
 /// [`ListenError`], with the path that could not be made.
 pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
+    let listener = listen_aside(path)?;
+    put_in_place(path)?;
+    Ok(listener)
+}
+
+/// Listens beside `path`, where nobody connects before [`put_in_place`].
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn listen_aside(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |source| ListenError { path, source }
@@ -41,6 +51,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
         let mode = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(directory, mode).map_err(failed(directory))?;
     }
+    let path = &aside(path);
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
         _ => {}
@@ -48,6 +59,18 @@ pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(path).map_err(failed(path))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed(path))?;
     Ok(listener)
+}
+
+/// From now on whoever connects to `path` reaches the socket that listened aside, and nobody a moment without one.
+///
+/// # Errors
+/// [`ListenError`].
+pub(crate) fn put_in_place(path: &Path) -> Result<(), ListenError> {
+    std::fs::rename(aside(path), path).map_err(|source| ListenError { path: path.to_path_buf(), source })
+}
+
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("sock.new")
 }
 
 /// The socket could not be made.

@@ -27,6 +27,8 @@ impl Control {
         frames: &mut Frames,
     ) -> Result<FromEngine, String> {
         let leases = Arc::clone(self.storage.leases());
+        let pass = self.storage.enter();
+        let pass = pass.ok_or("another engine has taken the store over; ask it: connect again")?;
         let limits = self.policy.shared().load().limits.clone();
         let dead_percent = limits.compact_dead_percent as u8;
         let answer = match request {
@@ -36,17 +38,22 @@ impl Control {
             }
             StoreRequest::List => return list(leases, frames).await,
             StoreRequest::Remove { hash } => {
-                let remove = move || done(tidy::remove(&leases, &Hash(hash)));
+                let remove = move || {
+                    let _pass = pass;
+                    done(tidy::remove(&leases, &Hash(hash)))
+                };
                 StoreAnswer::Done(off_tasks(remove).await?)
             }
             StoreRequest::Collect { accept_clock } => {
                 let collect = move |progress: Progress<'_>| {
+                    let _pass = pass;
                     done(tidy::collect(&leases, &storage::now, accept_clock, dead_percent, progress))
                 };
                 StoreAnswer::Done(report(frames, collect).await?)
             }
             StoreRequest::Verify => {
                 let verify = move |progress: Progress<'_>| {
+                    let _pass = pass;
                     let verified = tidy::verify(leases.store(), progress);
                     for found in verified.iter().flat_map(|verified| &verified.damage) {
                         tracing::error!(damage = %found, "quarantined: not served any more");
@@ -57,6 +64,7 @@ impl Control {
             }
             StoreRequest::Compact { dead_percent_min } => {
                 let compact = move |progress: Progress<'_>| {
+                    let _pass = pass;
                     done(tidy::compact(leases.store(), dead_percent_min, progress))
                 };
                 StoreAnswer::Done(report(frames, compact).await?)

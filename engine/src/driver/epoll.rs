@@ -129,7 +129,8 @@ impl EpollDriver {
     /// Watches a socket for datagrams and, while it has a backlog, for room.
     fn watch(&self, index: SocketIndex) -> io::Result<()> {
         let Some((outlet, key)) = self.outlets.get(index).zip(self.outlets.key(index)) else { return Ok(()) };
-        let interest = if outlet.backlog.is_empty() { libc::EPOLLIN } else { libc::EPOLLIN | libc::EPOLLOUT };
+        let datagrams = if outlet.inlet.is_paused { 0 } else { libc::EPOLLIN };
+        let interest = if outlet.backlog.is_empty() { datagrams } else { datagrams | libc::EPOLLOUT };
         let operation = EpollOperation::Change;
         sys::epoll_watch(self.epoll.as_fd(), operation, outlet.socket.as_fd(), interest, key.to_bits())
     }
@@ -281,6 +282,18 @@ impl Driver for EpollDriver {
         let _ = sys::epoll_watch(epoll, operation, outlet.socket.as_fd(), 0, 0);
         self.faults.forget(socket);
         self.intake.forget(socket);
+    }
+
+    fn set_receiving(&mut self, socket: SocketIndex, receives: bool) -> io::Result<()> {
+        let key = self.outlets.key(socket);
+        let Some((outlet, key)) = self.outlets.get_mut(socket).zip(key) else { return Ok(()) };
+        if receives {
+            outlet.inlet.is_paused = false;
+        } else {
+            self.intake.pause(key, &mut outlet.inlet);
+        }
+        // What waits already is told again.
+        self.watch(socket)
     }
 
     fn socket_error(&mut self) -> Option<SocketFault> {

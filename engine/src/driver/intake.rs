@@ -70,10 +70,17 @@ impl Intake {
     /// A socket has something: datagrams, or with `has_error` an error that came back.
     pub fn note(&mut self, key: Key, inlet: &mut Inlet, has_error: bool) {
         inlet.has_error |= has_error;
-        if !inlet.is_readable {
+        if !inlet.is_readable && !inlet.is_paused {
             inlet.is_readable = true;
             self.readable.push_back(key);
         }
+    }
+
+    /// Nothing more is received on a socket; what has been received already comes out yet.
+    pub fn pause(&mut self, key: Key, inlet: &mut Inlet) {
+        inlet.is_paused = true;
+        inlet.is_readable = false;
+        self.readable.retain(|readable| *readable != key);
     }
 
     /// Whether [`next`](Self::next) may have something in a new turn.

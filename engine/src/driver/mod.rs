@@ -191,6 +191,14 @@ pub trait Driver {
     /// another socket's. Batches of it that the shard holds stay valid. An index that is no socket's is ignored.
     fn remove_socket(&mut self, socket: SocketIndex);
 
+    /// Whether datagrams are received on a socket, as they are from the start. While they are not, they stay in the kernel,
+    /// for this driver later or for another process that has the same socket; sending goes on. What was received before still
+    /// comes out of [`received`](Driver::received). An index that is no socket's is ignored.
+    ///
+    /// # Errors
+    /// The kernel watches the socket no more, or not again.
+    fn set_receiving(&mut self, socket: SocketIndex, receives: bool) -> io::Result<()>;
+
     /// The next ICMP error that came back for what was sent from a socket with
     /// [`error_queue`](sockets::SocketOptions::error_queue). Of those that are not fetched the oldest are dropped.
     fn socket_error(&mut self) -> Option<SocketFault>;

@@ -173,6 +173,10 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.remove_socket(socket));
     }
 
+    fn set_receiving(&mut self, socket: SocketIndex, receives: bool) -> io::Result<()> {
+        each!(self, driver => driver.set_receiving(socket, receives))
+    }
+
     fn socket_error(&mut self) -> Option<SocketFault> {
         each!(self, driver => driver.socket_error())
     }

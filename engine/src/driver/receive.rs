@@ -18,6 +18,8 @@ pub struct Inlet {
     dropped_total: u32,
     /// It is known to have something.
     pub is_readable: bool,
+    /// Nothing is to be received: what comes is another process's, which has the same socket.
+    pub is_paused: bool,
     /// Its error queue may have something.
     pub has_error: bool,
     /// Batches that the next call on it is to receive, at least 1.
@@ -46,6 +48,7 @@ impl Inlet {
             local: socket.local_addr(),
             dropped_total: 0,
             is_readable: false,
+            is_paused: false,
             has_error: false,
             batches_per_call: 1,
         }

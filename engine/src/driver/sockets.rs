@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -208,6 +208,30 @@ impl UdpSocket {
             group.push(Self::bind(SocketAddr::new(addr.ip(), port), &options)?);
         }
         Ok(group)
+    }
+
+    /// A socket that another process has bound and set up with these options, and has handed over.
+    ///
+    /// # Errors
+    /// It is no UDP socket, or none that is bound.
+    pub fn adopt(socket: OwnedFd, options: &SocketOptions) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let local = socket.local_addr()?.as_socket().map(address::canonical);
+        let (Some(local), Type::DGRAM) = (local, socket.r#type()?) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a bound UDP socket"));
+        };
+        let family = if socket.domain()? == Domain::IPV4 { Family::V4 } else { Family::V6 };
+        let has_gro = gro::enable(socket.as_fd()).is_ok();
+        let has_gso = gso::is_supported(socket.as_fd());
+        Ok(Self { socket, local, family, has_gro, has_gso, options: *options })
+    }
+
+    /// The socket's descriptor once more, for another process.
+    ///
+    /// # Errors
+    /// Those of `dup(2)`.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// The address it is bound to, canonical.

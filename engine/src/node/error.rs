@@ -5,6 +5,7 @@ use super::process::CoresError;
 use super::relay::RelayError;
 use super::shards::ShardsError;
 use super::sockets::ListenError;
+use super::upgrade::UpgradeError;
 use crate::control::{self, PolicyFileError};
 use crate::quic::TlsError;
 use crate::{storage, tcp};
@@ -54,6 +55,12 @@ pub enum NodeError {
     /// A shard.
     #[error(transparent)]
     Shards(#[from] ShardsError),
+    /// The engine that runs does not hand over.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// The sockets cannot be kept for an engine that takes over.
+    #[error("the sockets cannot be kept for an upgrade: {0}")]
+    Share(io::Error),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] control::ListenError),

@@ -6,7 +6,7 @@
 //! DIR/store/             packs and index, locked by the one engine that runs
 //! DIR/engine/            0700: policy (the last one), quic.key (0600: secret and generation of connection ids),
 //!                        tickets.key (0600: secrets of session tickets)
-//! DIR/run/               0700: engine.sock, engine.pid
+//! DIR/run/               0700: engine.sock, engine.pid, upgrade.sock (where an engine that is to take over connects)
 //! ```
 
 use identity::Uid;
@@ -79,6 +79,12 @@ impl DataDirectory {
         self.root.join("run/engine.sock")
     }
 
+    /// Where an engine waits for one that is to take its place.
+    #[must_use]
+    pub fn upgrade_socket(&self) -> PathBuf {
+        self.root.join("run/upgrade.sock")
+    }
+
     /// The process id of the engine that runs, as text.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
@@ -110,6 +116,15 @@ impl DataDirectory {
         let secret = QuicSecret { key, generation: 1 };
         replace(&path, secret.to_text().as_bytes()).map_err(|source| FileError::Io { path, source })?;
         Ok(secret)
+    }
+
+    /// Writes the secret down as it is now, with the generation of the engine that has taken over.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn keep_quic_secret(&self, secret: &QuicSecret) -> Result<(), FileError> {
+        let path = self.root.join("engine/quic.key");
+        replace(&path, secret.to_text().as_bytes()).map_err(|source| FileError::Io { path, source })
     }
 }
 

@@ -15,6 +15,7 @@ mod shards;
 mod signals;
 mod sockets;
 mod ticket_keys;
+mod upgrade;
 
 pub use cores::Cores;
 pub use error::NodeError;
@@ -24,6 +25,7 @@ pub use ready::Ready;
 pub use relay::{RelayError, RelaySettings};
 pub use shards::ShardsError;
 pub use sockets::ListenError;
+pub use upgrade::UpgradeError;
 
 use crate::control::{self, Control, PolicyFile, RelayShards};
 use crate::driver::DriverKind;
@@ -39,6 +41,7 @@ use shards::{Shards, ShardsOptions};
 use signals::{Asked, Signals};
 use sockets::Sockets;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -46,10 +49,11 @@ use std::time::{Duration, Instant};
 use store::leases::{Found, Leases};
 use store::{FileBackend, OpenReport, Store};
 use ticket_keys::TicketSecrets;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use upgrade::{Giver, GiverParts, Taken};
 
 /// Threads of the TCP service, the control socket and the metrics endpoint together. They share the shards' cores; two
 /// serve on while one of them waits for a page.
@@ -77,6 +81,8 @@ pub struct NodeOptions {
     pub metrics: Option<SocketAddr>,
     /// Whether and where to relay.
     pub relay: RelaySettings,
+    /// Whether to take the place of the engine that runs in the data directory.
+    pub take_over: bool,
 }
 
 /// A running node.
@@ -97,6 +103,9 @@ pub struct Node {
     signals: Signals,
     drain: watch::Sender<bool>,
     services: JoinSet<()>,
+    /// Hands this node over to another engine; made last.
+    giver: Option<Giver>,
+    metrics: Option<AbortHandle>,
     /// Ends with the process or with [`Node::run`], after the TCP connections.
     background: JoinSet<()>,
 }
@@ -125,24 +134,42 @@ impl Node {
         let uid = directory.uid()?;
         directory.prepare()?;
         let policy = Arc::new(PolicyFile::open(&directory.policy())?);
-        let (store, report) = open_store(&directory, &policy)?;
+        let cores = process::choose_cores(options.cores.as_ref())?;
+        let mut taken = options.take_over.then(|| Taken::ask(&directory)).transpose()?;
+        let mut quic_secret = directory.quic_secret()?;
+        let tickets = TicketSecrets::load(&directory, unix_time_s())?;
+        let keys = tickets.keys();
+        let taken_sockets = match &mut taken {
+            None => None,
+            Some(taken) => {
+                let sockets = Sockets::adopt(std::mem::take(&mut taken.udp), std::mem::take(&mut taken.tcp))?;
+                taken.check(cores.numbers().len(), &options.listen, &sockets)?;
+                quic_secret.generation = taken.generation.wrapping_add(1);
+                // What can fail fails before the old engine stops writing.
+                load_quic_tls(&directory, &keys)?;
+                taken.prepare()?;
+                Some(sockets)
+            }
+        };
+        let (store, report) = open_store(&directory, &policy, taken.as_ref())?;
         policy.govern(store.clone());
         let counters = Arc::new(NodeCounters::default());
         let leases = Arc::new(open_leases(&store, &uid)?);
-        let storage = Storage::start(&leases, policy.shared(), options.storage, &counters)?;
+        let start = if taken.is_some() { Storage::start_beside } else { Storage::start };
+        let storage = start(&leases, policy.shared(), options.storage, &counters)?;
 
         if report.packs_unchecked > 0 {
             storage.check_structure()?;
         }
 
-        let quic_secret = directory.quic_secret()?;
-        let tickets = TicketSecrets::load(&directory, unix_time_s())?;
-        let keys = tickets.keys();
         let quic_tls = load_quic_tls(&directory, &keys)?;
         let tcp_tls = Arc::new(TcpTls::load(&directory.certificate(), &directory.certificate_key(), &keys)?);
 
-        let cores = process::choose_cores(options.cores.as_ref())?;
-        let sockets = Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?;
+        let sockets = match taken_sockets {
+            Some(sockets) => sockets,
+            None => Sockets::bind(&options.listen, cores.numbers().len(), options.tcp)?,
+        };
+        let shared = sockets.share().map_err(NodeError::Share)?;
         let relay = RelayParts::open(&options.relay, &directory, &keys, cores.numbers().len())?;
         let relay_uris = relay.as_ref().map_or_else(Vec::new, |relay| relay.uris.clone());
         let relay_tls = relay.as_ref().and_then(|relay| relay.tls.clone());
@@ -160,6 +187,7 @@ impl Node {
             policy: policy.shared(),
             store: &store,
             storage: &storage,
+            passages: taken.as_mut().map(|taken| std::mem::take(&mut taken.passages)).unwrap_or_default(),
         })?;
 
         if let Some(why) = shards.fallback() {
@@ -184,7 +212,9 @@ impl Node {
             policy: Arc::clone(policy.shared()),
             storage_cpu_ns: AtomicU64::new(0),
         });
-        let metrics = options.metrics.map(|addr| runtime.block_on(bind_metrics(addr))).transpose()?;
+        let old_metrics = taken.as_mut().and_then(|taken| taken.metrics.take());
+        let metrics =
+            options.metrics.map(|addr| runtime.block_on(bind_metrics(addr, old_metrics))).transpose()?;
         let ready = Ready {
             uid,
             listeners,
@@ -217,6 +247,8 @@ impl Node {
             signals,
             drain,
             services: JoinSet::new(),
+            giver: None,
+            metrics: None,
             background: JoinSet::new(),
         };
         if let Some(events) = session_events {
@@ -225,8 +257,48 @@ impl Node {
         }
         let watch = policy_watch::watch(Arc::clone(node.policy.shared()));
         node.background.spawn_on(watch, node.runtime.handle());
-        node.start_services(sockets.tcp, metrics.map(|(listener, _)| listener), numbers)?;
+        let giver = GiverParts {
+            sockets: shared,
+            metrics: None,
+            shards: node.shards.mailboxes(),
+            storage: Arc::downgrade(&node.storage),
+            generation: quic_secret.generation,
+            refusal: options.relay.is_wanted().then_some(
+                "it relays (TURN), and its allocations would end with it: drain and restart instead",
+            ),
+        };
+        let control = node.listen_for_control()?;
+        if let Some(taken) = taken {
+            node.take_over(taken, &quic_secret)?;
+        }
+        node.start_services(sockets.tcp, metrics.map(|(listener, _)| listener), numbers, (control, giver))?;
         Ok(node)
+    }
+
+    /// The control socket, aside until this engine serves.
+    fn listen_for_control(&self) -> Result<UnixListener, NodeError> {
+        let _context = self.runtime.enter();
+        Ok(control::listen_aside(&self.directory.control_socket())?)
+    }
+
+    /// Everything is ready: takes the place of the engine that has the sockets.
+    fn take_over(&mut self, mut taken: Taken, secret: &QuicSecret) -> Result<(), NodeError> {
+        let initial_ids = taken.ready()?;
+        self.shards.follow(initial_ids);
+        let writes = taken.serving(self.shards.mailboxes(), Arc::downgrade(&self.storage))?;
+        let client = self.storage.async_client();
+        let serve = async move {
+            if let Err(error) = storage::serve_writes(writes, client).await {
+                tracing::error!(%error, "the engine before this one cannot have its uploads stored any more");
+            }
+        };
+        self.background.spawn_on(serve, self.runtime.handle());
+        // It serves, so this is no reason to end: a restart would answer old ids with silence instead of resets.
+        if let Err(error) = self.directory.keep_quic_secret(secret) {
+            tracing::error!(%error, "the generation of connection ids was not written down");
+        }
+        tracing::info!(generation = secret.generation, "this engine has taken over");
+        Ok(())
     }
 
     /// What listens where, and on what it runs.
@@ -248,6 +320,7 @@ impl Node {
     /// A shard or an executor of storage died. The rest has been stopped.
     pub fn run(mut self) -> Result<End, NodeError> {
         let mut draining = self.drain.subscribe();
+        let mut given = self.giver.as_ref().map(Giver::given);
         let died = loop {
             let event = self.runtime.block_on(async {
                 tokio::select! {
@@ -255,18 +328,24 @@ impl Node {
                     asked = self.signals.next() => Event::Asked(asked),
                     died = self.shards.died() => Event::Died(died.into()),
                     () = tokio::time::sleep(TICKETS_CHECK) => Event::Tickets,
+                    () = is_given(given.as_mut()) => Event::Given,
                     () = self.storage.ended() => Event::Died(NodeError::StorageEnded),
                 }
             });
             match event {
                 Event::Asked(Asked::Reload) => self.reload(),
                 Event::Tickets => self.renew_tickets(),
-                Event::Asked(Asked::End) | Event::Drain => break None,
+                Event::Asked(Asked::End) | Event::Drain | Event::Given => break None,
                 Event::Died(error) => break Some(error),
             }
         };
+        let is_given = self.giver.as_ref().is_some_and(Giver::end);
         self.drain.send_replace(true);
-        let forced = self.finish();
+        if let Some(metrics) = self.metrics.take().filter(|_| is_given) {
+            // The other engine answers now.
+            metrics.abort();
+        }
+        let forced = self.finish(is_given);
         match died {
             Some(error) => Err(error),
             None if forced => Ok(End::Forced),
@@ -327,8 +406,9 @@ impl Node {
     }
 
     /// Finishes what is in flight, then takes everything down in the order that keeps promises: services and shards end
-    /// before storage, which writes all it has acknowledged anyway. Says whether a signal cut it short.
-    fn finish(&mut self) -> bool {
+    /// before storage, which writes all it has acknowledged anyway. Store and run directory of an engine that is handed over
+    /// (`is_given`) are another's. Says whether a signal cut it short.
+    fn finish(&mut self, is_given: bool) -> bool {
         let timeout = Duration::from_millis(self.policy.shared().load().limits.drain_timeout_ms.into());
         tracing::info!(timeout_ms = timeout.as_millis() as u64, "draining");
         self.shards.drain(Instant::now() + timeout);
@@ -353,6 +433,10 @@ impl Node {
             return true;
         }
         self.shards.stop();
+        if is_given {
+            tracing::info!("stopped; another engine has taken over");
+            return false;
+        }
         // Observed time is kept now and then; what passed since would only make leases last longer.
         if let Err(error) = self.storage.leases().tidy(storage::now()) {
             tracing::warn!(%error, "the time that leases go by was not written down");
@@ -363,6 +447,7 @@ impl Node {
         }
         // Nobody answers on them any more.
         let _ = std::fs::remove_file(self.directory.control_socket());
+        let _ = std::fs::remove_file(self.directory.upgrade_socket());
         let _ = std::fs::remove_file(self.directory.pid_file());
         tracing::info!("stopped");
         false
@@ -373,6 +458,7 @@ impl Node {
         tcp: Vec<(std::net::TcpListener, u16)>,
         metrics: Option<TcpListener>,
         numbers: Arc<Numbers>,
+        (listener, mut giver): (UnixListener, GiverParts),
     ) -> Result<(), NodeError> {
         let _context = self.runtime.enter();
         let handle = self.runtime.handle();
@@ -388,8 +474,12 @@ impl Node {
             };
             self.services.spawn_on(tcp::serve(listener, config, self.drain.subscribe()), handle);
         }
-        if let Some(listener) = metrics {
-            self.background.spawn_on(observe::serve_metrics(listener, Arc::clone(&numbers)), handle);
+        if let Some(metrics) = metrics {
+            giver.metrics = Some(metrics.as_fd().try_clone_to_owned().map_err(NodeError::Share)?.into());
+            let listener = metrics;
+            let serving =
+                self.background.spawn_on(observe::serve_metrics(listener, Arc::clone(&numbers)), handle);
+            self.metrics = Some(serving);
         }
         let control = Control {
             policy: Arc::clone(&self.policy),
@@ -401,8 +491,10 @@ impl Node {
             drain: self.drain.clone(),
         };
         self.write_pid_file();
-        let listener = control::listen(&self.directory.control_socket())?;
+        control::put_in_place(&self.directory.control_socket())?;
         self.background.spawn_on(control::serve(listener, Arc::new(control)), handle);
+        let giver = Giver::start(&self.directory.upgrade_socket(), giver).map_err(NodeError::Runtime)?;
+        self.giver = Some(giver);
         Ok(())
     }
 
@@ -448,15 +540,38 @@ enum Event {
     /// The age of the tickets' secret is to be looked at.
     Tickets,
     Drain,
+    /// Another engine has taken over.
+    Given,
     Died(NodeError),
 }
 
-fn open_store(directory: &DataDirectory, policy: &PolicyFile) -> Result<(Store, OpenReport), NodeError> {
+/// Waits until another engine has taken over.
+async fn is_given(given: Option<&mut watch::Receiver<bool>>) {
+    if let Some(given) = given
+        && given.wait_for(|given| *given).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+fn open_store(
+    directory: &DataDirectory,
+    policy: &PolicyFile,
+    taken: Option<&Taken>,
+) -> Result<(Store, OpenReport), NodeError> {
     let options = store::Options {
         bytes_max: policy.shared().load().limits.store_bytes_max,
         ..store::Options::default()
     };
-    let (store, report) = Store::open(&directory.store(), options, Arc::new(FileBackend::new()))?;
+    let (path, backend) = (directory.store(), Arc::new(FileBackend::new()));
+    let (store, report) = match taken {
+        None => Store::open(&path, options, backend)?,
+        Some(taken) => {
+            let lock = taken.lock.try_clone().map_err(NodeError::Share)?;
+            Store::take_over(&path, options, backend, lock)?
+        }
+    };
     for cut in &report.cut {
         tracing::warn!(path = %cut.path.display(), offset = cut.offset, bytes = cut.len, "an append that was never acknowledged was cut off");
     }
@@ -492,9 +607,20 @@ fn load_quic_tls(directory: &DataDirectory, tickets: &TicketKeys) -> Result<Arc<
     Ok(Arc::new(Tls::from_pem(&certificate, &key, tickets)?))
 }
 
-async fn bind_metrics(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+/// Listens on `addr`, or goes on with the listener of the engine before this one if it has that address.
+async fn bind_metrics(
+    addr: SocketAddr,
+    old: Option<std::net::TcpListener>,
+) -> Result<(TcpListener, SocketAddr), NodeError> {
     let failed = |source| NodeError::Metrics { addr, source };
-    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let has_address = |old: &std::net::TcpListener| {
+        let is_it = |old: SocketAddr| old.ip() == addr.ip() && [0, old.port()].contains(&addr.port());
+        old.local_addr().is_ok_and(is_it)
+    };
+    let listener = match old.filter(has_address) {
+        Some(old) => TcpListener::from_std(old).map_err(failed)?,
+        None => TcpListener::bind(addr).await.map_err(failed)?,
+    };
     let addr = listener.local_addr().map_err(failed)?;
     Ok((listener, addr))
 }

@@ -8,6 +8,7 @@ use crate::driver::{DriverKind, UdpSocket, Waker};
 use crate::limits::SharedPolicy;
 use crate::mailbox::{self, Receiver, Sender};
 use crate::metrics::ShardCounters;
+use crate::passage::Passage;
 use crate::quic::{DATAGRAM_LEN_MAX, RetryTokens, Tls};
 use crate::relay::NodeRelay;
 use crate::shard::{self, Command, MAILBOX_LEN, MAILBOX_TRIES, RelayConfig, ShardConfig, ShardError};
@@ -38,6 +39,8 @@ pub(super) struct ShardsOptions<'a> {
     pub(super) policy: &'a Arc<SharedPolicy>,
     pub(super) store: &'a Store,
     pub(super) storage: &'a Storage,
+    /// One a shard, if another engine still has the sockets: they receive nothing before [`Shards::follow`].
+    pub(super) passages: Vec<Passage>,
 }
 
 /// The running shards. When this is dropped they end.
@@ -74,6 +77,7 @@ impl Shards {
             running: 0,
         };
         let mut relay = options.relay.map(|(node, listeners)| (node, listeners.into_iter()));
+        let mut passages = options.passages.into_iter();
         let shares = options.cores.numbers().iter().zip(options.udp).zip(inboxes);
         for (index, ((core, sockets), (waker, inbox))) in shares.enumerate() {
             let counters = Arc::new(ShardCounters::default());
@@ -101,6 +105,7 @@ impl Shards {
                 reader: options.store.reader(),
                 leases: Arc::clone(options.storage.leases()),
                 counters: Arc::clone(&counters),
+                passage: passages.next(),
             })?;
             shards.driver = running.driver;
             shards.fallback = running.why_not_uring.map(|error| error.to_string());
@@ -143,6 +148,16 @@ impl Shards {
     /// Has new connections use this certificate.
     pub(super) fn reload_tls(&self, tls: &Arc<Tls>) {
         self.tell(|| Command::ReloadTls(Arc::clone(tls)));
+    }
+
+    /// Has every shard receive on what another engine has handed over. `initial_ids`: for each, what that engine's clients
+    /// chose for their first flights.
+    pub(super) fn follow(&self, mut initial_ids: Vec<Vec<Box<[u8]>>>) {
+        initial_ids.resize_with(self.commands.len(), Vec::new);
+        let follow = |index: usize| Command::Follow { initial_ids: initial_ids[index].clone() };
+        for (index, mailbox) in self.commands.iter().enumerate() {
+            tell_one(index, mailbox, || follow(index));
+        }
     }
 
     /// Has every shard finish what is in flight until `deadline`, and end.
@@ -190,16 +205,20 @@ impl Shards {
 
     fn tell(&self, command: impl Fn() -> Command) {
         for (index, mailbox) in self.commands.iter().enumerate() {
-            let mut tries = 0;
-            while !mailbox.is_closed() && mailbox.send(command()).is_err() {
-                tries += 1;
-                if tries == MAILBOX_TRIES {
-                    tracing::error!(shard = index, "the shard does not empty its mailbox; a command is lost");
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            tell_one(index, mailbox, &command);
         }
+    }
+}
+
+fn tell_one(index: usize, mailbox: &Sender<Command>, command: impl Fn() -> Command) {
+    let mut tries = 0;
+    while !mailbox.is_closed() && mailbox.send(command()).is_err() {
+        tries += 1;
+        if tries == MAILBOX_TRIES {
+            tracing::error!(shard = index, "the shard does not empty its mailbox; a command is lost");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -5,6 +5,7 @@ use crate::steering::{Steering, SteeringError};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 /// The port of content over HTTP/3, and beside it over TCP.
 pub(super) const PORT_DEFAULT: u16 = 4433;
@@ -24,6 +25,15 @@ pub(super) struct Sockets {
     pub(super) tcp: Vec<(TcpListener, u16)>,
     udp_addrs: Vec<SocketAddr>,
     tcp_addrs: Vec<SocketAddr>,
+}
+
+/// The sockets of a node once more.
+#[derive(Debug)]
+pub(super) struct SharedSockets {
+    /// Of each shard, in the order of the addresses.
+    pub(super) udp: Vec<Vec<OwnedFd>>,
+    /// TCP listeners, each with the UDP port of HTTP/3 beside it.
+    pub(super) tcp: Vec<(TcpListener, u16)>,
 }
 
 impl Sockets {
@@ -50,6 +60,34 @@ impl Sockets {
             sockets.bind_one(*addr, with_tcp)?;
         }
         Ok(sockets)
+    }
+
+    /// What another engine has handed over: the descriptors of each shard, in the order of the addresses, and TCP listeners.
+    pub(super) fn adopt(
+        udp: Vec<Vec<OwnedFd>>,
+        tcp: Vec<(TcpListener, u16)>,
+    ) -> Result<Sockets, ListenError> {
+        let adopt = |fd| UdpSocket::adopt(fd, &SocketOptions::default()).map_err(ListenError::Adopt);
+        let shard = |fds: Vec<OwnedFd>| fds.into_iter().map(adopt).collect();
+        let udp: Vec<Vec<UdpSocket>> = udp.into_iter().map(shard).collect::<Result<_, _>>()?;
+        let udp_addrs = udp.iter().take(1).flatten().map(UdpSocket::local_addr).collect();
+        let addr = |(listener, _): &(TcpListener, u16)| listener.local_addr().map_err(ListenError::Adopt);
+        let tcp_addrs = tcp.iter().map(addr).collect::<Result<_, _>>()?;
+        Ok(Sockets { udp, tcp, udp_addrs, tcp_addrs })
+    }
+
+    /// Where it listens over UDP.
+    pub(super) fn udp_addrs(&self) -> &[SocketAddr] {
+        &self.udp_addrs
+    }
+
+    /// The same sockets once more, for an engine that is to take them over.
+    pub(super) fn share(&self) -> io::Result<SharedSockets> {
+        let shard = |sockets: &Vec<UdpSocket>| sockets.iter().map(UdpSocket::share).collect();
+        let udp = self.udp.iter().map(shard).collect::<io::Result<_>>()?;
+        let listener = |(listener, port): &(TcpListener, u16)| Ok((listener.try_clone()?, *port));
+        let tcp = self.tcp.iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(SharedSockets { udp, tcp })
     }
 
     /// URLs of all listeners.
@@ -122,6 +160,9 @@ pub enum ListenError {
     /// A UDP socket.
     #[error(transparent)]
     Udp(#[from] SocketError),
+    /// What another engine has handed over is of no use.
+    #[error("a socket that the running engine has handed over cannot be used: {0}; restart instead")]
+    Adopt(io::Error),
     /// Datagrams cannot be steered to their shards.
     #[error(transparent)]
     Steering(#[from] SteeringError),

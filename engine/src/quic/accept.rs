@@ -117,7 +117,7 @@ impl Endpoint {
 
     /// The id that the client's first packet went to, if this one brings a token of ours that holds. A token that does
     /// not is no reason to refuse: it may be another server's (RFC 9000 section 8.1.3).
-    fn validated_original_id(
+    pub(super) fn validated_original_id(
         &self,
         meta: &RecvMeta,
         initial: &Initial<'_>,

@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use relay::mailbox::{MailboxLimits, MailboxOptions, RelayPlaces};
 use relay::policy::Policy;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,6 +59,15 @@ pub struct Foreign {
     pub bytes: Vec<u8>,
 }
 
+/// Connections of a process that had this one's sockets before.
+#[derive(Debug, Default)]
+pub(super) struct Predecessor {
+    /// Ids that its clients chose for their first flights. Those of its own making say so themselves.
+    pub(super) initial_ids: HashSet<Box<[u8]>, RandomState>,
+    /// Datagrams on their way to it.
+    pub(super) passing: VecDeque<Foreign>,
+}
+
 /// The QUIC endpoint of a shard.
 pub struct Endpoint {
     pub(super) shard: usize,
@@ -88,6 +97,8 @@ pub struct Endpoint {
     pub(super) stateless: VecDeque<(SendMeta, Box<[u8]>)>,
     pub(super) stateless_rate: RateLimit,
     pub(super) foreign: VecDeque<Foreign>,
+    /// The engine that this one has taken the sockets over from, as long as it finishes its connections.
+    pub(super) predecessor: Option<Predecessor>,
     pub(super) content: Content,
     pub(super) mail: Mail,
 }
@@ -135,6 +146,7 @@ impl Endpoint {
             stateless: VecDeque::new(),
             stateless_rate: RateLimit::new(STATELESS_RATE_PER_S, now),
             foreign: VecDeque::new(),
+            predecessor: None,
             content,
             mail,
         })
@@ -208,6 +220,31 @@ impl Endpoint {
     /// The next batch that belongs to another shard.
     pub fn poll_foreign(&mut self) -> Option<Foreign> {
         self.foreign.pop_front()
+    }
+
+    /// From now on datagrams of another process's connections come out of [`Endpoint::poll_predecessor`]: those to ids of
+    /// another generation of the same key, and those to `initial_ids`, which its clients chose for their first flights.
+    pub fn follow(&mut self, initial_ids: Vec<Box<[u8]>>) {
+        let initial_ids = initial_ids.into_iter().collect();
+        self.predecessor = Some(Predecessor { initial_ids, passing: VecDeque::new() });
+    }
+
+    /// That process has ended: its ids are unknown again.
+    pub fn forget_predecessor(&mut self) {
+        self.predecessor = None;
+    }
+
+    /// The next batch that belongs to the process before this one; its `shard` is this one's.
+    pub fn poll_predecessor(&mut self) -> Option<Foreign> {
+        self.predecessor.as_mut()?.passing.pop_front()
+    }
+
+    /// The ids that clients chose for their first flights, and those that this endpoint's own predecessor has named: what a
+    /// process that takes over cannot tell from a new client's.
+    #[must_use]
+    pub fn initial_ids(&self) -> Vec<Box<[u8]>> {
+        let before = self.predecessor.iter().flat_map(|predecessor| &predecessor.initial_ids);
+        self.initial_ids.keys().chain(before).cloned().collect()
     }
 
     /// Does what another shard's mailbox service asks for.

@@ -2,22 +2,47 @@
 
 use super::accept::{Accept, Initial};
 use super::endpoint::{Endpoint, Foreign, fill_random};
-use super::header::Header;
+use super::header::{Header, is_initial};
 use super::reset;
 use super::transport::STATELESS_QUEUE_LEN;
 use crate::cid::{self, CONNECTION_ID_LEN, ConnectionId, Origin};
 use crate::driver::{RecvMeta, SendMeta};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Foreign datagram batches that wait for the shard to hand them over. A batch merged from two connections of one
 /// client address happens once in a while, not at every turn; what does not fit is lost, and QUIC sends it again.
 const FOREIGN_QUEUE_LEN: usize = 64;
 
+/// Queues a datagram for another owner, behind those of the same batch. `false`: too many wait.
+fn append(
+    queue: &mut VecDeque<Foreign>,
+    shard: usize,
+    meta: &RecvMeta,
+    datagram: &[u8],
+    open: &mut Option<usize>,
+) -> bool {
+    if *open == Some(shard)
+        && let Some(last) = queue.back_mut()
+    {
+        last.bytes.extend_from_slice(datagram);
+        last.meta.len = last.bytes.len();
+    } else if queue.len() < FOREIGN_QUEUE_LEN {
+        let meta = RecvMeta { len: datagram.len(), ..*meta };
+        queue.push_back(Foreign { shard, meta, bytes: datagram.to_vec() });
+    } else {
+        return false;
+    }
+    // A shorter datagram can only be the last of a batch.
+    *open = (datagram.len() == meta.segment_len).then_some(shard);
+    true
+}
+
 impl Endpoint {
     pub(super) fn receive(&mut self, now: Instant, meta: &RecvMeta, bytes: &mut [u8], may_hand_over: bool) {
         // Datagrams of one batch come from one address and mostly belong to one connection: the map is asked once.
         let mut last: Option<(ConnectionId, usize)> = None;
-        let mut handing_over = None;
+        let (mut handing_over, mut passing_on) = (None, None);
         if bytes.is_empty() {
             return self.counters.datagrams_malformed.increment();
         }
@@ -48,6 +73,10 @@ impl Endpoint {
             let owner = id.map_or(self.shard, |id| cid::shard_of(id, self.shard_count));
             if owner != self.shard && may_hand_over {
                 self.hand_over(owner, meta, datagram, &mut handing_over);
+                continue;
+            }
+            if self.is_predecessors(&header, own_id, meta, datagram) {
+                self.pass_on(meta, datagram, &mut passing_on);
                 continue;
             }
             match header {
@@ -82,20 +111,43 @@ impl Endpoint {
 
     fn hand_over(&mut self, shard: usize, meta: &RecvMeta, datagram: &[u8], open: &mut Option<usize>) {
         self.counters.datagrams_handed_over.increment();
-        if *open == Some(shard)
-            && let Some(last) = self.foreign.back_mut()
-        {
-            last.bytes.extend_from_slice(datagram);
-            last.meta.len = last.bytes.len();
-        } else if self.foreign.len() < FOREIGN_QUEUE_LEN {
-            let meta = RecvMeta { len: datagram.len(), ..*meta };
-            self.foreign.push_back(Foreign { shard, meta, bytes: datagram.to_vec() });
-        } else {
+        if !append(&mut self.foreign, shard, meta, datagram, open) {
             self.counters.datagrams_hand_over_full.increment();
-            return;
         }
-        // A shorter datagram can only be the last of a batch.
-        *open = (datagram.len() == meta.segment_len).then_some(shard);
+    }
+
+    /// For the process that had the sockets before.
+    fn pass_on(&mut self, meta: &RecvMeta, datagram: &[u8], open: &mut Option<usize>) {
+        let Some(predecessor) = &mut self.predecessor else { return };
+        self.counters.datagrams_passed_on.increment();
+        if !append(&mut predecessor.passing, self.shard, meta, datagram, open) {
+            self.counters.datagrams_passing_full.increment();
+        }
+    }
+
+    /// Whether a datagram that no connection here answers to belongs to one of the process that had the sockets before.
+    fn is_predecessors(
+        &self,
+        header: &Header<'_>,
+        own_id: Option<ConnectionId>,
+        meta: &RecvMeta,
+        datagram: &[u8],
+    ) -> bool {
+        let Some(predecessor) = &self.predecessor else { return false };
+        if let Header::Long { dcid, .. } = header
+            && predecessor.initial_ids.contains(*dcid)
+        {
+            return true;
+        }
+        let is_its = own_id.is_some_and(|id| matches!(self.keys.origin(&id), Origin::OtherGeneration(_)));
+        match *header {
+            // Its Retry packets gave clients such ids, too: who comes back with one has no connection yet.
+            Header::Long { version, first, dcid, scid } if is_its && is_initial(first) => {
+                let initial = Initial { version, first, dcid, scid };
+                self.validated_original_id(meta, &initial, datagram).is_none()
+            }
+            _ => is_its,
+        }
     }
 
     /// A short header packet that no connection answers to.

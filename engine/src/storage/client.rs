@@ -1,5 +1,6 @@
 //! How shards and asynchronous services ask the storage executors, and how the answers find their way back.
 
+use super::gate::{Gate, Pass};
 use super::{Reply, Request, RequestId};
 use crate::driver::Waker;
 use crate::limits::STORAGE_REQUESTS_PER_CLIENT;
@@ -15,6 +16,9 @@ pub(super) struct Lanes {
     pub(super) loads: Sender<Message>,
     pub(super) appends: Sender<Message>,
     pub(super) bell: Bell,
+    pub(super) gate: Arc<Gate>,
+    /// Where writes wait while the gate is closed: for it to open again, or for another process to take them.
+    pub(super) held: Sender<Job>,
 }
 
 /// Tells the executor that there is something in its lanes. A crossbeam channel wakes blocked threads by itself; an
@@ -39,10 +43,21 @@ pub(super) enum Message {
 impl Lanes {
     // The error is what was given: nothing is lost and nothing is copied.
     #[allow(clippy::result_large_err)]
-    fn send(&self, job: Job) -> Result<(), Job> {
+    pub(super) fn send(&self, mut job: Job) -> Result<(), Job> {
         let lane = match job.request {
             Request::Load { .. } => &self.loads,
-            Request::Append { .. } | Request::Grant { .. } | Request::End { .. } => &self.appends,
+            Request::Append { .. } | Request::Grant { .. } | Request::End { .. } => {
+                let mut waiting = Some(job);
+                let hold = || waiting.take().map_or(Ok(()), |job| self.held.try_send(job));
+                let pass = match self.gate.enter_or(hold) {
+                    Ok(pass) => pass,
+                    Err(held) => return held.map_err(TrySendError::into_inner),
+                };
+                let Some(passed) = waiting else { return Ok(()) };
+                job = passed;
+                job.pass = Some(pass);
+                &self.appends
+            }
         };
         match lane.try_send(Message::Job(job)) {
             Ok(()) => {
@@ -67,6 +82,8 @@ impl Lanes {
 pub(super) struct Job {
     pub(super) request: Request,
     reply_to: Option<ReplyTo>,
+    /// Of a write that the executors have: the gate does not close before it is answered.
+    pass: Option<Pass>,
 }
 
 #[derive(Debug)]
@@ -86,6 +103,7 @@ impl Job {
     /// Takes the request back: nobody will answer it.
     fn into_request(mut self) -> Request {
         self.reply_to = None;
+        self.pass = None;
         std::mem::replace(&mut self.request, Request::Load { hash: store::Hash([0; 32]) })
     }
 }
@@ -151,7 +169,7 @@ impl StorageClient {
             return Err(request);
         }
         let reply_to = Some(ReplyTo::Shard { id, outbox: Arc::clone(&self.outbox) });
-        self.lanes.send(Job { request, reply_to }).map_err(Job::into_request)?;
+        self.lanes.send(Job { request, reply_to, pass: None }).map_err(Job::into_request)?;
         self.in_flight += 1;
         Ok(())
     }
@@ -188,7 +206,7 @@ impl AsyncStorageClient {
     /// The lane is full.
     pub async fn request(&self, request: Request) -> Result<Reply, Busy> {
         let (sender, receiver) = oneshot::channel();
-        let job = Job { request, reply_to: Some(ReplyTo::Task(sender)) };
+        let job = Job { request, reply_to: Some(ReplyTo::Task(sender)), pass: None };
         self.lanes.send(job).map_err(|job| {
             drop(job.into_request());
             Busy

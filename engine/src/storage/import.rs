@@ -48,6 +48,9 @@ pub enum ImportStartError {
     /// One import at a time: two would only take the disk from each other.
     #[error("another import is running; try again when it has ended")]
     Running,
+    /// An upgrade has given the store to another engine.
+    #[error("another engine has taken the store over; connect again to ask it")]
+    HandedOver,
     /// The operating system gave no thread.
     #[error("no thread for the import: {0}")]
     Thread(#[from] io::Error),
@@ -60,6 +63,7 @@ impl Storage {
     /// # Errors
     /// [`ImportStartError`].
     pub fn import(&self, file: File, segment_len: u32) -> Result<ImportJob, ImportStartError> {
+        let pass = self.enter().ok_or(ImportStartError::HandedOver)?;
         let running = Running::begin(&self.importing).ok_or(ImportStartError::Running)?;
         let regular = file.metadata()?.is_file();
         let input = if regular { Input::File(file) } else { Input::Reader(Box::new(file)) };
@@ -75,7 +79,7 @@ impl Storage {
                     leases.keep(&imported.segments)?;
                     Ok(imported)
                 });
-            drop(running);
+            drop((running, pass));
             // The end is not left out; a reader that has gone does not hold it up.
             let _ = sender.blocking_send(ImportEvent::Done(result));
         })?;

@@ -7,8 +7,10 @@
 
 mod client;
 mod event;
+mod gate;
 mod glommio;
 mod group;
+mod handover;
 mod import;
 mod load;
 mod threads;
@@ -17,6 +19,8 @@ mod upkeep;
 pub(crate) use upkeep::now;
 
 pub use client::{AsyncStorageClient, Busy, StorageClient};
+pub use gate::Pass;
+pub use handover::{SuspendError, serve_writes};
 pub use import::{ImportEvent, ImportFailure, ImportJob, ImportStartError};
 
 use crate::driver::Waker;
@@ -25,15 +29,20 @@ use crate::metrics::NodeCounters;
 use bytes::Bytes;
 use client::{Bell, Lanes, Message};
 use crossbeam::channel::{Receiver, bounded};
+use gate::Gate;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use store::leases::{Leases, Outcome, Owner};
 use store::{Hash, Store};
 use tokio::sync::Notify;
+
+/// How long the end waits for a step of upkeep, which takes some milliseconds and a sync.
+const STEP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Names a request towards the storage executors; chosen by the asking shard and echoed in the reply.
 pub type RequestId = u64;
@@ -137,6 +146,10 @@ pub struct Storage {
     /// Notified when one of the threads ends, however it does.
     ended: Arc<Notify>,
     importing: Arc<AtomicBool>,
+    /// Writes that wait since the gate is closed.
+    held: Receiver<client::Job>,
+    upkeep_waits: Arc<AtomicBool>,
+    upkeep_lives: Weak<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +167,11 @@ struct Work {
     appends: Receiver<Message>,
     counters: Arc<NodeCounters>,
     ended: Arc<Notify>,
+    gate: Arc<Gate>,
+    /// Another process still reads what upkeep might take away.
+    upkeep_waits: Arc<AtomicBool>,
+    /// Held by upkeep, a step of which may outlive its executor.
+    upkeep_lives: Arc<()>,
 }
 
 /// Lives as long as an executor's thread runs.
@@ -176,7 +194,24 @@ impl Storage {
         choice: Choice,
         counters: &Arc<NodeCounters>,
     ) -> Result<Storage, StartError> {
-        let parts = (leases, policy, counters);
+        Self::start_with((leases, policy, counters, false), choice)
+    }
+
+    /// As [`start`](Storage::start), while another process still reads from the store: upkeep waits until
+    /// [`set_upkeep_waits`](Storage::set_upkeep_waits).
+    ///
+    /// # Errors
+    /// As [`start`](Storage::start).
+    pub fn start_beside(
+        leases: &Arc<Leases>,
+        policy: &Arc<SharedPolicy>,
+        choice: Choice,
+        counters: &Arc<NodeCounters>,
+    ) -> Result<Storage, StartError> {
+        Self::start_with((leases, policy, counters, true), choice)
+    }
+
+    fn start_with(parts: Parts<'_>, choice: Choice) -> Result<Storage, StartError> {
         match choice {
             Choice::Only(Kind::Glommio) => Self::on_glommio(parts, None),
             Choice::Only(Kind::Threads) => Self::on_threads(parts, None),
@@ -189,19 +224,44 @@ impl Storage {
 
     fn on_glommio(parts: Parts<'_>, fallback: Option<String>) -> Result<Storage, StartError> {
         let event = Arc::new(event::Event::new().map_err(StartError::Thread)?);
-        let (lanes, work) = lanes(parts, Bell::Event(Arc::clone(&event)));
-        let ended = Arc::clone(&work.ended);
+        let (lanes, work, held) = lanes(parts, Bell::Event(Arc::clone(&event)));
+        let (ended, upkeep_waits) = (Arc::clone(&work.ended), Arc::clone(&work.upkeep_waits));
+        let upkeep_lives = Arc::downgrade(&work.upkeep_lives);
         let threads = vec![glommio::start(work, event)?];
         let lane_readers = LaneReaders { loads: 1, appends: 1 };
         let (leases, importing) = (Arc::clone(parts.0), Arc::default());
-        Ok(Storage { kind: Kind::Glommio, fallback, leases, lanes, lane_readers, threads, ended, importing })
+        Ok(Storage {
+            kind: Kind::Glommio,
+            fallback,
+            leases,
+            lanes,
+            lane_readers,
+            threads,
+            ended,
+            importing,
+            held,
+            upkeep_waits,
+            upkeep_lives,
+        })
     }
 
     fn on_threads(parts: Parts<'_>, fallback: Option<String>) -> Result<Storage, StartError> {
-        let (lanes, work) = lanes(parts, Bell::Channel);
+        let (lanes, work, held) = lanes(parts, Bell::Channel);
         let (threads, lane_readers) = threads::start(&work).map_err(StartError::Thread)?;
         let (leases, ended, importing) = (Arc::clone(parts.0), work.ended, Arc::default());
-        Ok(Storage { kind: Kind::Threads, fallback, leases, lanes, lane_readers, threads, ended, importing })
+        Ok(Storage {
+            kind: Kind::Threads,
+            fallback,
+            leases,
+            lanes,
+            lane_readers,
+            threads,
+            ended,
+            importing,
+            held,
+            upkeep_waits: work.upkeep_waits,
+            upkeep_lives: Arc::downgrade(&work.upkeep_lives),
+        })
     }
 
     /// Waits until an executor's thread has ended that was not told to. A node without its executors reads nothing that
@@ -284,6 +344,11 @@ impl Storage {
                 tracing::error!("a storage thread panicked");
             }
         }
+        // Its last step may still run on a thread that nobody joins, and the store is open as long.
+        let deadline = Instant::now() + STEP_PATIENCE;
+        while self.upkeep_lives.strong_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -295,12 +360,17 @@ impl Drop for Storage {
     }
 }
 
-/// What the executors work with.
-type Parts<'a> = (&'a Arc<Leases>, &'a Arc<SharedPolicy>, &'a Arc<NodeCounters>);
+/// What the executors work with, and whether upkeep waits.
+type Parts<'a> = (&'a Arc<Leases>, &'a Arc<SharedPolicy>, &'a Arc<NodeCounters>, bool);
 
-fn lanes((leases, policy, counters): Parts<'_>, bell: Bell) -> (Lanes, Work) {
+fn lanes(
+    (leases, policy, counters, upkeep_waits): Parts<'_>,
+    bell: Bell,
+) -> (Lanes, Work, Receiver<client::Job>) {
     let (loads, loads_receiver) = bounded(STORAGE_QUEUE_LEN);
     let (appends, appends_receiver) = bounded(STORAGE_QUEUE_LEN);
+    let (held, held_receiver) = bounded(STORAGE_QUEUE_LEN);
+    let gate = Arc::<Gate>::default();
     let work = Work {
         store: leases.store().clone(),
         leases: Arc::clone(leases),
@@ -309,8 +379,11 @@ fn lanes((leases, policy, counters): Parts<'_>, bell: Bell) -> (Lanes, Work) {
         appends: appends_receiver,
         counters: Arc::clone(counters),
         ended: Arc::default(),
+        gate: Arc::clone(&gate),
+        upkeep_waits: Arc::new(AtomicBool::new(upkeep_waits)),
+        upkeep_lives: Arc::default(),
     };
-    (Lanes { loads, appends, bell }, work)
+    (Lanes { loads, appends, bell, gate, held }, work, held_receiver)
 }
 
 /// Gives the calling thread the low weight of storage. On Linux the nice value belongs to the thread.

@@ -4,10 +4,12 @@
 //! A step blocks for some milliseconds, on a thread that may; the pause behind it keeps the share. Nobody waits for it.
 
 use super::Work;
+use super::gate::Gate;
 use crate::limits::{COMPACT_LOOK_INTERVAL, LEASE_SWEEP_INTERVAL, SCRUB_KEEP_INTERVAL, UPKEEP_STEP_LEN};
 use crate::metrics::NodeCounters;
 use relay::policy::Limits;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::leases::{LeaseError, Leases, Now};
 use store::{CompactError, Compaction, Hash, OpenError, ScrubPosition, Store};
@@ -36,6 +38,8 @@ pub(super) struct Upkeep {
     leases: Arc<Leases>,
     policy: Arc<crate::limits::SharedPolicy>,
     counters: Arc<NodeCounters>,
+    gate: Arc<Gate>,
+    waits: Arc<AtomicBool>,
     /// Where segments without a lease are looked for next; none: all have one.
     adopting: Option<Hash>,
     sweeping: Option<Hash>,
@@ -43,6 +47,8 @@ pub(super) struct Upkeep {
     next_look: Instant,
     compaction: Option<Compaction>,
     scrub: Scrub,
+    /// The last field, for it is dropped last.
+    _lives: Arc<()>,
 }
 
 struct Scrub {
@@ -76,6 +82,8 @@ impl Upkeep {
             leases: Arc::clone(&work.leases),
             policy: Arc::clone(&work.policy),
             counters: Arc::clone(&work.counters),
+            gate: Arc::clone(&work.gate),
+            waits: Arc::clone(&work.upkeep_waits),
             adopting: Some(FIRST),
             sweeping: None,
             next_sweep: started,
@@ -88,11 +96,14 @@ impl Upkeep {
                 keep_at: started + SCRUB_KEEP_INTERVAL,
                 next_step: started,
             },
+            _lives: Arc::clone(&work.upkeep_lives),
         }
     }
 
     /// Does what is due next, for some milliseconds, and says how long to pause.
     pub(super) fn step(&mut self) -> Duration {
+        let pass = if self.waits.load(Ordering::Acquire) { None } else { self.gate.enter() };
+        let Some(_pass) = pass else { return Duration::from_secs(1) };
         let policy = self.policy.load();
         let limits = &policy.limits;
         let started = Instant::now();

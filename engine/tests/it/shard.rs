@@ -66,6 +66,7 @@ impl Shards {
                 reader: node.store.reader(),
                 leases: Arc::clone(node.storage.leases()),
                 counters: Arc::clone(counters),
+                passage: None,
             };
             shard::spawn(config).expect("a shard")
         });
@@ -88,29 +89,38 @@ impl Shards {
 }
 
 /// A client with a socket.
-struct Remote {
-    client: Client,
+pub(crate) struct Remote {
+    pub(crate) client: Client,
     socket: std::net::UdpSocket,
 }
 
 impl Remote {
-    fn join(server: SocketAddr) -> Self {
+    pub(crate) fn join(server: SocketAddr) -> Self {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.set_read_timeout(Some(Duration::from_millis(2))).expect("a time-out");
         let local = socket.local_addr().expect("an address");
         let client = Client::to(server, local, &mut client_config());
         let mut remote = Self { client, socket };
-        remote.until("the handshake", |client| client.h3.is_some());
+        remote.until("the handshake", |client| client.h3.is_some() || client.quic.is_closed());
         remote
     }
 
-    fn ask(&mut self, fields: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn ask(&mut self, fields: &[(&str, &str)], body: &[u8]) -> Answer {
         let stream = self.client.request(fields, body);
         self.until("the answer", |client| client.is_answered(stream));
         self.client.answers.remove(&stream).expect("it has been answered")
     }
 
-    fn until(&mut self, what: &str, done: impl Fn(&Client) -> bool) {
+    /// As [`ask`](Self::ask); `None` if the server did not begin with it (RFC 9114 section 5.2), or closed before.
+    pub(crate) fn try_ask(&mut self, fields: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+        let stream = self.client.request(fields, body);
+        self.until("the answer", |client| client.is_answered(stream));
+        let answer = self.client.answers.remove(&stream)?;
+        assert!(answer.finished || answer.fields.is_empty(), "an answer was cut short: {:?}", answer.reset);
+        answer.finished.then_some(answer)
+    }
+
+    pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Client) -> bool) {
         let start = Instant::now();
         let mut buffer = vec![0; 65_536];
         while !done(&self.client) {

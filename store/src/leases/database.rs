@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use redb::{
@@ -42,6 +43,25 @@ impl Leases {
         txn.open_table(table).map_err(redb::Error::from).and_then(look).map_err(|e| self.failed(e))
     }
 
+    /// Closes the database, for another process to open it: nothing is read or written from now on. Whoever calls has seen
+    /// to it that nobody else writes.
+    pub fn close(&self) {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(true, Ordering::Release);
+        *db = None;
+    }
+
+    /// Opens it again, after the other process has ended without having written anything.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; the next change tries again.
+    pub fn reopen(&self) -> Result<(), LeaseError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(false, Ordering::Release);
+        *db = Some(open_database(&self.store, &lease_path(self.store.dir()))?);
+        Ok(())
+    }
+
     pub(super) fn begin(&self) -> Result<WriteTransaction, LeaseError> {
         {
             let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
@@ -53,6 +73,9 @@ impl Leases {
         // After a failure of the disk (it was full, say) redb trusts its memory no more and must be opened anew, which finds
         // what was committed.
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(self.failed(redb::Error::PreviousIo));
+        }
         *db = None;
         let anew = open_database(&self.store, &lease_path(self.store.dir()))?;
         db.insert(anew).begin_write().map_err(|e| self.failed(e))

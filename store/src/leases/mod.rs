@@ -20,7 +20,7 @@ pub use ledger::{NoRoom, Reservation, Usage};
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -44,8 +44,10 @@ pub const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Leases {
     store: Store,
-    /// None only while it is being opened anew.
+    /// None while it is being opened anew, and while it is another process's.
     db: RwLock<Option<Database>>,
+    /// Another process has it: see [`Leases::close`].
+    is_closed: AtomicBool,
     ledger: Arc<Ledger>,
     clock: Mutex<Clock>,
     /// [`Clock::observed`] in seconds, for whoever only looks.
@@ -123,6 +125,7 @@ impl Leases {
         let leases = Leases {
             store: store.clone(),
             db: RwLock::new(Some(db)),
+            is_closed: AtomicBool::new(false),
             ledger: Arc::default(),
             clock: Mutex::new(Clock::new(Duration::ZERO, now.mono)),
             observed_s: AtomicU64::new(0),

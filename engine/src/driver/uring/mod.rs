@@ -395,6 +395,15 @@ impl Driver for UringDriver {
         self.remove(socket);
     }
 
+    fn set_receiving(&mut self, socket: SocketIndex, receives: bool) -> io::Result<()> {
+        if receives {
+            self.resume(socket);
+        } else {
+            self.pause(socket);
+        }
+        Ok(())
+    }
+
     fn socket_error(&mut self) -> Option<SocketFault> {
         self.faults.pop()
     }

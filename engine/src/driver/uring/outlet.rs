@@ -43,8 +43,16 @@ pub(super) struct Outlet {
 pub(super) struct Lists {
     /// To be watched.
     unwatched: VecDeque<Key>,
-    /// Removed, with operations that are still to be cancelled.
+    /// Removed or paused, with operations that are still to be cancelled.
     leaving: VecDeque<Key>,
+}
+
+impl Outlet {
+    /// Which of its operations must end: the watching, the wait for room.
+    fn unwanted(&self) -> (bool, bool) {
+        let watches = self.is_watched && (self.is_removed || self.inlet.is_paused);
+        (watches, self.is_waiting_for_room && self.is_removed)
+    }
 }
 
 impl Entry for Outlet {
@@ -90,6 +98,25 @@ impl UringDriver {
         } else {
             self.lists.leaving.push_back(key);
         }
+    }
+
+    /// Ends the watching of a socket that stays.
+    pub(super) fn pause(&mut self, index: SocketIndex) {
+        let Some(key) = self.outlets.key(index) else { return };
+        let Some(outlet) = self.outlets.get_mut(index).filter(|outlet| !outlet.is_removed) else { return };
+        self.memory.intake.pause(key, &mut outlet.inlet);
+        self.lists.leaving.push_back(key);
+    }
+
+    /// Watches it again, from the next submission on. What waits already is told at once.
+    pub(super) fn resume(&mut self, index: SocketIndex) {
+        let Some(key) = self.outlets.key(index) else { return };
+        let Some(outlet) = self.outlets.get_mut(index).filter(|outlet| !outlet.is_removed) else { return };
+        outlet.inlet.is_paused = false;
+        // A poll that is still watching has told of what came meanwhile, and nobody listened.
+        self.memory.intake.note(key, &mut outlet.inlet, false);
+        // While a poll is still being cancelled, its end has the socket watched again.
+        self.lists.unwatched.push_back(key);
     }
 
     /// Removes all sockets and waits until `deadline` for the last operation on their descriptors. One by one, since the
@@ -153,7 +180,7 @@ impl UringDriver {
     /// Queues the watching of a socket. `false`: there is no room for it.
     fn watch(&mut self, key: Key) -> bool {
         let Some(outlet) = self.outlets.get_by_key(key) else { return true };
-        if outlet.is_removed || outlet.is_watched {
+        if outlet.is_removed || outlet.is_watched || outlet.inlet.is_paused {
             return true;
         }
         let fd = Fd(outlet.socket.as_fd().as_raw_fd());
@@ -169,11 +196,12 @@ impl UringDriver {
         true
     }
 
-    /// Queues the end of a removed socket's operations. `false`: there is no room for it.
+    /// Queues the end of a removed socket's operations, or of a paused one's watching. `false`: there is no room for it.
     fn cancel(&mut self, key: Key) -> bool {
         let Some(outlet) = self.outlets.get_by_key(key) else { return true };
-        let watch = outlet.is_watched.then_some(Operation::Watch { socket: key });
-        let room = outlet.is_waiting_for_room.then_some(Operation::Room { socket: key });
+        let (watches, waits) = outlet.unwanted();
+        let watch = watches.then_some(Operation::Watch { socket: key });
+        let room = waits.then_some(Operation::Room { socket: key });
         [watch, room].into_iter().flatten().all(|operation| {
             let cancel = opcode::AsyncCancel::new(operation.user_data()).build();
             self.queue(cancel, Operation::Cancel { socket: key })
@@ -183,7 +211,7 @@ impl UringDriver {
     /// The kernel has looked for what was to be cancelled. It may not have found a poll that was just being set going
     /// again; so as long as there is something to cancel it is asked again.
     pub(super) fn cancel_completed(&mut self, key: Key, result: i32) {
-        let is_left = |outlet: &mut Outlet| outlet.is_watched || outlet.is_waiting_for_room;
+        let is_left = |outlet: &mut Outlet| outlet.unwanted() != (false, false);
         if result < 0 && self.outlets.get_by_key(key).is_some_and(is_left) {
             self.lists.leaving.push_back(key);
         }
@@ -206,7 +234,7 @@ impl UringDriver {
         } else {
             self.counters.recv_errors += u64::from(-result != libc::ECANCELED);
         }
-        if has_ended {
+        if has_ended && !outlet.inlet.is_paused {
             self.lists.unwatched.push_back(key);
         }
     }

@@ -7,6 +7,7 @@ mod program;
 mod storage;
 mod store;
 mod tcp;
+mod upgrade;
 mod upkeep;
 
 use ::engine::limits::SharedPolicy;
