@@ -16,7 +16,7 @@ pub use bootstrap::{Bootstrap, BootstrapAction, Peers};
 pub use chain::{Chain, ChainAction, ChainName};
 pub use custody::{Audit, Lease, Repair};
 pub use dht::{Dht, DhtAction};
-pub use friends::{Friend, FriendAction, Inbox, Msg};
+pub use friends::{Friend, FriendAction, Inbox, InboxAction, Msg};
 pub use pair::Pair;
 pub use policy::{Policy, PolicyAction};
 pub use publish::{Encrypt, Pipeline, Publish};

@@ -24,6 +24,10 @@ const EVENT_LEN_MAX: usize = 64 << 10;
 /// How long an answer is waited for: longer than the node takes at most.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What bodies are.
+const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
+
 /// What stands for itself in a part of a path (RFC 3986 section 2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -89,12 +93,36 @@ pub fn call(
     target: &str,
     body: Option<&Value>,
 ) -> Result<Value, ApiError> {
-    runtime()?.block_on(async {
-        let answered = async {
-            let answer = send(directory, method, target, body).await?;
-            read(answer).await
-        };
-        tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| late())?
+    let body = body.map(|body| (JSON, Bytes::from(body.to_string())));
+    in_time(async {
+        let answer = send(directory, method, target, body).await?;
+        read(answer).await
+    })
+}
+
+/// Posts the bytes of a file.
+///
+/// # Errors
+/// [`ApiError`]
+pub fn upload(directory: &DataDirectory, target: &str, bytes: Bytes) -> Result<Value, ApiError> {
+    in_time(async {
+        let answer = send(directory, Method::POST, target, Some((BYTES, bytes))).await?;
+        read(answer).await
+    })
+}
+
+/// Gets the bytes of a file, at most 16 MiB.
+///
+/// # Errors
+/// [`ApiError`]
+pub fn download(directory: &DataDirectory, target: &str) -> Result<Bytes, ApiError> {
+    in_time(async {
+        let answer = send(directory, Method::GET, target, None).await?;
+        if !answer.status().is_success() {
+            return Err(read(answer).await.err().unwrap_or_else(|| broken("it is no answer")));
+        }
+        let body = Limited::new(answer.into_body(), ANSWER_LEN_MAX).collect().await.map_err(broken)?;
+        Ok(body.to_bytes())
     })
 }
 
@@ -139,6 +167,10 @@ pub fn segment(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
+fn in_time<T>(answered: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    runtime()?.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| late())? })
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, ApiError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)
 }
@@ -147,7 +179,7 @@ async fn send(
     directory: &DataDirectory,
     method: Method,
     target: &str,
-    body: Option<&Value>,
+    body: Option<(&'static str, Bytes)>,
 ) -> Result<Response<Incoming>, ApiError> {
     let path = directory.api_socket();
     let stream = match UnixStream::connect(&path).await {
@@ -166,11 +198,11 @@ async fn send(
     // It ends with the runtime, or when the answer has been read.
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(target).header(header::HOST, "localhost");
-    if body.is_some() {
-        request = request.header(header::CONTENT_TYPE, "application/json");
+    if let Some((kind, _)) = body {
+        request = request.header(header::CONTENT_TYPE, kind);
     }
-    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-    let request = request.body(Full::new(body)).map_err(broken)?;
+    let bytes = body.map(|(_, bytes)| bytes).unwrap_or_default();
+    let request = request.body(Full::new(bytes)).map_err(broken)?;
     sender.send_request(request).await.map_err(broken)
 }
 

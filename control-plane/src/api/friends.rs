@@ -66,6 +66,8 @@ pub(super) struct Counters {
     pub(super) malformed: u64,
     /// Bodies that make no sense as things stand with their sender.
     pub(super) unexpected: u64,
+    /// Files that were not taken because as many as may be were on their way.
+    pub(super) files_refused: u64,
     /// Envelopes of friends above what one may send.
     pub(super) flooded: u64,
     /// Messages that could not be written down, and were not acknowledged.
@@ -391,6 +393,7 @@ impl From<friends::Counters> for Counters {
             dropped: counters.dropped,
             malformed: counters.malformed,
             unexpected: counters.unexpected,
+            files_refused: counters.files_refused,
             flooded: counters.flooded,
             unsaved: counters.unsaved,
         }

@@ -43,12 +43,29 @@ struct NewMessage {
 /// or nobody knows, for no receipt has come within 10 s.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Delivery {
+pub(super) enum Delivery {
     Delivered,
     Offline,
     Refused,
     Busy,
     Unknown,
+}
+
+impl From<Outcome> for Delivery {
+    fn from(outcome: Outcome) -> Delivery {
+        match outcome {
+            Outcome::Delivered(_) => Delivery::Delivered,
+            Outcome::Offline => Delivery::Offline,
+            Outcome::Refused => Delivery::Refused,
+            Outcome::Busy => Delivery::Busy,
+            Outcome::Unknown => Delivery::Unknown,
+        }
+    }
+}
+
+/// Counts what became of a message or a file.
+pub(super) fn count(api: &Api, outcome: Outcome) {
+    api.0.sent.0[Delivery::from(outcome) as usize].fetch_add(1, Relaxed);
 }
 
 /// How many went how, since the start.
@@ -89,7 +106,22 @@ struct Message {
     label: Option<String>,
     /// When it was sent by the sender's clock, microseconds since 1970-01-01 UTC.
     sent_unix_us: u64,
+    /// What it says; empty if it is a file.
     text: String,
+    /// The file, if it is one: GET /v1/inbox/{number}/file has its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    file: Option<File>,
+}
+
+/// A file that came.
+#[derive(Serialize, ToSchema)]
+struct File {
+    /// What its sender calls it: no path, but nothing to be trusted either.
+    name: String,
+    len_bytes: u32,
+    /// BLAKE3 of its bytes.
+    blake3: String,
 }
 
 /// Messages, the oldest first.
@@ -131,25 +163,15 @@ fn page_len() -> usize {
     responses((status = 200, body = Sent)))]
 async fn send(State(api): State<Api>, Json(message): Json<NewMessage>) -> Result<Json<Sent>, Problem> {
     let outcome = api.friends()?.send(message.to, message.text).await?;
-    let place = match outcome {
-        Outcome::Delivered(_) => 0,
-        Outcome::Offline => 1,
-        Outcome::Refused => 2,
-        Outcome::Busy => 3,
-        Outcome::Unknown => 4,
+    count(&api, outcome);
+    let receipt = match outcome {
+        Outcome::Delivered(receipt) => Some(receipt),
+        _ => None,
     };
-    api.0.sent.0[place].fetch_add(1, Relaxed);
-    let without_receipt = |status| Sent { status, time_us: None, envelope_blake3: None };
-    Ok(Json(match outcome {
-        Outcome::Delivered(receipt) => Sent {
-            status: Delivery::Delivered,
-            time_us: Some(receipt.time_us),
-            envelope_blake3: Some(blake3::Hash::from_bytes(receipt.hash).to_string()),
-        },
-        Outcome::Offline => without_receipt(Delivery::Offline),
-        Outcome::Refused => without_receipt(Delivery::Refused),
-        Outcome::Busy => without_receipt(Delivery::Busy),
-        Outcome::Unknown => without_receipt(Delivery::Unknown),
+    Ok(Json(Sent {
+        status: outcome.into(),
+        time_us: receipt.map(|receipt| receipt.time_us),
+        envelope_blake3: receipt.map(|receipt| blake3::Hash::from_bytes(receipt.hash).to_string()),
     }))
 }
 
@@ -240,6 +262,11 @@ fn show(message: friends::Message, known: &[FriendView]) -> Message {
         label: label.filter(|label| !label.is_empty()),
         sent_unix_us: message.id,
         text: message.text,
+        file: message.file.map(|file| File {
+            name: file.name,
+            len_bytes: file.len,
+            blake3: blake3::Hash::from_bytes(file.hash).to_string(),
+        }),
     }
 }
 
@@ -248,10 +275,14 @@ impl From<SendError> for Problem {
         let status = match &error {
             SendError::Empty
             | SendError::TooLong { .. }
+            | SendError::FileTooLong { .. }
+            | SendError::FileName { .. }
             | SendError::BadAddress { .. }
             | SendError::Oneself { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             SendError::NotFriend { .. } => StatusCode::FORBIDDEN,
-            SendError::Waiting { .. } => StatusCode::TOO_MANY_REQUESTS,
+            SendError::Waiting { .. } | SendError::FileUnderWay { .. } | SendError::FilesUnderWay => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             SendError::NotConnected { .. } | SendError::Ended(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Problem::new(status, error)

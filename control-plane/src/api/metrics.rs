@@ -92,6 +92,7 @@ async fn friends(api: &Api, text: &mut Text) {
         ("repeated", counters.repeated),
         ("malformed", counters.malformed),
         ("unexpected", counters.unexpected),
+        ("file", counters.files_refused),
         ("flooded", counters.flooded),
         ("unsaved", counters.unsaved),
     ] {

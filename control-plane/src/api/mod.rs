@@ -10,6 +10,7 @@ mod bootstrap;
 pub mod client;
 mod dht;
 mod document;
+mod files;
 mod friends;
 mod health;
 mod messages;
@@ -46,7 +47,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The longest body of a request, bytes. A message of 1,024 bytes has at most six times as many as JSON.
+/// The longest body of a request but a file, bytes. A message of 1,024 bytes has at most six times as many as JSON.
 pub const REQUEST_LEN_MAX: usize = 64 << 10;
 
 /// How long a request may take, from its first byte to the first of its answer: a message waits 10 s for its receipt, and a lookup
@@ -65,6 +66,7 @@ struct Shared {
     /// Questions to the engine that may be open at once.
     engine_turns: Semaphore,
     sent: messages::SentCounters,
+    files: files::Files,
 }
 
 /// The parts of a running node.
@@ -99,7 +101,12 @@ pub struct EngineLink {
 impl Api {
     /// The API of these parts.
     pub fn new(parts: Parts) -> Api {
-        Api(Arc::new(Shared { parts, engine_turns: Semaphore::new(ENGINE_TURNS), sent: Default::default() }))
+        Api(Arc::new(Shared {
+            parts,
+            engine_turns: Semaphore::new(ENGINE_TURNS),
+            sent: Default::default(),
+            files: Default::default(),
+        }))
     }
 
     /// Everything that may be asked.
@@ -144,6 +151,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(node::routes())
         .merge(friends::routes())
         .merge(messages::routes())
+        .merge(files::routes())
         .merge(dht::routes())
         .merge(relay::routes())
         .merge(policy::routes())

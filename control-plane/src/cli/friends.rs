@@ -3,6 +3,7 @@
 use super::Place;
 use clap::{Args, Subcommand};
 use peer::NodeUrl;
+use std::path::PathBuf;
 
 /// `ioex friend`.
 #[derive(Args, Debug, Clone)]
@@ -86,8 +87,11 @@ pub struct Msg {
     #[arg(value_name = "TO")]
     pub to: String,
     /// What: 1 to 1,024 bytes
-    #[arg(value_name = "TEXT")]
-    pub text: String,
+    #[arg(value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    pub text: Option<String>,
+    /// A file of 1 byte to 5 MiB instead, sent in parts
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
     #[command(flatten)]
     #[expect(missing_docs)]
     pub place: Place,
@@ -99,6 +103,9 @@ pub struct Msg {
 /// `ioex inbox`.
 #[derive(Args, Debug, Clone)]
 pub struct Inbox {
+    /// What to do instead of showing messages
+    #[command(subcommand)]
+    pub action: Option<InboxAction>,
     /// Only messages with a number above this
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub after: u64,
@@ -109,8 +116,22 @@ pub struct Inbox {
     #[expect(missing_docs)]
     pub place: Place,
     /// Print one JSON object a line instead of text
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// What `ioex inbox` does besides.
+#[derive(Subcommand, Debug, Clone)]
+pub enum InboxAction {
+    /// Write the file that a message is to a path where nothing is yet
+    Save {
+        /// The message's number
+        #[arg(value_name = "NUMBER")]
+        number: u64,
+        /// Where to; - for standard output
+        #[arg(long, value_name = "PATH")]
+        output: PathBuf,
+    },
 }
 
 pub(super) const FRIEND_EXAMPLES: &str = "\
@@ -135,13 +156,16 @@ pub(super) const MSG_EXAMPLES: &str = "\
 Examples:
   ioex msg kitchen 'dinner is ready'
   ioex msg UID 'restart tonight' --json
+  ioex msg kitchen --file recipe.pdf           up to 5 MiB, in parts: about two minutes
 
-A message is encrypted for the friend alone and delivered only while it is connected; nothing is kept on the way.
+A message is encrypted for the friend alone and delivered only while it is connected; nothing is kept on the way. A file goes on by itself when \
+either side loses its connection for less than five minutes, and also when this command is interrupted; sent again after this node was stopped, \
+it goes on with what the friend does not have.
 
 Exit codes:
   0  delivered: the friend has signed a receipt and keeps the message
   1  no receipt within 10 s (it may have arrived), or too many at once
-  2  empty or too long, a bad address, or oneself
+  2  empty or too long, no file, a bad address, or oneself
   3  no node runs here
   6  this node, or the friend, is not connected
   7  not a friend, or one no more";
@@ -151,5 +175,6 @@ Examples:
   ioex inbox
   ioex inbox --follow --json | jq -r '.text'
   ioex inbox --after 120                       what came after message 120
+  ioex inbox save 121 --output recipe.pdf      the file that message 121 is
 
-The latest 10,000 messages are kept.";
+The latest 10,000 messages are kept; of files 32 MiB of each friend and 128 MiB of all, the oldest goes first.";

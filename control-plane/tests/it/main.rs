@@ -12,6 +12,7 @@ mod engine_socket;
 mod fake_engine;
 mod fetch;
 mod friend_commands;
+mod friend_files;
 mod friend_hops;
 mod friends;
 mod help;

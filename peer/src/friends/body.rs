@@ -1,5 +1,6 @@
 //! Bodies of envelopes among friends, and what is inside sealed ones. Drawn in `peer/docs/friends.md`.
 
+use super::bulk::{FILE_LEN_MAX, FILE_NAME_LEN_MAX, Offer, PART_LEN, name_fault};
 use super::record::{DESCRIPTION_LEN_MAX, NAME_LEN_MAX, NODES_MAX, Presence, Profile};
 use relay::mailbox::{MESSAGE_LEN_MAX, NODE_ADDRESS_LEN, NodeAddress};
 
@@ -110,9 +111,13 @@ impl<'a> Body<'a> {
 const TEXT: u8 = 0x01;
 const PROFILE: u8 = 0x02;
 const LEAVING: u8 = 0x03;
+const OFFER: u8 = 0x04;
+const PART: u8 = 0x05;
+const KEPT: u8 = 0x06;
+const REFUSED: u8 = 0x07;
 
 /// What a sealed body holds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// A message.
     Text {
@@ -125,6 +130,45 @@ pub(super) enum Content {
     Profile(Profile),
     /// I am about to leave.
     Leaving,
+    /// I have a file for you.
+    Offer(Offer),
+    /// A part of it.
+    Part {
+        /// The file.
+        id: u64,
+        /// Which part, from 0.
+        index: u32,
+        /// Its bytes: 1 to [`PART_LEN`].
+        data: Vec<u8>,
+    },
+    /// I keep so much of a file.
+    Kept {
+        /// The file.
+        id: u64,
+        /// So many parts, from the first.
+        parts: u32,
+        /// Whether the next did not come, though later ones did.
+        is_gap: bool,
+    },
+    /// I do not take this file, or not so.
+    Refused {
+        /// The file.
+        id: u64,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// Why a file, or a part of it, is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Refusal {
+    /// As many files as may be are on their way here.
+    Busy = 1,
+    /// It was not offered, or that is forgotten.
+    Unknown = 2,
+    /// All parts are there, and are not the file.
+    Damaged = 3,
 }
 
 impl Content {
@@ -138,6 +182,20 @@ impl Content {
                 bytes
             }
             Content::Leaving => vec![LEAVING],
+            Content::Offer(Offer { id, len, hash, name }) => {
+                let mut bytes = [&[OFFER], id.to_le_bytes().as_slice(), &len.to_le_bytes(), hash].concat();
+                write_text(&mut bytes, name);
+                bytes
+            }
+            Content::Part { id, index, data } => {
+                [&[PART], id.to_le_bytes().as_slice(), &index.to_le_bytes(), data].concat()
+            }
+            Content::Kept { id, parts, is_gap } => {
+                [&[KEPT], id.to_le_bytes().as_slice(), &parts.to_le_bytes(), &[u8::from(*is_gap)]].concat()
+            }
+            Content::Refused { id, reason } => {
+                [&[REFUSED], id.to_le_bytes().as_slice(), &[*reason as u8]].concat()
+            }
         }
     }
 
@@ -164,9 +222,53 @@ impl Content {
                 rest.is_empty().then_some(Content::Profile(Profile { name, description, presence }))
             }
             LEAVING => rest.is_empty().then_some(Content::Leaving),
+            OFFER => {
+                let (id, rest) = take_u64(rest)?;
+                let (len, rest) = take_u32(rest)?;
+                let (hash, mut rest) = rest.split_first_chunk()?;
+                let name = read_text(&mut rest, FILE_NAME_LEN_MAX)?;
+                let is_fit = rest.is_empty()
+                    && (1..=FILE_LEN_MAX).contains(&(len as usize))
+                    && name_fault(&name).is_none();
+                is_fit.then_some(Content::Offer(Offer { id, len, hash: *hash, name }))
+            }
+            PART => {
+                let (id, rest) = take_u64(rest)?;
+                let (index, data) = take_u32(rest)?;
+                let is_fit = (1..=PART_LEN).contains(&data.len());
+                is_fit.then(|| Content::Part { id, index, data: data.to_vec() })
+            }
+            KEPT => {
+                let (id, rest) = take_u64(rest)?;
+                let (parts, rest) = take_u32(rest)?;
+                let is_gap = match rest {
+                    [0] => false,
+                    [1] => true,
+                    _ => return None,
+                };
+                Some(Content::Kept { id, parts, is_gap })
+            }
+            REFUSED => {
+                let (id, rest) = take_u64(rest)?;
+                let reason = match rest {
+                    [1] => Refusal::Busy,
+                    [2] => Refusal::Unknown,
+                    [3] => Refusal::Damaged,
+                    _ => return None,
+                };
+                Some(Content::Refused { id, reason })
+            }
             _ => None,
         }
     }
+}
+
+fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    bytes.split_first_chunk().map(|(chunk, rest)| (u64::from_le_bytes(*chunk), rest))
+}
+
+fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(chunk, rest)| (u32::from_le_bytes(*chunk), rest))
 }
 
 /// Where somebody is, 50 bytes a node.
@@ -238,14 +340,39 @@ mod tests {
             Content::Profile(profile),
             Content::Profile(Profile::default()),
             Content::Leaving,
+            offer(1, "n"),
+            offer(FILE_LEN_MAX as u32, &"n".repeat(255)),
+            Content::Part { id: 3, index: 4_748, data: vec![5; PART_LEN] },
+            Content::Kept { id: 3, parts: 4_747, is_gap: true },
+            Content::Refused { id: 3, reason: Refusal::Busy },
+            Content::Refused { id: 3, reason: Refusal::Damaged },
         ] {
             assert_eq!(Content::parse(&content.to_bytes()), Some(content));
         }
+        for content in [
+            offer(0, "empty"),
+            offer(FILE_LEN_MAX as u32 + 1, "long"),
+            offer(1, "../escape"),
+            offer(1, ".."),
+            offer(1, ""),
+            offer(1, "line\nbreak"),
+            Content::Part { id: 3, index: 0, data: vec![] },
+            Content::Part { id: 3, index: 0, data: vec![5; PART_LEN + 1] },
+        ] {
+            assert_eq!(Content::parse(&content.to_bytes()), None, "{content:?}");
+        }
+        let longest = Content::Part { id: 3, index: 0, data: vec![5; PART_LEN] }.to_bytes();
+        let sealed = Body::Sealed { session, counter, ciphertext: &[&longest[..], &[0; 16]].concat() };
+        assert!(sealed.to_bytes().len() <= relay::mailbox::BODY_LEN_MAX);
         let long = Profile { name: "n".repeat(64), ..Profile::default() };
         assert_eq!(Content::parse(&Content::Profile(long).to_bytes()), None);
         for text in [String::new(), "x".repeat(1_025)] {
             assert_eq!(Content::parse(&Content::Text { id: 3, text }.to_bytes()), None);
         }
+    }
+
+    fn offer(len: u32, name: &str) -> Content {
+        Content::Offer(Offer { id: 3, len, hash: [4; 32], name: name.into() })
     }
 
     proptest! {

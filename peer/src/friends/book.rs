@@ -1,6 +1,8 @@
 //! What is kept on the disk (redb): friends, the inbox, the own profile. What is here is also there after `kill -9`: every change
 //! is synced before it counts.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,7 @@ use identity::{UID_LEN, Uid};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use super::bulk::File;
 use super::record::{DECLINED_MAX, Friend, INBOX_MAX, Message, Profile};
 
 /// UID to [`Friend`] (JSON).
@@ -56,6 +59,14 @@ pub enum BookError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A file that was kept is not what it was.
+    #[error("the file of message {number} in {} is damaged: its bytes are not those that came", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// The message.
+        number: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,6 +74,8 @@ struct StoredMessage {
     from: [u8; UID_LEN],
     id: u64,
     text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<files::StoredFile>,
 }
 
 impl FriendBook {
@@ -84,6 +97,7 @@ impl FriendBook {
             txn.open_table(INBOX)?;
             txn.open_table(PROFILE)?;
             txn.open_table(COUNTERS)?;
+            files::open_tables(&txn)?;
             Ok(txn.commit()?)
         };
         make().map_err(failed)?;
@@ -199,16 +213,12 @@ impl FriendBook {
         friend.message_id = id;
         friend.heard_us = friend.heard_us.max(heard_us);
         let record = self.json(&friend)?;
-        let message = self.json(&StoredMessage { from: *from.as_bytes(), id, text: text.to_owned() })?;
+        let message =
+            self.json(&StoredMessage { from: *from.as_bytes(), id, text: text.to_owned(), file: None })?;
         let mut number = 0;
         self.write(|txn| {
             txn.open_table(FRIENDS)?.insert(from.as_bytes(), record.as_slice())?;
-            let mut counters = txn.open_table(COUNTERS)?;
-            number = counters.get(NEXT_NUMBER)?.map_or(1, |number| number.value());
-            counters.insert(NEXT_NUMBER, number + 1)?;
-            let mut inbox = txn.open_table(INBOX)?;
-            inbox.insert(number, message.as_slice())?;
-            inbox.retain_in(..(number + 1).saturating_sub(INBOX_MAX), |_, _| false)?;
+            number = put_message(txn, &message)?;
             Ok(())
         })?;
         self.friends.insert(*from, friend);
@@ -226,8 +236,8 @@ impl FriendBook {
         };
         let messages = look().map_err(|error| self.failed(error))?;
         let read = |(number, bytes): (u64, Vec<u8>)| {
-            let StoredMessage { from, id, text } = self.parse(&bytes)?;
-            Ok(Message { number, from: Uid::from_bytes(from), id, text })
+            let StoredMessage { from, id, text, file } = self.parse(&bytes)?;
+            Ok(Message { number, from: Uid::from_bytes(from), id, text, file: file.map(File::from) })
         };
         messages.into_iter().map(read).collect()
     }
@@ -309,6 +319,19 @@ impl FriendBook {
     fn failed(&self, source: redb::Error) -> BookError {
         BookError::Database { path: self.path.clone(), source: Box::new(source) }
     }
+}
+
+/// Puts a message into the inbox, forgets the oldest if there are too many, and gives its number.
+fn put_message(txn: &redb::WriteTransaction, message: &[u8]) -> Result<u64, redb::Error> {
+    let mut counters = txn.open_table(COUNTERS)?;
+    let number = counters.get(NEXT_NUMBER)?.map_or(1, |number| number.value());
+    counters.insert(NEXT_NUMBER, number + 1)?;
+    let mut inbox = txn.open_table(INBOX)?;
+    inbox.insert(number, message)?;
+    let oldest = (number + 1).saturating_sub(INBOX_MAX);
+    inbox.retain_in(..oldest, |_, _| false)?;
+    files::forget_before(txn, oldest)?;
+    Ok(number)
 }
 
 #[cfg(test)]

@@ -19,8 +19,10 @@ const SESSION_AGE_MAX: Duration = Duration::from_secs(3_600);
 /// How often a message is sealed anew because the other has lost its session.
 const TRIES_MAX: u32 = 3;
 
-/// What a friend may send: 20 envelopes a second, 200 at once. A hello costs ten, for it is answered with two envelopes.
-const HEARD: Rate = Rate { interval: Duration::from_millis(50), burst: 200 };
+/// What a friend may send: 50 envelopes a second, 200 at once, as much as its own node lets it send to everybody: with fewer a file of 5 MiB
+/// would take longer than that. One costs a signature's verification and at most a sync: some percent of a small core. A hello costs
+/// ten, for it is answered with two envelopes.
+const HEARD: Rate = Rate { interval: Duration::from_millis(20), burst: 200 };
 pub(super) const HELLO_COST: u32 = 10;
 
 /// What this node sends to a friend: so many messages that others, too, get through, and that the friend takes them all.
@@ -103,6 +105,10 @@ pub(super) struct Contact {
     /// The time of the latest envelope that was signed before the friend began or answered a handshake: what is said of that
     /// envelope and of earlier ones says nothing about where the friend is now.
     pub(super) back_us: u64,
+    /// Counts up whenever sessions are given up, and with them what was under way in them.
+    pub(super) generation: u64,
+    /// How what waits for it ended when it was gone last, if it has not come back.
+    pub(super) gone: Option<Outcome>,
     /// In order, not sealed yet.
     pub(super) waiting: VecDeque<Outgoing>,
     /// In order, sealed, without a receipt.
@@ -111,6 +117,7 @@ pub(super) struct Contact {
 
 impl Contact {
     pub(super) fn add_session(&mut self, session: Session, now: Instant) {
+        self.gone = None;
         self.sessions.push_front((session, now));
         self.sessions.truncate(SESSIONS_MAX);
     }
@@ -118,6 +125,10 @@ impl Contact {
     /// The session to seal in.
     pub(super) fn newest(&mut self) -> Option<&mut Session> {
         self.sessions.front_mut().map(|(session, _)| session)
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        !self.sessions.is_empty()
     }
 
     /// Whether the session to seal in has served long enough.
@@ -132,16 +143,19 @@ impl Contact {
     }
 
     pub(super) fn forget_session(&mut self, id: [u8; NAME_LEN]) {
+        self.generation += 1;
         self.sessions.retain(|(session, _)| session.id() != id);
     }
 
     pub(super) fn forget_sessions(&mut self) {
+        self.generation += 1;
         self.sessions.clear();
         self.hello = None;
     }
 
     /// What was sealed and has no receipt is to be sealed again, in order, before what waits. `has_not_arrived`: whether that is known.
     pub(super) fn begin_again(&mut self, has_not_arrived: bool) {
+        self.generation += 1;
         while let Some(mut message) = self.under_way.pop_back() {
             message.receipt = None;
             message.tries += 1;
@@ -157,6 +171,7 @@ impl Contact {
     /// The friend is not there: everything that waits for a session ends, and so does the session.
     pub(super) fn gone(&mut self, outcome: Outcome) {
         self.heard = None;
+        self.gone = Some(outcome);
         self.forget_sessions();
         for message in self.waiting.drain(..) {
             let outcome = if message.is_unsure { Outcome::Unknown } else { outcome };

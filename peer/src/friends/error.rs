@@ -4,6 +4,7 @@ use identity::Uid;
 use relay::mailbox::MESSAGE_LEN_MAX;
 
 use super::book::BookError;
+use super::bulk::{FILE_LEN_MAX, FILES_SENDING_MAX};
 use super::record::{FRIENDS_MAX, ProfileError, Standing};
 use super::service::ServiceEnded;
 
@@ -18,6 +19,18 @@ pub enum SendError {
     TooLong {
         /// Its length, bytes.
         len: usize,
+    },
+    /// There is too much in a file.
+    #[error("the file has {len} bytes; at most {FILE_LEN_MAX} (5 MiB)")]
+    FileTooLong {
+        /// Its length, bytes.
+        len: usize,
+    },
+    /// The file's name is none that the receiver could use.
+    #[error("the file's name {fault}; give it another")]
+    FileName {
+        /// What is wrong with it.
+        fault: &'static str,
     },
     /// The receiver's name is nobody's.
     #[error("`{to}` is no UID, no address and no friend's label: {reason}")]
@@ -55,6 +68,15 @@ pub enum SendError {
         /// How many wait.
         waiting: usize,
     },
+    /// A file is on its way to the same receiver.
+    #[error("a file is on its way to {uid}; send the next when it is there")]
+    FileUnderWay {
+        /// The receiver.
+        uid: Uid,
+    },
+    /// As many files as may be are on their way.
+    #[error("{FILES_SENDING_MAX} files are on their way already; send more when one of them is there")]
+    FilesUnderWay,
     /// The service has ended.
     #[error(transparent)]
     Ended(#[from] ServiceEnded),

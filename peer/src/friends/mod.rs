@@ -6,10 +6,13 @@
 //! is kept is kept, once and in order, also after `kill -9`. No goals: hiding who is whose friend from the node, and
 //! messages for peers that are not connected.
 //!
+//! Files of up to 5 MiB go the same way, in parts.
+//!
 //! [`FriendBook`] is what is on the disk, [`Friends`] the handle to a running service.
 
 mod body;
 mod book;
+mod bulk;
 mod contact;
 mod devices;
 mod error;
@@ -22,6 +25,10 @@ mod state;
 
 pub(crate) use body::{nodes_bytes, read_nodes, read_text, write_text};
 pub use book::{BookError, FriendBook};
+pub use bulk::{
+    FILE_LEN_MAX, FILE_NAME_LEN_MAX, FILES_BYTES_MAX, FILES_RECEIVING_MAX, FILES_SENDING_MAX,
+    FRIEND_FILES_BYTES_MAX, File, FileProgress, FileTransfer,
+};
 pub(crate) use devices::Device;
 pub use error::{FriendError, SendError};
 pub use presets::PRESETS_MAX;

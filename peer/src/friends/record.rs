@@ -1,5 +1,6 @@
 //! What a node keeps of its friends, and how long the parts may be.
 
+use super::bulk::File;
 use identity::Uid;
 use relay::mailbox::NodeAddress;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -141,6 +142,9 @@ pub struct Friend {
     pub heard_us: u64,
     /// The id of the last message that was kept of it. Ids rise, so none up to it is new.
     pub message_id: u64,
+    /// The id of the last file that was kept of it.
+    #[serde(default)]
+    pub file_id: u64,
     /// Whether it knows that its request was accepted.
     pub is_confirmed: bool,
     /// Whether its address was revoked before the request came.
@@ -175,6 +179,7 @@ impl Friend {
             since_s,
             heard_us: 0,
             message_id: 0,
+            file_id: 0,
             is_confirmed: false,
             is_address_revoked: false,
             is_own_device: false,
@@ -197,6 +202,8 @@ pub struct Message {
     pub from: Uid,
     /// When it was sent by the clock of the sender's node, microseconds since 1970; its name among the sender's.
     pub id: u64,
-    /// What it says.
+    /// What it says; empty if it is a file.
     pub text: String,
+    /// The file, if it is one. [`FriendBook::file`](super::FriendBook::file) has its bytes.
+    pub file: Option<File>,
 }

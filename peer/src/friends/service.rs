@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use identity::{Address, SecretKey, Uid};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::book::FriendBook;
+use super::bulk::{File, FileTransfer};
 use super::error::{FriendError, SendError};
 use super::record::{Message, NODES_MAX, Profile, Standing};
 use super::state::{Connection, DISPLACED, Due, FriendView, Outcome, Parcel, State, Status};
@@ -84,6 +86,9 @@ const WISHES_MAX: usize = 256;
 /// second and 200).
 const INTERVAL: Duration = Duration::from_millis(22);
 const SENDS_BURST: u32 = 150;
+
+/// Of these so many are not for parts of files: messages go at once beside them, and a peer that was just started does not send more parts than its friend takes.
+const KEPT_FROM_PARTS: u32 = 100;
 
 /// The longest wait between attempts to connect.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -217,6 +222,23 @@ impl Friends {
     pub async fn send(&self, to: String, text: String) -> Result<Outcome, SendError> {
         let outcome = self.ask(move |state| state.send(&to, text)).await??;
         outcome.await.map_err(|_| SendError::Ended(ServiceEnded))
+    }
+
+    /// Sends a file of 1 byte to 5 MiB to a friend (a UID, an address or a label), in parts. It goes on when this returns, over
+    /// sessions that end and begin, and waits five minutes for a friend that is gone amid it.
+    ///
+    /// # Errors
+    /// [`SendError`], in the order of its variants; nothing was sent then.
+    pub async fn send_file(&self, to: String, name: String, bytes: Bytes) -> Result<FileTransfer, SendError> {
+        self.ask(move |state| state.send_file(&to, name, bytes)).await?
+    }
+
+    /// The file that is message `number`, whole: at most 5 MiB. `None` if that is no file, or one that is not kept any more.
+    ///
+    /// # Errors
+    /// [`FriendError::Book`]
+    pub async fn file(&self, number: u64) -> Result<Option<(File, Vec<u8>)>, FriendError> {
+        Ok(self.ask(move |state| state.book().file(number)).await??)
     }
 
     /// Messages that were received, with numbers above `after`, at most `count`, in order.
@@ -397,6 +419,7 @@ impl Service {
             self.state.set_dropped(mailbox.dropped());
             self.begin_searches();
             let has_due = self.state.has_due();
+            let has_part = !has_due && self.state.has_part();
             tokio::select! {
                 event = mailbox.next() => match event {
                     Ok(Event::Relay(credentials)) => {
@@ -424,6 +447,7 @@ impl Service {
                 Some(found) = self.searches.join_next() => self.on_found(found),
                 () = sleep_until(pace.next), if has_due => {}
                 () = sleep_until(relay_due) => {}
+                () = sleep_until(pace.next_part()), if has_part => {}
                 _ = tick.tick() => self.state.on_time(),
             }
         }
@@ -450,7 +474,9 @@ impl Service {
 
     /// Does what is due, as far as the node's rate allows.
     fn send_due(&mut self, mailbox: &mut Mailbox, pace: &mut Pace) -> Result<(), MailboxError> {
-        while self.state.has_due() && pace.is_free() {
+        // Parts of files go when there is nothing else to say.
+        while pace.is_free() && (self.state.has_due() || (pace.is_free_for_parts() && self.state.send_part()))
+        {
             match self.state.poll_due() {
                 Some(Due::Allow(uid)) => {
                     let heard_us = self.state.heard_us(&uid);
@@ -525,6 +551,15 @@ impl Pace {
 
     fn is_free(&self) -> bool {
         self.next <= Instant::now()
+    }
+
+    /// When a part of a file may go.
+    fn next_part(&self) -> Instant {
+        self.next + INTERVAL * KEPT_FROM_PARTS
+    }
+
+    fn is_free_for_parts(&self) -> bool {
+        self.next_part() <= Instant::now()
     }
 
     fn take(&mut self) {

@@ -2,6 +2,7 @@
 
 mod devices;
 mod events;
+mod files;
 mod presets;
 mod whereabouts;
 mod wishes;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::body::{Body, Content};
 use super::book::{BookError, FriendBook};
+use super::bulk::{Receiving, Sending};
 use super::contact::{Contact, PendingHello};
 use super::error::FriendError;
 use super::greeting::Greeting;
@@ -92,11 +94,11 @@ pub struct Status {
 /// What was counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that were received and kept.
+    /// Messages and files that were received and kept.
     pub received: u64,
-    /// Messages that came again.
+    /// Messages, files and parts of files that came again.
     pub repeated: u64,
-    /// Messages that were sent, and whose receipt came.
+    /// Messages and files that were sent, and whose receipt came.
     pub delivered: u64,
     /// Requests of strangers that were taken.
     pub requests: u64,
@@ -111,6 +113,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Bodies that make no sense as things stand with their sender.
     pub unexpected: u64,
+    /// Files that were not taken because as many as may be were on their way.
+    pub files_refused: u64,
     /// Envelopes of friends above what one may send.
     pub flooded: u64,
     /// Messages that could not be written down, and were not acknowledged.
@@ -156,6 +160,7 @@ pub(super) struct Parcel {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Message(u64),
+    File,
     Other,
 }
 
@@ -166,6 +171,11 @@ pub(super) struct State {
     book: FriendBook,
     contacts: BTreeMap<Uid, Contact>,
     due: VecDeque<Due>,
+    /// Files on their way to friends, one to each, and whose turn was last.
+    sending: BTreeMap<Uid, Sending>,
+    sent_to: Option<Uid>,
+    /// Files on their way from friends, one of each.
+    receiving: BTreeMap<Uid, Receiving>,
     /// Who is to be looked up, and whether there is anywhere to look.
     sought: VecDeque<Uid>,
     can_search: bool,
@@ -187,6 +197,11 @@ impl State {
     /// `can_search`: whether somebody answers [`State::poll_search`].
     pub(super) fn new(key: SecretKey, nospam: [u8; 4], book: FriendBook, can_search: bool) -> State {
         let now = Instant::now();
+        let partials = book.partials().unwrap_or_else(|error| {
+            tracing::warn!(%error, "files that were on their way begin anew");
+            Vec::new()
+        });
+        let receiving = partials.into_iter().map(|partial| (partial.from, Receiving::new(partial, now)));
         State {
             uid: key.uid(),
             key,
@@ -195,6 +210,9 @@ impl State {
             book,
             contacts: BTreeMap::new(),
             due: VecDeque::new(),
+            sending: BTreeMap::new(),
+            sent_to: None,
+            receiving: receiving.collect(),
             sought: VecDeque::new(),
             can_search,
             connection: Connection::Connecting { reason: "just started".into() },
@@ -363,6 +381,7 @@ impl State {
             contact.gone(Outcome::Refused);
             contact.under_way.drain(..).for_each(|message| message.end(Outcome::Unknown));
         }
+        self.forget_files(uid);
     }
 
     fn request_all(&mut self) {

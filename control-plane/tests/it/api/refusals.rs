@@ -29,6 +29,7 @@ fn every_refusal_is_a_problem_document() {
     assert_eq!(state["uid"], node.ready["uid"]);
     assert_eq!(state["engine"]["pid"], node.ready["engine"]["pid"]);
     let long = format!("{{\"to\":\"{}\",\"text\":\"x\"}}", "x".repeat(64 << 10));
+    let too_long = "x".repeat((5 << 20) + 1);
     for (request, headers, body, status, detail) in [
         ("GET /", vec![], "", 404, "/openapi.json"),
         ("GET /v1/friends/", vec![], "", 404, "/openapi.json"),
@@ -48,6 +49,13 @@ fn every_refusal_is_a_problem_document() {
         ("POST /v1/messages", vec![JSON], r#"{"to":"x","text":"x","cc":"y"}"#, 422, "cc"),
         ("POST /v1/messages", vec![JSON], r#"{"to":"x","text":""}"#, 422, "empty"),
         ("POST /v1/messages", vec![JSON], long.as_str(), 413, ""),
+        ("POST /v1/files?to=x", vec![], "x", 400, "name"),
+        ("POST /v1/files?to=x&name=y", vec![], "", 422, "empty"),
+        ("POST /v1/files?to=x&name=%2E%2E", vec![], "x", 422, "directory"),
+        ("POST /v1/files?to=x&name=y", vec![], "x", 422, "no friend's label"),
+        ("POST /v1/files?to=x&name=y", vec![], too_long.as_str(), 413, "5 MiB"),
+        ("GET /v1/files/1", vec![], "", 404, "no file 1"),
+        ("GET /v1/inbox/1/file", vec![], "", 404, "message 1"),
         ("POST /v1/friends", vec![JSON], r#"{"address":"x"}"#, 400, "`x`"),
         ("PATCH /v1/profile", vec![JSON], r#"{"presence":"gone"}"#, 422, "gone"),
     ] {
@@ -63,7 +71,7 @@ fn a_node_without_a_mailbox_says_how_to_get_one() {
     let home = tempfile::tempdir().unwrap();
     let node = Node::up(home.path(), &[]);
     assert_eq!(get(home.path(), "/v1/node").json()["mailbox"], "off");
-    for path in ["/v1/friends", "/v1/profile", "/v1/inbox", "/v1/inbox/events"] {
+    for path in ["/v1/friends", "/v1/profile", "/v1/inbox", "/v1/inbox/events", "/v1/inbox/1/file"] {
         assert_problem(&get(home.path(), path), 404, "ioex up --mailbox");
     }
     node.end();

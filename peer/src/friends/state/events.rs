@@ -230,12 +230,17 @@ impl State {
                 self.change(from, |friend| friend.profile = profile)?;
             }
             Some(Content::Leaving) => contact.gone(Outcome::Offline),
+            Some(Content::Offer(offer)) => self.on_offer(from, offer, receipt)?,
+            Some(Content::Part { id, index, data }) => self.on_part(from, id, index, data, receipt)?,
+            Some(Content::Kept { id, parts, is_gap }) => self.on_kept(from, id, parts, is_gap),
+            Some(Content::Refused { id, reason }) => self.on_file_refused(from, id, reason),
             None => self.counters.malformed += 1,
         }
         Ok(())
     }
 
     fn on_delivered(&mut self, by: &Uid, receipt: Receipt) {
+        self.on_file_delivered(by, receipt);
         let Some(contact) = self.contacts.get_mut(by) else { return };
         let at = contact.under_way.iter().position(|message| message.receipt == Some(receipt));
         // A receipt for something else, or for a message that was given up or sent again.
@@ -261,6 +266,11 @@ impl State {
             MailboxStatus::Lost => Outcome::Unknown,
             MailboxStatus::Busy | MailboxStatus::NospamWrong => Outcome::Busy,
         };
+        if outcome == Outcome::Busy
+            && let Some(sending) = self.sending.get_mut(to).filter(|sending| sending.has_sent(time_us))
+        {
+            sending.on_busy(Instant::now());
+        }
         let is_it = |message: &Outgoing| message.receipt.is_some_and(|receipt| receipt.time_us == time_us);
         if let Some(at) = contact.under_way.iter().position(is_it)
             && let Some(message) = contact.under_way.remove(at)
@@ -294,6 +304,11 @@ impl State {
                     message.receipt = Some(receipt);
                 }
             }
+            About::File => {
+                if let Some(sending) = self.sending.get_mut(to) {
+                    sending.on_signed(receipt);
+                }
+            }
             About::Other => {}
         }
     }
@@ -314,10 +329,12 @@ impl State {
                 waiting.push(*uid);
             }
         }
+        self.end_files(now);
         if !matches!(self.connection, Connection::Connected { .. }) {
             return;
         }
         waiting.iter().for_each(|uid| self.flush(uid));
+        self.files_on_time();
         self.ask_again(now);
         if now >= self.next_presence {
             self.next_presence = now + PRESENCE_INTERVAL;

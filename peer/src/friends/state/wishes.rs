@@ -157,6 +157,26 @@ impl State {
             len if len > MESSAGE_LEN_MAX => return Err(SendError::TooLong { len }),
             _ => {}
         }
+        let uid = self.receiver(to)?;
+        let id = self.next_id();
+        let contact = self.contacts.entry(uid).or_default();
+        if contact.pending() >= WAITING_MAX {
+            return Err(SendError::Waiting { uid, waiting: contact.pending() });
+        }
+        let (reply, outcome) = oneshot::channel();
+        contact.waiting.push_back(Outgoing::new(id, text, Instant::now() + RECEIPT_TIMEOUT, reply));
+        self.flush(&uid);
+        Ok(outcome)
+    }
+
+    /// An id above that of every message before.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.signed_us = self.now_us().max(self.signed_us + 1);
+        self.signed_us
+    }
+
+    /// To whom something may be sent now.
+    pub(super) fn receiver(&self, to: &str) -> Result<Uid, SendError> {
         let uid = self.resolve(to).map_err(|reason| SendError::BadAddress { to: to.to_owned(), reason })?;
         if uid == self.uid {
             return Err(SendError::Oneself { uid });
@@ -173,15 +193,6 @@ impl State {
         if standing != Some(Standing::Friend) {
             return Err(SendError::NotFriend { uid, standing });
         }
-        let id = self.now_us().max(self.signed_us + 1);
-        self.signed_us = id;
-        let contact = self.contacts.entry(uid).or_default();
-        if contact.pending() >= WAITING_MAX {
-            return Err(SendError::Waiting { uid, waiting: contact.pending() });
-        }
-        let (reply, outcome) = oneshot::channel();
-        contact.waiting.push_back(Outgoing::new(id, text, Instant::now() + RECEIPT_TIMEOUT, reply));
-        self.flush(&uid);
-        Ok(outcome)
+        Ok(uid)
     }
 }
