@@ -64,10 +64,10 @@ counters! {
         datagrams_rejected: counter "ioex_datagrams_dropped_total" [("cause", "protocol")],
         /// Datagrams of another shard's connection dropped because too many waited to be handed over.
         datagrams_hand_over_full: counter "ioex_datagrams_dropped_total" [("cause", "hand_over_full")],
-        /// Datagrams passed on to the engine that had the sockets before and finishes their connections.
-        datagrams_passed_on: counter "ioex_datagrams_passed_on_total" [],
         /// Datagrams of that engine's connections dropped because it does not take them fast enough.
         datagrams_passing_full: counter "ioex_datagrams_dropped_total" [("cause", "passing_full")],
+        /// Datagrams passed on to the engine that had the sockets before and finishes their connections.
+        datagrams_passed_on: counter "ioex_datagrams_passed_on_total" [],
         /// Datagrams handed over to the shard that owns their connection.
         datagrams_handed_over: counter "ioex_datagrams_handed_over_total" [],
 

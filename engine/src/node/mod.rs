@@ -53,7 +53,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use upgrade::{Giver, GiverParts, Taken};
+use upgrade::{Giver, GiverParts, Offered, Taken};
 
 /// Threads of the TCP service, the control socket and the metrics endpoint together. They share the shards' cores; two
 /// serve on while one of them waits for a page.
@@ -258,8 +258,7 @@ impl Node {
         let watch = policy_watch::watch(Arc::clone(node.policy.shared()));
         node.background.spawn_on(watch, node.runtime.handle());
         let giver = GiverParts {
-            sockets: shared,
-            metrics: None,
+            offered: Offered { sockets: shared, metrics: None },
             shards: node.shards.mailboxes(),
             storage: Arc::downgrade(&node.storage),
             generation: quic_secret.generation,
@@ -475,7 +474,8 @@ impl Node {
             self.services.spawn_on(tcp::serve(listener, config, self.drain.subscribe()), handle);
         }
         if let Some(metrics) = metrics {
-            giver.metrics = Some(metrics.as_fd().try_clone_to_owned().map_err(NodeError::Share)?.into());
+            giver.offered.metrics =
+                Some(metrics.as_fd().try_clone_to_owned().map_err(NodeError::Share)?.into());
             let listener = metrics;
             let serving =
                 self.background.spawn_on(observe::serve_metrics(listener, Arc::clone(&numbers)), handle);

@@ -22,8 +22,7 @@ use tokio::sync::watch;
 /// What an engine needs to hand itself over.
 #[derive(Debug)]
 pub(in crate::node) struct GiverParts {
-    pub(in crate::node) sockets: SharedSockets,
-    pub(in crate::node) metrics: Option<TcpListener>,
+    pub(in crate::node) offered: Offered,
     pub(in crate::node) shards: Vec<Sender<Command>>,
     pub(in crate::node) storage: Weak<Storage>,
     /// Of its connection ids.
@@ -32,10 +31,18 @@ pub(in crate::node) struct GiverParts {
     pub(in crate::node) refusal: Option<&'static str>,
 }
 
+/// Descriptors of what listens. They keep a listener open that this engine has closed, so they go as soon as it drains.
+#[derive(Debug)]
+pub(in crate::node) struct Offered {
+    pub(in crate::node) sockets: SharedSockets,
+    pub(in crate::node) metrics: Option<TcpListener>,
+}
+
 /// Waits for an engine that is to take this one's place.
 #[derive(Debug)]
 pub(in crate::node) struct Giver {
     phase: Arc<Mutex<Phase>>,
+    offered: Arc<Mutex<Option<Offered>>>,
     given: watch::Receiver<bool>,
 }
 
@@ -69,10 +76,13 @@ impl Giver {
         listener.set_nonblocking(false)?;
         let phase = Arc::new(Mutex::new(Phase::Serving));
         let (tell, given) = watch::channel(false);
+        let GiverParts { offered, shards, storage, generation, refusal } = parts;
+        let offered = Arc::new(Mutex::new(Some(offered)));
+        let parts = Parts { offered: Arc::clone(&offered), shards, storage, generation, refusal };
         let giving = Arc::clone(&phase);
         let wait = move || serve(&listener, &parts, &giving, &tell);
         Builder::new().name("services-upgrade".into()).spawn(wait)?;
-        Ok(Giver { phase, given })
+        Ok(Giver { phase, offered, given })
     }
 
     /// Becomes true when another engine serves in this one's place.
@@ -86,11 +96,22 @@ impl Giver {
         if *phase == Phase::Serving {
             *phase = Phase::Ending;
         }
+        drop(self.offered.lock().unwrap_or_else(PoisonError::into_inner).take());
         *phase == Phase::Given
     }
 }
 
-fn serve(listener: &UnixListener, parts: &GiverParts, phase: &Mutex<Phase>, given: &watch::Sender<bool>) {
+/// What the giver's thread has.
+struct Parts {
+    /// None as soon as this engine drains.
+    offered: Arc<Mutex<Option<Offered>>>,
+    shards: Vec<Sender<Command>>,
+    storage: Weak<Storage>,
+    generation: u32,
+    refusal: Option<&'static str>,
+}
+
+fn serve(listener: &UnixListener, parts: &Parts, phase: &Mutex<Phase>, given: &watch::Sender<bool>) {
     loop {
         let Ok((stream, _)) = listener.accept() else {
             std::thread::sleep(Duration::from_millis(50));
@@ -120,7 +141,7 @@ fn serve(listener: &UnixListener, parts: &GiverParts, phase: &Mutex<Phase>, give
     }
 }
 
-fn give(parts: &GiverParts, phase: &Mutex<Phase>, wire: &mut Wire) -> Result<(), GiveError> {
+fn give(parts: &Parts, phase: &Mutex<Phase>, wire: &mut Wire) -> Result<(), GiveError> {
     let hello = wire.receive(Some(PROMPT))?.0["hello"].as_u64();
     if hello != Some(VERSION) {
         let version = hello.map_or_else(|| "none".to_owned(), |version| version.to_string());
@@ -164,7 +185,7 @@ fn give(parts: &GiverParts, phase: &Mutex<Phase>, wire: &mut Wire) -> Result<(),
 
 /// Sends the sockets and what else belongs to the node; gives this engine's end of the way for writes.
 fn offer(
-    parts: &GiverParts,
+    parts: &Parts,
     wire: &mut Wire,
     storage: &Storage,
     passages: Vec<Passage>,
@@ -172,25 +193,29 @@ fn offer(
     let (near, far) = UnixStream::pair()?;
     let lock = storage.leases().store().lock_file()?;
     let passages: Vec<OwnedFd> = passages.into_iter().map(Into::into).collect();
-    let mut descriptors: Vec<BorrowedFd<'_>> = parts.sockets.udp.iter().flatten().map(AsFd::as_fd).collect();
-    descriptors.extend(parts.sockets.tcp.iter().map(|(listener, _)| listener.as_fd()));
-    descriptors.extend(parts.metrics.as_ref().map(AsFd::as_fd));
+    let offered = parts.offered.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(Offered { sockets, metrics }) = &*offered else {
+        return Err(GiveError::Refused("it is ending".into()));
+    };
+    let mut descriptors: Vec<BorrowedFd<'_>> = sockets.udp.iter().flatten().map(AsFd::as_fd).collect();
+    descriptors.extend(sockets.tcp.iter().map(|(listener, _)| listener.as_fd()));
+    descriptors.extend(metrics.as_ref().map(AsFd::as_fd));
     descriptors.extend([lock.as_fd(), far.as_fd()]);
     descriptors.extend(passages.iter().map(AsFd::as_fd));
     let offer = json!({
         "version": VERSION,
         "generation": parts.generation,
-        "shards": parts.sockets.udp.len(),
-        "addresses": parts.sockets.udp.first().map_or(0, Vec::len),
-        "tcp": parts.sockets.tcp.iter().map(|(_, port)| port).collect::<Vec<_>>(),
-        "metrics": parts.metrics.is_some(),
+        "shards": sockets.udp.len(),
+        "addresses": sockets.udp.first().map_or(0, Vec::len),
+        "tcp": sockets.tcp.iter().map(|(_, port)| port).collect::<Vec<_>>(),
+        "metrics": metrics.is_some(),
     });
     wire.send(&offer, &descriptors)?;
     Ok(near)
 }
 
 /// From the store's rest to the new engine's word that it serves.
-fn switch(parts: &GiverParts, wire: &mut Wire, passages: Vec<Passage>) -> Result<(), GiveError> {
+fn switch(parts: &Parts, wire: &mut Wire, passages: Vec<Passage>) -> Result<(), GiveError> {
     wire.send(&json!({ "prepared": true }), &[])?;
     expect(wire, "ready", START_TIMEOUT)?;
     for (passage, shard) in passages.into_iter().zip(&parts.shards) {

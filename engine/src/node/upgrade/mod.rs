@@ -5,7 +5,7 @@ mod give;
 mod take;
 mod wire;
 
-pub(super) use give::{Giver, GiverParts};
+pub(super) use give::{Giver, GiverParts, Offered};
 pub(super) use take::Taken;
 
 use std::io;
