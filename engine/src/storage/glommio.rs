@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use store::{AppendError, Backend, Reader, WriteOp};
 
@@ -176,16 +176,15 @@ async fn dispatch(
 }
 
 /// Steps of upkeep on the blocking threads, with the pauses that it asks for.
-async fn run_upkeep(mut upkeep: Upkeep, alive: Alive) {
+async fn run_upkeep(upkeep: Upkeep, alive: Alive) {
     let _alive = alive;
+    // What a blocking thread returns when nobody waits any more, glommio never drops: with the store in it, that would stay
+    // open, and locked, until the process ends.
+    let upkeep = Arc::new(Mutex::new(upkeep));
     loop {
-        let (back, pause) = glommio::executor()
-            .spawn_blocking(move || {
-                let pause = upkeep.step();
-                (upkeep, pause)
-            })
-            .await;
-        upkeep = back;
+        let step = Arc::clone(&upkeep);
+        let step = move || step.lock().unwrap_or_else(PoisonError::into_inner).step();
+        let pause = glommio::executor().spawn_blocking(step).await;
         glommio::timer::sleep(pause).await;
     }
 }
