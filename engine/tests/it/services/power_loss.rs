@@ -60,6 +60,7 @@ fn uploads(root: &Path, kind: Kind, seed: u64, refused: &mut u32) -> History {
     let failures_percent = 3;
     let mut asked: Vec<(Hash, Bytes)> = Vec::new();
     let mut acknowledged = Vec::new();
+    let mut stored: HashMap<Hash, usize> = HashMap::new();
     // Dropped before the storage, should this test fail: an executor that is held would never end.
     let holds = holds;
     let (mut bursts, mut held) = (0, None);
@@ -69,17 +70,21 @@ fn uploads(root: &Path, kind: Kind, seed: u64, refused: &mut u32) -> History {
         while let Some((id, reply)) = client.try_recv() {
             match reply {
                 Reply::Appended { .. } => {
-                    acknowledged.push((recording.len(), vec![asked[id as usize].0]));
+                    let (hash, bytes) = &asked[id as usize];
+                    stored.insert(*hash, bytes.len());
+                    acknowledged.push((recording.len(), vec![*hash]));
                 }
                 Reply::Failed(why) if why.contains(FAILURE) => *refused += 1,
                 reply => panic!("{reply:?}"),
             }
         }
         let is_idle = client.in_flight() == 0;
-        if is_idle && bursts == BURSTS {
+        // However many fail: what is stored does not fit into two packs.
+        let is_enough = bursts >= BURSTS && stored.values().sum::<usize>() > 3 << 20;
+        if is_idle && is_enough {
             break;
         }
-        if bursts < BURSTS && (is_idle || held.is_some() && dice.chance(15)) {
+        if !is_enough && (is_idle || held.is_some() && dice.chance(15)) {
             bursts += 1;
             for _ in 0..=dice.below(9) {
                 let (hash, bytes) = match asked.len() as u64 {
