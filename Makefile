@@ -39,6 +39,7 @@ perf: ## Measure ioex beside other servers; exit status 0 only if every promise 
 	cargo run --release -p perf -- message --json perf/results/message.json
 	cargo run --release -p perf -- join --json perf/results/join.json
 	cargo run --release -p perf -- mailbox --json perf/results/mailbox.json
+	cargo run --release -p perf -- policy --json perf/results/policy.json
 	cargo run --release -p perf -- report
 
 perf-vm: ## Open 100,000 TURN allocations on one node, in a virtual machine whose limits allow them
@@ -62,6 +63,7 @@ perf-quick: ## Prove that every perf scenario runs, judging nothing
 	target/debug/perf message --quick --engine target/debug/ioex-engine
 	target/debug/perf join --quick --engine target/debug/ioex-engine --ioex target/debug/ioex
 	target/debug/perf mailbox --quick --engine target/debug/ioex-engine
+	target/debug/perf policy --quick --engine target/debug/ioex-engine
 	target/debug/perf publish --quick
 	target/debug/perf token --quick --engine target/debug/ioex-engine
 	target/debug/perf fetch --quick --engine target/debug/ioex-engine --ioex target/debug/ioex

@@ -1,11 +1,11 @@
-//! The client of the engine's control socket (policy socket v4, drawn in `relay/docs`).
+//! The client of the engine's control socket (policy socket v6, drawn in `relay/docs`).
 //!
 //! Blocking, one request at a time. Who is at the other end is asked of the kernel (`SO_PEERCRED`), not of
 //! the message.
 
 use relay::policy::{
-    Decoder, FrameError, FromEngine, Imported, Policy, RelaySelector, RelaySession, Status, StoreAnswer,
-    StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, encode_to_engine,
+    Decoder, FrameError, FromEngine, Imported, Policy, PolicyChange, RelaySelector, RelaySession, Status,
+    StoreAnswer, StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, encode_to_engine,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{self, IoSlice, Read, Write};
@@ -114,6 +114,19 @@ impl EngineSocket {
         match self.answer()? {
             FromEngine::PolicyApplied { generation } if generation == wanted => Ok(()),
             other => Err(unexpected("SetPolicy", &other)),
+        }
+    }
+
+    /// Makes a change in the policy in force. The engine has it on disk a moment later.
+    ///
+    /// # Errors
+    /// [`EngineSocketError::Rejected`] if the engine has another policy than the change was made for: then it is to be sent whole.
+    pub fn change_policy(&mut self, change: PolicyChange) -> Result<(), EngineSocketError> {
+        let wanted = change.generation;
+        self.send(&ToEngine::ChangePolicy(change))?;
+        match self.answer()? {
+            FromEngine::PolicyApplied { generation } if generation == wanted => Ok(()),
+            other => Err(unexpected("ChangePolicy", &other)),
         }
     }
 

@@ -111,6 +111,8 @@ pub struct Supervisor {
     bound: Vec<SocketAddr>,
     /// When the policy that an engine has taken last expires, seconds since 1970; 0 before that.
     valid_until_s: u64,
+    /// The policy that an engine was given last, and by which process it was taken.
+    given: Option<(u32, Policy)>,
     /// Held as long as this process lives.
     _lock: File,
 }
@@ -157,6 +159,7 @@ impl Supervisor {
             history: Arc::default(),
             bound: Vec::new(),
             valid_until_s: 0,
+            given: None,
             _lock: file,
         })
     }
@@ -231,7 +234,8 @@ impl Supervisor {
         wait
     }
 
-    /// Puts the configuration's policy in force on a running engine; gives the engine's state after it.
+    /// Puts the configuration's policy in force on a running engine; gives the engine's state after it. An engine that has the policy
+    /// given last is told what has changed, if that is little.
     pub fn set_policy(&mut self, configuration: &Configuration) -> Result<Status, SupervisorError> {
         // Whatever fails here is tried again with the next look.
         self.valid_until_s = 0;
@@ -244,9 +248,26 @@ impl Supervisor {
         }
         // The engine keeps its policy and the policy's generation on disk; the next one is always above it.
         let policy = self.policy(configuration, status.policy_generation + 1)?;
-        let valid_until_s = policy.valid_until_s;
-        socket.set_policy(policy)?;
-        self.valid_until_s = valid_until_s;
+        let change = match self.given.take() {
+            Some((pid, given)) if (pid, given.generation) == (status.pid, status.policy_generation) => {
+                given.change_to(&policy)
+            }
+            _ => None,
+        };
+        let is_changed = match change.map(|change| socket.change_policy(change)) {
+            Some(Ok(())) => true,
+            Some(Err(EngineSocketError::Rejected { reason })) => {
+                tracing::info!(reason, "the engine gets the whole policy");
+                false
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => false,
+        };
+        if !is_changed {
+            socket.set_policy(policy.clone())?;
+        }
+        self.valid_until_s = policy.valid_until_s;
+        self.given = Some((status.pid, policy));
         self.history.note_policy();
         Ok(socket.status()?)
     }

@@ -5,7 +5,7 @@
 
 use relay::policy::{LimitError, Policy};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Requests that one shard may have with the storage executors. A cold segment of 1 MiB takes about 1 ms to read and
@@ -79,6 +79,19 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 16;
 /// Time in which a frame must arrive completely once its first byte has, and in which an answer must be taken.
 pub const CONTROL_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time between two policies in force while changes come one after another; what comes meanwhile is one policy. Shards look once a turn
+/// (a few hundred microseconds under load), and what they do for a new one is done at most a hundred times a second.
+pub const POLICY_CHANGE_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The same for policies that take long to make ready: the longest that a change waits.
+pub const POLICY_CHANGE_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Which part of the time the making of changed policies may take: the interval is so many times as long as the last one took.
+pub const POLICY_CHANGE_PART: u32 = 100;
+
+/// Time that changes of the policy are in force before they are written: one sync a second, however many there are.
+pub const POLICY_KEEP_DELAY: Duration = Duration::from_secs(1);
+
 /// Connections of the metrics endpoint: a few scrapers.
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
 
@@ -135,11 +148,20 @@ pub const OPEN_FILES: u64 = 4 * TCP_CONNECTIONS_MAX as u64 + 1_024;
 pub const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// The policy in force, for every thread that enforces it. Shards keep a [`PolicyView`] and look once a turn.
-#[derive(Debug)]
 pub struct SharedPolicy {
     /// Changes with every new policy. A view compares it before it takes the lock.
     revision: AtomicU64,
     current: Mutex<Arc<Policy>>,
+    prepare: OnceLock<Prepare>,
+}
+
+/// Makes ready what shards need of a policy.
+type Prepare = Box<dyn Fn(&Arc<Policy>) + Send + Sync>;
+
+impl std::fmt::Debug for SharedPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedPolicy").field("revision", &self.revision).finish_non_exhaustive()
+    }
 }
 
 impl SharedPolicy {
@@ -149,7 +171,14 @@ impl SharedPolicy {
     /// A limit is out of its range.
     pub fn new(policy: Policy) -> Result<Arc<SharedPolicy>, LimitError> {
         policy.check()?;
-        Ok(Arc::new(SharedPolicy { revision: AtomicU64::new(1), current: Mutex::new(Arc::new(policy)) }))
+        let current = Mutex::new(Arc::new(policy));
+        Ok(Arc::new(SharedPolicy { revision: AtomicU64::new(1), current, prepare: OnceLock::new() }))
+    }
+
+    /// Has `prepare` called with each new policy before it is in force, so that shards find ready what takes long. The first one
+    /// counts.
+    pub fn prepare_with(&self, prepare: impl Fn(&Arc<Policy>) + Send + Sync + 'static) {
+        let _ = self.prepare.set(Box::new(prepare));
     }
 
     /// The policy in force.
@@ -163,10 +192,14 @@ impl SharedPolicy {
     /// # Errors
     /// A limit is out of its range, or the generation is older than the one in force.
     pub fn replace(&self, policy: Policy) -> Result<(), PolicyError> {
-        policy.check()?;
+        self.check(&policy)?;
+        let policy = Arc::new(policy);
+        if let Some(prepare) = self.prepare.get() {
+            prepare(&policy);
+        }
         let mut current = self.lock();
         check_generation(&policy, &current)?;
-        *current = Arc::new(policy);
+        *current = policy;
         self.revision.fetch_add(1, Release);
         Ok(())
     }

@@ -13,18 +13,35 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends one request and reads its answer.
 pub fn ask(socket: &Path, request: &ToEngine) -> anyhow::Result<FromEngine> {
-    let mut stream =
-        UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-    stream.write_all(&encode_to_engine(request)?)?;
-    let mut decoder = Decoder::<FromEngine>::new();
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(answer) = decoder.next_message()? {
-            return Ok(answer);
+    PolicySocket::connect(socket)?.ask(request)
+}
+
+/// A connection for many requests, one at a time.
+pub struct PolicySocket {
+    stream: UnixStream,
+    decoder: Decoder<FromEngine>,
+}
+
+impl PolicySocket {
+    /// Connects to the engine.
+    pub fn connect(socket: &Path) -> anyhow::Result<Self> {
+        let stream =
+            UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        Ok(Self { stream, decoder: Decoder::new() })
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, request: &ToEngine) -> anyhow::Result<FromEngine> {
+        self.stream.write_all(&encode_to_engine(request)?)?;
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(answer) = self.decoder.next_message()? {
+                return Ok(answer);
+            }
+            let len = self.stream.read(&mut buffer).context("waiting for ioex-engine's answer")?;
+            ensure!(len > 0, "ioex-engine closed its policy socket without an answer");
+            self.decoder.push(&buffer[..len]);
         }
-        let len = stream.read(&mut buffer).context("waiting for ioex-engine's answer")?;
-        ensure!(len > 0, "ioex-engine closed its policy socket without an answer");
-        decoder.push(&buffer[..len]);
     }
 }

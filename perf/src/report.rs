@@ -86,6 +86,7 @@ const SCENARIOS: &[&str] = &[
     "message",
     "join",
     "mailbox",
+    "policy",
 ];
 
 /// `perf report`

@@ -164,8 +164,6 @@ async fn engine(api: &Api, text: &mut Text) {
     let help = "Whether the engine answers; what follows is its own.";
     text.number("ioex_engine_up", Kind::Gauge, help, status.is_ok().into());
     let Ok(status) = status else { return };
-    let help = "Generation of the policy in force.";
-    text.number("ioex_policy_generation", Kind::Gauge, help, status.policy_generation);
     text.number("ioex_engine_draining", Kind::Gauge, "Whether the engine drains.", status.draining.into());
     let help = "Since the engine became ready.";
     text.number("ioex_engine_up_seconds", Kind::Gauge, help, status.uptime_s);

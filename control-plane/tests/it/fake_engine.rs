@@ -2,8 +2,9 @@
 //! to it.
 
 use relay::policy::{
-    Decoder, FromEngine, Imported, Policy, RelaySelector, RelaySession, RelaySessions, Status, StoreAnswer,
-    StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, encode_from_engine,
+    Decoder, FromEngine, Imported, Policy, PolicyChange, PolicyDraft, RelaySelector, RelaySession,
+    RelaySessions, Status, StoreAnswer, StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat,
+    ToEngine, encode_from_engine,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::fs::File;
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug, Default)]
 pub struct Seen {
     pub policies: Vec<Policy>,
+    /// Changes that were made; what they led to is among the policies.
+    pub changes: Vec<PolicyChange>,
     /// Segment length and content of every import.
     pub imports: Vec<(u32, Vec<u8>)>,
     pub lists: Vec<Vec<u8>>,
@@ -85,6 +88,17 @@ fn serve(stream: &mut UnixStream, uid: [u8; 32], refuse: Option<&'static str>, s
                 let generation = policy.generation;
                 seen.policies.push(policy);
                 vec![FromEngine::PolicyApplied { generation }]
+            }
+            ToEngine::ChangePolicy(change) => {
+                let mut draft = PolicyDraft::new(&seen.policies.last().cloned().unwrap_or_default());
+                match draft.apply(change.clone()) {
+                    Ok(()) => {
+                        seen.policies.push(draft.policy());
+                        seen.changes.push(change);
+                        vec![FromEngine::PolicyApplied { generation: draft.generation() }]
+                    }
+                    Err(error) => vec![FromEngine::Rejected { reason: error.to_string() }],
+                }
             }
             ToEngine::Import { .. } if refuse.is_some() => {
                 vec![FromEngine::Rejected { reason: refuse.unwrap_or_default().into() }]

@@ -33,6 +33,7 @@ mod relay_node;
 mod service_manager;
 mod spread;
 mod store;
+mod supervisor;
 mod text;
 mod top;
 mod up;

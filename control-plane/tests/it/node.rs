@@ -2,6 +2,7 @@
 
 use crate::program::{err, ioex};
 use control_plane::data_directory::DataDirectory;
+use control_plane::engine_socket::EngineSocket;
 use control_plane::node_identity::NodeIdentity;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -204,6 +205,12 @@ fn a_publisher_is_taken_once_the_configuration_names_it() {
         reloaded["policy_generation"].as_u64(),
         node.ready["policy_generation"].as_u64().map(|n| n + 1)
     );
+    // One more publisher is a change of one entry, and no whole policy.
+    let mut engine = EngineSocket::connect(&home.join("data/run/engine.sock")).unwrap();
+    let counters = engine.status().unwrap().counters;
+    let counter = |name: &str| counters.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+    assert_eq!(counter("ioex_policies_total{result=\"applied\"}"), Some(1));
+    assert_eq!(counter("ioex_policy_changes_total{result=\"applied\"}"), Some(1));
     let published = json(&publish.output().unwrap());
     assert_eq!(published["publisher"], uid.to_string());
     let url = published["urls"][0].as_str().unwrap();

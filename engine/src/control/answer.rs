@@ -6,7 +6,7 @@ use super::sessions::RelayShards;
 use crate::metrics::NodeCounters;
 use crate::storage::{AsyncStorageClient, ImportEvent, Lease, Reply, Request, Storage};
 use bytes::Bytes;
-use relay::policy::{FromEngine, Imported, Policy, RelaySessions, Status, ToEngine};
+use relay::policy::{FromEngine, Imported, Policy, PolicyChange, RelaySessions, Status, ToEngine};
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
@@ -44,6 +44,7 @@ impl Control {
         let descriptor = frames.take_descriptor();
         let result = match message {
             ToEngine::SetPolicy(policy) => self.set_policy(policy).await,
+            ToEngine::ChangePolicy(change) => self.change_policy(change).await,
             ToEngine::Status => Ok(FromEngine::Status((self.status)())),
             ToEngine::Import { segment_len } => self.import(descriptor, segment_len, frames).await,
             ToEngine::PutList(document) => self.put_list(document).await,
@@ -86,6 +87,26 @@ impl Control {
             }
             Err(error) => {
                 self.counters.policies_rejected.increment();
+                Err(error.to_string())
+            }
+        }
+    }
+
+    async fn change_policy(&self, change: PolicyChange) -> Result<FromEngine, String> {
+        let (generation, edits, concerns_uids) =
+            (change.generation, change.edits.len(), change.concerns_uids());
+        match self.policy.change(change).await {
+            Ok(()) => {
+                self.counters.policies_changed.increment();
+                self.counters.policy_edits.add(edits as u64);
+                if concerns_uids {
+                    self.relay.look_at_policy();
+                }
+                tracing::debug!(generation, edits, "a change of the policy is in force");
+                Ok(FromEngine::PolicyApplied { generation })
+            }
+            Err(error) => {
+                self.counters.policies_change_rejected.increment();
                 Err(error.to_string())
             }
         }

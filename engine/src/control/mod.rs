@@ -5,6 +5,7 @@
 
 mod answer;
 mod frames;
+mod policy_changes;
 mod policy_file;
 mod sessions;
 mod store;

@@ -1,16 +1,24 @@
 //! The policy in force, kept on disk so that the engine goes on with it when the control plane is gone.
 //!
 //! The file is one [`ToEngine::SetPolicy`] frame: the contract's own encoding with its checksum.
+//!
+//! A whole policy is on disk before it is in force. Changes may come ten thousand times a second: they are gathered in a draft, put in
+//! force together, and written down a moment later. A crash in between leaves an earlier policy on disk, of an earlier generation, which
+//! the control plane replaces when it finds the engine again.
 
+use super::policy_changes::Changing;
 use crate::limits::{PolicyError, SharedPolicy};
 use relay::policy::{
-    Decoder, FrameError, HEADER_LEN, LimitError, PAYLOAD_LEN_MAX, Policy, ToEngine, VERSION, encode_to_engine,
+    ChangeError, Decoder, FrameError, HEADER_LEN, LimitError, PAYLOAD_LEN_MAX, Policy, ToEngine, VERSION,
+    encode_to_engine,
 };
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Store;
+use tokio::sync::Notify;
 
 /// The policy in force together with its file.
 #[derive(Debug)]
@@ -19,8 +27,15 @@ pub struct PolicyFile {
     shared: Arc<SharedPolicy>,
     /// Its limit follows the policy. Opened after the policy was read, since opening takes a limit, too.
     store: OnceLock<Store>,
-    /// One change at a time: what is in force and what is on disk must not cross.
-    changing: Mutex<()>,
+    /// One change at a time. Taken before `writing` by who needs both.
+    pub(super) changing: Mutex<Changing>,
+    /// Held from before a policy is chosen to be written until it is on disk and, if it is a whole new one, in force: what is in
+    /// force and what is on disk must not cross.
+    writing: Mutex<()>,
+    /// Whether what is in force is not on disk yet.
+    pub(super) is_unwritten: AtomicBool,
+    /// Told when that becomes so.
+    pub(super) unwritten: Notify,
 }
 
 impl PolicyFile {
@@ -33,7 +48,15 @@ impl PolicyFile {
         let policy = read(path)?.unwrap_or_default();
         let shared = SharedPolicy::new(policy)
             .map_err(|source| PolicyFileError::Limit { path: path.to_path_buf(), source })?;
-        Ok(PolicyFile { path: path.to_path_buf(), shared, store: OnceLock::new(), changing: Mutex::new(()) })
+        Ok(PolicyFile {
+            path: path.to_path_buf(),
+            shared,
+            store: OnceLock::new(),
+            changing: Mutex::default(),
+            writing: Mutex::default(),
+            is_unwritten: AtomicBool::new(false),
+            unwritten: Notify::new(),
+        })
     }
 
     /// The policy for those who enforce it.
@@ -44,7 +67,7 @@ impl PolicyFile {
 
     /// Has the store's limit follow `store_bytes_max` from now on.
     pub fn govern(&self, store: Store) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.lock_changing();
         store.set_bytes_max(self.shared.load().limits.store_bytes_max);
         // A second store would be a mistake without harm: the first keeps its governor.
         let _ = self.store.set(store);
@@ -56,10 +79,9 @@ impl PolicyFile {
     /// # Errors
     /// [`PolicyFileError`]; the old policy stays in force.
     pub fn apply(&self, policy: Policy) -> Result<(), PolicyFileError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changing = self.lock_changing();
         self.shared.check(&policy)?;
-        self.write(&policy)?;
-        self.put_in_force(policy)
+        self.replace(policy, &mut changing)
     }
 
     /// Changes in the policy in force whether the relay refuses new allocations, on disk and then in memory. Its generation
@@ -68,12 +90,12 @@ impl PolicyFile {
     /// # Errors
     /// [`PolicyFileError`]; the old policy stays in force.
     pub fn set_relay_draining(&self, draining: bool) -> Result<u64, PolicyFileError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut policy = Policy::clone(&self.shared.load());
+        let mut changing = self.lock_changing();
+        // Changes that wait are the policy in force a moment early.
+        let mut policy = changing.drafted().unwrap_or_else(|| Policy::clone(&self.shared.load()));
         policy.relay.draining = draining;
         let generation = policy.generation;
-        self.write(&policy)?;
-        self.put_in_force(policy)?;
+        self.replace(policy, &mut changing)?;
         Ok(generation)
     }
 
@@ -82,16 +104,48 @@ impl PolicyFile {
     /// # Errors
     /// [`PolicyFileError`]; the old policy stays in force.
     pub fn reload(&self) -> Result<(), PolicyFileError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changing = self.lock_changing();
+        // What is on disk is then older than what is in force, and not an operator's doing.
+        if self.keep()? {
+            return Ok(());
+        }
         if let Some(policy) = read(&self.path)?
             && policy != *self.shared.load()
         {
+            changing.forget();
             self.put_in_force(policy)?;
         }
         Ok(())
     }
 
-    fn put_in_force(&self, policy: Policy) -> Result<(), PolicyFileError> {
+    /// Writes what is in force, if changes have not been written yet; says whether they had not. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`PolicyFileError`]; an earlier policy is on disk.
+    pub fn keep(&self) -> Result<bool, PolicyFileError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_unwritten.swap(false, Relaxed) {
+            return Ok(false);
+        }
+        let policy = self.shared.load();
+        self.write(&policy).inspect_err(|_| self.is_unwritten.store(true, Relaxed))?;
+        Ok(true)
+    }
+
+    pub(super) fn lock_changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a policy that was checked, then puts it in force. Changes that wait are replaced by it.
+    fn replace(&self, policy: Policy, changing: &mut Changing) -> Result<(), PolicyFileError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&policy)?;
+        self.is_unwritten.store(false, Relaxed);
+        changing.forget();
+        self.put_in_force(policy)
+    }
+
+    pub(super) fn put_in_force(&self, policy: Policy) -> Result<(), PolicyFileError> {
         let bytes_max = policy.limits.store_bytes_max;
         self.shared.replace(policy)?;
         if let Some(store) = self.store.get() {
@@ -174,4 +228,17 @@ pub enum PolicyFileError {
     /// The policy offered is not acceptable.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The change offered is not acceptable.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A change was accepted, and before it was in force somebody set another policy.
+    #[error(
+        "policy generation {current} was set before the change to generation {generation} was in force; send the whole policy"
+    )]
+    Overtaken {
+        /// Where the change would have led.
+        generation: u64,
+        /// What is in force.
+        current: u64,
+    },
 }

@@ -66,6 +66,12 @@ counters! {
         policies_applied: counter "ioex_policies_total" [("result", "applied")],
         /// Policies refused because a limit was out of its range or the generation was old.
         policies_rejected: counter "ioex_policies_total" [("result", "rejected")],
+        /// Changes of few entries that are in force.
+        policies_changed: counter "ioex_policy_changes_total" [("result", "applied")],
+        /// Changes of few entries refused because they were made for another generation, or led out of a limit's range.
+        policies_change_rejected: counter "ioex_policy_changes_total" [("result", "rejected")],
+        /// Entries added or removed by such changes.
+        policy_edits: counter "ioex_policy_edits_total" [],
         /// Reloads of the certificate that succeeded.
         certificate_reloads: counter "ioex_certificate_reloads_total" [("result", "loaded")],
         /// Reloads of the certificate that failed; the old one stays in use.

@@ -175,6 +175,11 @@ impl Node {
         let relay_tls = relay.as_ref().and_then(|relay| relay.tls.clone());
         let (relay, session_events) =
             relay.map_or((None, None), |parts| (Some((parts.node, parts.listeners)), Some(parts.events)));
+        if let Some((relay, _)) = &relay {
+            let relay = relay.clone();
+            // What fails is said by the shard that cannot use it.
+            policy.shared().prepare_with(move |policy| drop(relay.prepare(policy, false)));
+        }
         let (listeners, gro, gso) = (sockets.names(), sockets.has_gro(), sockets.has_gso());
         let shards = Shards::start(ShardsOptions {
             cores: &cores,
@@ -428,6 +433,9 @@ impl Node {
         });
         self.background.abort_all();
         self.services.abort_all();
+        if let Err(error) = self.policy.keep() {
+            tracing::error!(%error, "the last changes of the policy were not written; the next start has an earlier one");
+        }
         if forced {
             return true;
         }
@@ -481,6 +489,7 @@ impl Node {
                 self.background.spawn_on(observe::serve_metrics(listener, Arc::clone(&numbers)), handle);
             self.metrics = Some(serving);
         }
+        self.background.spawn_on(Arc::clone(&self.policy).keep_changes(), handle);
         let control = Control {
             policy: Arc::clone(&self.policy),
             storage: Arc::clone(&self.storage),

@@ -24,7 +24,7 @@ pub struct Numbers {
     pub node: Arc<NodeCounters>,
     /// For its size.
     pub store: Store,
-    /// For its date.
+    /// For its generation and date.
     pub policy: Arc<SharedPolicy>,
     /// The most that storage's CPU time has been said to be.
     pub storage_cpu_ns: AtomicU64,
@@ -50,6 +50,11 @@ impl Numbers {
             value,
         };
         let mut samples = vec![
+            gauge(
+                "ioex_policy_generation",
+                "Generation of the policy in force.",
+                self.policy.load().generation,
+            ),
             gauge("ioex_store_segments", "Segments in the store.", stats.segments),
             gauge("ioex_store_bytes", "Bytes of all packs.", stats.bytes_used),
             gauge("ioex_store_bytes_max", "Bytes that all packs may take.", stats.bytes_max),

@@ -306,7 +306,10 @@ impl Endpoint {
     /// # Errors
     /// quiche refuses a setting; then nothing changes.
     pub fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), ConfigError> {
-        self.config = Transport::new(&policy.limits, self.datagram_len_max).config(&self.tls)?;
+        // A policy may change a hundred times a second, in entries that this is not made of.
+        if policy.limits != self.content.policy().limits {
+            self.config = Transport::new(&policy.limits, self.datagram_len_max).config(&self.tls)?;
+        }
         self.mail.set_policy(Arc::clone(&policy));
         self.content.set_policy(policy);
         Ok(())

@@ -10,10 +10,11 @@ use relay::policy::Policy;
 use relay::stun::CredentialsError;
 use relay::turn::TurnPolicy;
 use relay::turn::ledger::Ledger;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What the relays of a node's shards share. Each shard has a clone.
 #[derive(Clone)]
@@ -31,14 +32,32 @@ pub struct NodeRelay {
     /// Where sessions that begin and end are told.
     pub(super) log: SessionLog,
     listeners: Arc<[SocketAddr]>,
-    /// The policy that was made ready last.
-    prepared: Arc<Mutex<Option<Prepared>>>,
+    /// The policies that were made ready last, at most [`PREPARED_MAX`].
+    prepared: Arc<Mutex<VecDeque<Prepared>>>,
 }
+
+/// One that shards may still ask for while the next one is made ready.
+const PREPARED_MAX: usize = 2;
+
+/// How long the node's own addresses, and what was made with them, are good for: a policy may change a hundred times a second.
+const OWN_ADDRESSES_AGE_MAX: Duration = Duration::from_secs(1);
 
 struct Prepared {
     from: Arc<Policy>,
     is_draining: bool,
     policy: Arc<TurnPolicy>,
+    /// The node's own addresses, and when they were listed.
+    own: Arc<[IpAddr]>,
+    listed: Instant,
+}
+
+impl Prepared {
+    /// Whether `policy` differs from what it was made of in nothing that concerns the relay.
+    fn is_for(&self, policy: &Policy) -> bool {
+        self.from.relay == policy.relay
+            && self.from.uids == policy.uids
+            && self.from.valid_until_s == policy.valid_until_s
+    }
 }
 
 impl NodeRelay {
@@ -74,7 +93,8 @@ impl NodeRelay {
         StdRng::from_seed(*blake3::keyed_hash(&self.keys[2], &shard.to_le_bytes()).as_bytes())
     }
 
-    /// A policy made ready for the server. The first shard that asks makes it, the others get the same one.
+    /// A policy made ready for the server. The first who asks makes it, the others get the same one. One that differs from the last in
+    /// nothing that concerns the relay is the same one too.
     ///
     /// # Errors
     /// What of the policy cannot be used.
@@ -83,21 +103,44 @@ impl NodeRelay {
         policy: &Arc<Policy>,
         is_draining: bool,
     ) -> Result<Arc<TurnPolicy>, CredentialsError> {
-        // A shard that panicked has left nothing half done: what is stored is whole.
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = &*prepared
-            && Arc::ptr_eq(&prepared.from, policy)
-            && prepared.is_draining == is_draining
-        {
-            return Ok(Arc::clone(&prepared.policy));
-        }
-        let mut made = TurnPolicy::new(&policy.relay, &self.own_addresses())?;
+        let last = {
+            let mut prepared = self.lock_prepared();
+            let made = prepared
+                .iter()
+                .find(|made| Arc::ptr_eq(&made.from, policy) && made.is_draining == is_draining);
+            if let Some(made) = made {
+                return Ok(Arc::clone(&made.policy));
+            }
+            let last = prepared.back_mut().filter(|last| last.listed.elapsed() < OWN_ADDRESSES_AGE_MAX);
+            if let Some(last) = last {
+                if last.is_draining == is_draining && last.is_for(policy) {
+                    last.from = Arc::clone(policy);
+                    return Ok(Arc::clone(&last.policy));
+                }
+                Some((Arc::clone(&last.own), last.listed))
+            } else {
+                None
+            }
+        };
+        // Without the lock, for this may take milliseconds, and shards ask for what is ready.
+        let (own, listed) = last.unwrap_or_else(|| (self.own_addresses().into(), Instant::now()));
+        let mut made = TurnPolicy::new(&policy.relay, &own)?;
         made.draining |= is_draining;
         made.valid_until_s = policy.valid_until_s;
         made.uids = policy.uids.clone();
         let made = Arc::new(made);
-        *prepared = Some(Prepared { from: Arc::clone(policy), is_draining, policy: Arc::clone(&made) });
+        let mut prepared = self.lock_prepared();
+        if prepared.len() == PREPARED_MAX {
+            prepared.pop_front();
+        }
+        let policy = Arc::clone(policy);
+        prepared.push_back(Prepared { from: policy, is_draining, policy: Arc::clone(&made), own, listed });
         Ok(made)
+    }
+
+    fn lock_prepared(&self) -> MutexGuard<'_, VecDeque<Prepared>> {
+        // A thread that panicked has left nothing half done: what is stored is whole.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node's own addresses: of its interfaces, of its listeners, and what it relays from, inside and outside.

@@ -16,7 +16,7 @@ use crate::tcp::TcpTls;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use relay::policy::{Policy, RelaySelector};
-use relay::turn::{EndReason, Now, Selector, Server, ServerOptions, SessionEvent};
+use relay::turn::{EndReason, Now, Selector, Server, ServerOptions, SessionEvent, TurnPolicy};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -52,6 +52,8 @@ pub struct Relay {
     pub(super) reply: Vec<u8>,
     pub(super) counters: Arc<ShardCounters>,
     policy: Arc<Policy>,
+    /// That, as the server has it.
+    prepared: Option<Arc<TurnPolicy>>,
     is_draining: bool,
     /// Whether other users are served than when sessions were looked through last.
     is_to_kick: bool,
@@ -95,6 +97,7 @@ impl Relay {
             reply: Vec::new(),
             counters,
             policy: Arc::clone(&policy),
+            prepared: None,
             is_draining: false,
             is_to_kick: false,
             node,
@@ -128,7 +131,12 @@ impl Relay {
     /// Puts a policy in force. Sessions go on.
     pub fn set_policy(&mut self, policy: Arc<Policy>) {
         match self.node.prepare(&policy, self.is_draining) {
-            Ok(prepared) => self.server.set_policy(prepared),
+            // The same again would have every session's permissions judged once more.
+            Ok(prepared) if self.prepared.as_ref().is_some_and(|last| Arc::ptr_eq(last, &prepared)) => {}
+            Ok(prepared) => {
+                self.prepared = Some(Arc::clone(&prepared));
+                self.server.set_policy(prepared);
+            }
             Err(error) => tracing::error!(%error, "the relay's policy stays as it was"),
         }
         self.delivery.front.set_streams_per_ip_max(policy.relay.limits.streams_per_ip_max);

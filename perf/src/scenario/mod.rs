@@ -8,6 +8,7 @@ pub mod join;
 pub mod mailbox;
 pub mod message;
 pub mod open;
+pub mod policy;
 pub mod publish;
 pub mod relay;
 pub mod serve;

@@ -108,7 +108,20 @@ impl Node {
     ) -> anyhow::Result<Server> {
         let policy =
             Policy { generation: 1, publishers: vec![*self.publisher.uid().as_bytes()], ..Policy::default() };
-        let (process, address) = self.launch(setting, engine, driver, &[], policy)?;
+        self.start_with(setting, engine, driver, list, &[], policy)
+    }
+
+    /// The same with further `arguments` and another policy.
+    pub fn start_with(
+        &self,
+        setting: &Setting,
+        engine: &Path,
+        driver: &str,
+        list: Option<Hash>,
+        arguments: &[String],
+        policy: Policy,
+    ) -> anyhow::Result<Server> {
+        let (process, address) = self.launch(setting, engine, driver, arguments, policy)?;
         let status = self.status()?;
         let path = list.map_or_else(|| "/healthz".to_owned(), |list| format!("/list/{list}"));
         let version = format!("{} ({})", status.version, status.driver);
@@ -177,7 +190,8 @@ impl Node {
         Ok(format!("Bearer {}", token::to_text(&claims.sign(&self.publisher))))
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The engine's policy socket.
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("run/engine.sock")
     }
 }

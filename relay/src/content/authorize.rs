@@ -24,9 +24,32 @@ pub struct Rules<'a> {
     pub is_owner: &'a dyn Fn(&Uid) -> bool,
 }
 
+impl Rules<'_> {
+    /// Whether the issuer may have this done.
+    fn trust(&self, claims: &Claims) -> bool {
+        let issuer = claims.issuer.as_bytes();
+        match claims.action {
+            Action::Put => self.policy.trusts(issuer),
+            Action::Delete => self.policy.trusts(issuer) || (self.is_owner)(&claims.issuer),
+        }
+    }
+
+    fn have_revoked(&self, claims: &Claims) -> bool {
+        self.policy.has_revoked(claims.issuer.as_bytes(), &claims.token_id, claims.not_before_s)
+    }
+
+    /// Whether a token whose signature is verified counts.
+    fn take(&self, claims: &Claims) -> bool {
+        self.now_s >= claims.not_before_s
+            && self.trust(claims)
+            && self.policy.uids.admit(claims.issuer.as_bytes()).is_ok()
+            && !self.have_revoked(claims)
+    }
+}
+
 /// The tokens that a connection has brought, each verified once. What comes again is found by its text, and counts as long
 /// as the policy that it was judged by is in force (this one, not another of the same generation, which an operator may
-/// have put in its place) and it has not expired.
+/// have put in its place) and it has not expired; under another policy its issuer is judged again.
 #[derive(Debug, Default)]
 pub struct Tokens {
     accepted: Vec<Accepted>,
@@ -52,9 +75,14 @@ impl Tokens {
         }
         let known = self.accepted.iter().position(|accepted| accepted.text == text);
         if let Some(known) = known {
-            let Accepted { policy, claims, .. } = &self.accepted[known];
-            // A token that has just ended is judged again: it may count for a moment more, or the answer says why not.
-            if Arc::ptr_eq(policy, rules.policy) && rules.now_s < claims.expires_s {
+            let Accepted { policy, claims, .. } = &mut self.accepted[known];
+            // A token that has just ended is judged again: it may count for a moment more, or the answer says why not. Another
+            // policy may think otherwise of the issuer, not of the signature.
+            let is_current = Arc::ptr_eq(policy, rules.policy);
+            if rules.now_s < claims.expires_s && (is_current || rules.take(claims)) {
+                if !is_current {
+                    *policy = Arc::clone(rules.policy);
+                }
                 return Ok(&self.accepted[known].claims);
             }
         }
@@ -79,20 +107,13 @@ impl Tokens {
 
 /// Verifies a token, signature included: 401 says why it is not accepted.
 fn verify(text: &[u8], rules: &Rules<'_>) -> Result<Claims, Problem> {
-    let may_act = |claims: &Claims| {
-        let issuer = claims.issuer.as_bytes();
-        match claims.action {
-            Action::Put => rules.policy.trusts(issuer),
-            Action::Delete => rules.policy.trusts(issuer) || (rules.is_owner)(&claims.issuer),
-        }
-    };
     let claims = token::from_text(text)
-        .and_then(|bytes| token::verify(&bytes, rules.now_s, rules.node, may_act))
+        .and_then(|bytes| token::verify(&bytes, rules.now_s, rules.node, |claims| rules.trust(claims)))
         .map_err(|error| Problem::invalid_token(format!("{error}.")))?;
     if let Err(refusal) = rules.policy.uids.admit(claims.issuer.as_bytes()) {
         return Err(Problem::uid_refused(refusal));
     }
-    if rules.policy.has_revoked(claims.issuer.as_bytes(), &claims.token_id, claims.not_before_s) {
+    if rules.have_revoked(&claims) {
         return Err(Problem::invalid_token("The token has been revoked; ask its issuer for a new one."));
     }
     Ok(claims)

@@ -266,7 +266,10 @@ impl Mailbox {
     /// Puts a policy in force. Sessions go on, but for those of UIDs that are no longer served.
     pub fn set_policy(&mut self, policy: Arc<Policy>) {
         // Its own addresses are no secret of the node's here: whoever answers there must prove to be another node.
-        self.set_access(AccessList::new(&policy.relay, &[]));
+        // The list is made only anew where it differs: a policy may change a hundred times a second.
+        if !policy.relay.has_prefixes_of(&self.policy.relay) {
+            self.set_access(AccessList::new(&policy.relay, &[]));
+        }
         let before = std::mem::replace(&mut self.policy, policy);
         if before.uids == self.policy.uids {
             return;

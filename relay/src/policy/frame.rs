@@ -15,7 +15,7 @@ use super::{FromEngine, Imported, Policy, Status, ToEngine};
 pub const MAGIC: [u8; 4] = *b"IOXP";
 
 /// The contract's version. Any change of a message, or of how rkyv lays it out, is a new one.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 16;
@@ -189,6 +189,7 @@ mod kind {
     pub(super) const RELAY_KICK: u16 = 0x0007;
     pub(super) const RELAY_DRAIN: u16 = 0x0008;
     pub(super) const STORE: u16 = 0x0009;
+    pub(super) const CHANGE_POLICY: u16 = 0x000A;
 
     pub(super) const POLICY_APPLIED: u16 = 0x8001;
     pub(super) const REJECTED: u16 = 0x8002;
@@ -204,7 +205,7 @@ mod kind {
 
 impl sealed::Codec for ToEngine {
     fn has_kind(kind: u16) -> bool {
-        (kind::SET_POLICY..=kind::STORE).contains(&kind)
+        (kind::SET_POLICY..=kind::CHANGE_POLICY).contains(&kind)
     }
 
     fn write(&self) -> (u16, AlignedVec<16>) {
@@ -218,6 +219,7 @@ impl sealed::Codec for ToEngine {
             ToEngine::RelayKick(selector) => (kind::RELAY_KICK, archive(selector)),
             ToEngine::RelayDrain { draining } => (kind::RELAY_DRAIN, archive(draining)),
             ToEngine::Store(request) => (kind::STORE, archive(request)),
+            ToEngine::ChangePolicy(change) => (kind::CHANGE_POLICY, archive(change)),
         }
     }
 
@@ -232,6 +234,7 @@ impl sealed::Codec for ToEngine {
             kind::RELAY_KICK => unarchive(payload).map(ToEngine::RelayKick),
             kind::RELAY_DRAIN => unarchive(payload).map(|draining| ToEngine::RelayDrain { draining }),
             kind::STORE => unarchive(payload).map(ToEngine::Store),
+            kind::CHANGE_POLICY => unarchive(payload).map(ToEngine::ChangePolicy),
             _ => None,
         }
     }

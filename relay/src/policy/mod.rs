@@ -1,4 +1,4 @@
-//! Policy socket v5: what `ioex` and `ioex-engine` say to each other.
+//! Policy socket v6: what `ioex` and `ioex-engine` say to each other.
 //!
 //! Participants: the control plane (client) and the engine (server), over a Unix stream socket at
 //! `DIR/run/engine.sock` whose directory has mode 0700; each side accepts only a peer of its own user or root
@@ -8,6 +8,7 @@
 //! A client sends one request at a time on a connection and reads until its final answer; who wants two at once opens
 //! two connections. Frames are drawn in `relay/docs/policy.md`; [`frame`](self::Decoder) encodes and decodes them.
 
+mod change;
 mod cidr;
 mod frame;
 mod limits;
@@ -15,6 +16,7 @@ mod relay;
 mod store;
 mod uids;
 
+pub use change::{ChangeError, POLICY_EDITS_MAX, PolicyChange, PolicyDraft, PolicyEdit, PrefixList, UidList};
 pub use cidr::{Cidr, CidrError};
 pub use frame::{
     Decoder, FrameError, HEADER_LEN, MAGIC, Message, PAYLOAD_LEN_MAX, VERSION, encode_from_engine,
@@ -140,6 +142,9 @@ pub struct CutOff {
 pub enum ToEngine {
     /// Take this policy. Answered by [`FromEngine::PolicyApplied`] once it is in force and on disk.
     SetPolicy(Policy),
+    /// Make these edits in the policy in force. Answered by [`FromEngine::PolicyApplied`] once they are in force, which is up to a
+    /// second after they came; they are on disk at most about a second later. Refused if another generation is in force than they were made for.
+    ChangePolicy(PolicyChange),
     /// Say how you are. Answered by [`FromEngine::Status`].
     Status,
     /// Split, hash and append the file whose descriptor travels with this frame's first byte (`SCM_RIGHTS`, exactly one,

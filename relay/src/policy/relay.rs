@@ -210,6 +210,15 @@ impl Default for RelayPolicy {
 }
 
 impl RelayPolicy {
+    /// Whether the four lists of prefixes are those of `other`.
+    #[must_use]
+    pub fn has_prefixes_of(&self, other: &RelayPolicy) -> bool {
+        self.client_allow == other.client_allow
+            && self.client_deny == other.client_deny
+            && self.peer_allow == other.peer_allow
+            && self.peer_deny == other.peer_deny
+    }
+
     /// Checks every bound and the length of every list, name and secret.
     ///
     /// # Errors

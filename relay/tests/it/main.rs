@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod mailbox;
 mod policy;
+mod policy_change;
 mod problems;
 mod ranges;
 mod rate;

@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 use relay::policy::{
     Cidr, CutOff, Decoder, FrameError, FromEngine, HEADER_LEN, Imported, Limits, PAYLOAD_LEN_MAX, Policy,
-    RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX, RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy,
-    RelaySelector, RelaySession, RelaySessions, RelayUser, Status, StoreAnswer, StoreDamage, StoreDone,
-    StoreRequest, StoreSegment, StoreStat, ToEngine, UidAccess, VERSION, encode_from_engine,
-    encode_to_engine,
+    PolicyChange, PolicyEdit, PrefixList, RELAY_PEERS_LISTED_MAX, RELAY_SESSIONS_PER_FRAME_MAX,
+    RELAY_USER_LEN_MAX, RelayLimits, RelayPolicy, RelaySelector, RelaySession, RelaySessions, RelayUser,
+    Status, StoreAnswer, StoreDamage, StoreDone, StoreRequest, StoreSegment, StoreStat, ToEngine, UidAccess,
+    UidList, VERSION, encode_from_engine, encode_to_engine,
 };
 
 /// One frame a line: its name, a space, its bytes in hexadecimal.
@@ -31,6 +31,7 @@ fn named_frames() -> Vec<(&'static str, Vec<u8>)> {
             "to-engine.store-compact",
             to_engine(ToEngine::Store(StoreRequest::Compact { dead_percent_min: 50 })),
         ),
+        ("to-engine.change-policy", to_engine(ToEngine::ChangePolicy(change()))),
         ("from-engine.policy-applied", from_engine(FromEngine::PolicyApplied { generation: 7 })),
         (
             "from-engine.rejected",
@@ -75,6 +76,19 @@ fn policy() -> Policy {
             ..RelayPolicy::default()
         },
     }
+}
+
+fn change() -> PolicyChange {
+    let edits = vec![
+        PolicyEdit::AddPublisher([1; 32]),
+        PolicyEdit::ForgetToken([5; 16]),
+        PolicyEdit::CutOff(CutOff { issuer: [6; 32], before_s: 1_790_000_000 }),
+        PolicyEdit::RemoveUser("alice".into()),
+        PolicyEdit::AddPrefix(PrefixList::PeerDeny, cidrs(&["2001:db8::/32"])[0]),
+        PolicyEdit::AddUid(UidList::Deny, [7; 32]),
+        PolicyEdit::RelayDraining(true),
+    ];
+    PolicyChange { base_generation: 7, generation: 8, valid_until_s: 1_790_086_400, edits }
 }
 
 fn cidrs(texts: &[&str]) -> Vec<Cidr> {
@@ -174,7 +188,7 @@ fn frames_are_those_of_the_vectors() {
 #[test]
 fn the_header_is_as_drawn() {
     let frame = encode_to_engine(&ToEngine::Import { segment_len: 0x0102_0304 }).unwrap();
-    assert_eq!(frame[..12], *b"IOXP\x05\x00\x03\x00\x04\x00\x00\x00");
+    assert_eq!(frame[..12], *b"IOXP\x06\x00\x03\x00\x04\x00\x00\x00");
     assert_eq!(frame[16..], [4, 3, 2, 1]);
     // CRC-32C (Castagnoli, reflected, RFC 3720 section 12.1), computed bit by bit, over all but its own four bytes.
     let mut crc = !0u32;
@@ -254,7 +268,7 @@ fn a_header_is_refused_before_its_payload_arrives() {
         (header(b"HTTP", 3, 2, 0), FrameError::Magic),
         (header(b"IOXP", 2, 2, 0), FrameError::Version { found: 2 }),
         (header(b"IOXP", VERSION, 0, 0), FrameError::Kind { kind: 0 }),
-        (header(b"IOXP", VERSION, 10, 0), FrameError::Kind { kind: 10 }),
+        (header(b"IOXP", VERSION, 11, 0), FrameError::Kind { kind: 11 }),
         (header(b"IOXP", VERSION, 0x8001, 8), FrameError::Kind { kind: 0x8001 }),
         (
             header(b"IOXP", VERSION, 4, PAYLOAD_LEN_MAX as u32 + 1),
@@ -464,7 +478,7 @@ proptest! {
 
     /// The archive's own checks, with header and checksum in order.
     #[test]
-    fn no_payload_panics(kind in prop_oneof![1u16..10, 0x8001u16..0x800b], payload: Vec<u8>) {
+    fn no_payload_panics(kind in prop_oneof![1u16..11, 0x8001u16..0x800b], payload: Vec<u8>) {
         let mut frame = header(b"IOXP", VERSION, kind, payload.len() as u32);
         frame.extend_from_slice(&payload);
         let frame = with_checksum(frame);

@@ -338,7 +338,7 @@ fn another_user_is_not_let_in() {
     assert!(!engine.control().status().draining, "its own user is served on");
 }
 
-fn rejected(answer: FromEngine) -> String {
+pub(super) fn rejected(answer: FromEngine) -> String {
     match answer {
         FromEngine::Rejected { reason } => reason,
         other => panic!("{other:?}"),

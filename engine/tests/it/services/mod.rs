@@ -2,6 +2,7 @@
 
 mod control;
 pub(crate) mod engine;
+mod policy_change;
 mod power_loss;
 mod program;
 mod storage;

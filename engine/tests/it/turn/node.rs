@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use relay::policy::{
-    Cidr, FromEngine, Policy, RelayPolicy, RelaySelector, RelaySession, RelayUser, ToEngine,
+    Cidr, FromEngine, POLICY_WITHOUT_END, Policy, PolicyChange, PolicyEdit, RelayPolicy, RelaySelector,
+    RelaySession, RelayUser, ToEngine,
 };
 use relay::stun::StaticUser;
 use rustix::process::Signal;
@@ -132,6 +133,22 @@ impl TurnNode {
         match self.engine.control().ask(&ToEngine::SetPolicy(policy)) {
             FromEngine::PolicyApplied { generation } => assert_eq!(generation, self.generation),
             other => panic!("the engine did not take the policy: {other:?}"),
+        }
+    }
+
+    /// Changes entries of the policy in force.
+    pub(super) fn change_policy(&mut self, edits: Vec<PolicyEdit>) {
+        let base_generation = self.generation;
+        self.generation += 1;
+        let change = PolicyChange {
+            base_generation,
+            generation: self.generation,
+            valid_until_s: POLICY_WITHOUT_END,
+            edits,
+        };
+        match self.engine.control().ask(&ToEngine::ChangePolicy(change)) {
+            FromEngine::PolicyApplied { generation } => assert_eq!(generation, self.generation),
+            other => panic!("the engine did not take the change: {other:?}"),
         }
     }
 

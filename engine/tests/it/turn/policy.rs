@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use relay::policy::RelaySelector;
+use relay::policy::{Cidr, PolicyEdit, PrefixList, RelaySelector};
 use relay::stun::AttributeType;
 
 use super::client::{Client, EchoPeer, Link, Login, Refused};
@@ -98,6 +98,33 @@ fn a_drain_refuses_newcomers_until_it_is_taken_back() {
         policy.draining = false;
         node.set_policy(policy);
         newcomer(&node).expect("the drain was taken back");
+    });
+}
+
+#[test]
+fn a_change_strikes_a_user_off_and_denies_a_peer_while_others_go_on() {
+    each_driver_and_two_shards(|mut node, peer| {
+        let mut struck = talking(&node, Login::user(), peer.address);
+        let mut other = talking(&node, Login::other_user(), peer.address);
+        let user = node.policy().users.into_iter().find(|user| user.name == USER).expect("the user");
+        node.change_policy(vec![PolicyEdit::RemoveUser(USER.into())]);
+        assert_eq!(struck.refresh(600), Err(Refused(401)));
+        assert_eq!(newcomer(&node).err(), Some(Refused(401)));
+        assert_eq!(other.refresh(600), Ok(()));
+        other.echo(CHANNEL, b"still here");
+        // Many, as fast as they are taken, of which none is about anybody here.
+        for n in 0..50 {
+            node.change_policy(vec![PolicyEdit::AddPublisher([n; 32])]);
+            other.echo(CHANNEL, &[n; 100]);
+        }
+        node.change_policy(vec![PolicyEdit::SetUser(user)]);
+        newcomer(&node).expect("the user is back");
+        let denied = Cidr::new(peer.address.ip(), 32).expect("a host");
+        node.change_policy(vec![PolicyEdit::AddPrefix(PrefixList::PeerDeny, denied)]);
+        assert!(!other.echoes(CHANNEL, b"anybody there?", 2));
+        node.change_policy(vec![PolicyEdit::RemovePrefix(PrefixList::PeerDeny, denied)]);
+        other.bind(CHANNEL, peer.address).expect("the peer may be reached again");
+        other.echo(CHANNEL, b"back");
     });
 }
 

@@ -1,7 +1,7 @@
 //! Serving content over QUIC: ioex against a bare quiche sender, h3-quinn and Caddy, in alternation.
 
 mod lineup;
-mod sample;
+pub mod sample;
 mod upload;
 
 use std::collections::BTreeMap;
